@@ -1,0 +1,196 @@
+//! The frame: a fixed header with a checksum, then the payload.
+//!
+//! # Format
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 1 | magic, `0xB1` |
+//! | 1 | 1 | kind: which message the payload is |
+//! | 2 | 2 | zero |
+//! | 4 | 4 | payload length |
+//! | 8 | 4 | CRC32C of bytes 0 to 8 and of the payload |
+//! | 12 | … | payload |
+
+use std::fmt;
+
+/// The first byte of every frame. No text or RESP command begins with it.
+pub const MAGIC: u8 = 0xB1;
+/// Bytes before the payload.
+pub const FRAME_HEADER_LEN: usize = 12;
+
+/// A frame's header once all of it has arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameHeader {
+    /// Which message the payload is.
+    pub kind: u8,
+    /// Payload bytes.
+    pub len: usize,
+    crc: u32,
+}
+
+/// Why bytes are no frame. `Incomplete` is no failure: more bytes are to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameError {
+    /// So far so good; at least so many more bytes are needed.
+    Incomplete {
+        /// How many.
+        needed: usize,
+    },
+    /// The first byte is not [`MAGIC`].
+    Magic {
+        /// The byte found.
+        found: u8,
+    },
+    /// Bytes 2 and 3 are not zero.
+    Reserved {
+        /// The number found.
+        found: u16,
+    },
+    /// The payload is longer than allowed.
+    TooLong {
+        /// Announced.
+        len: usize,
+        /// Allowed.
+        max: usize,
+    },
+    /// Header or payload changed on the way.
+    Checksum {
+        /// The sum in the header.
+        stated: u32,
+        /// The sum of what arrived.
+        found: u32,
+    },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::Incomplete { needed } => write!(f, "{needed} more bytes needed"),
+            FrameError::Magic { found } => {
+                write!(f, "frame begins with {found:#04x}, expected {MAGIC:#04x}")
+            }
+            FrameError::Reserved { found } => {
+                write!(f, "frame header has {found:#06x} in bytes 2 and 3, expected zero")
+            }
+            FrameError::TooLong { len, max } => {
+                write!(f, "frame of {len} bytes, expected at most {max}")
+            }
+            FrameError::Checksum { stated, found } => {
+                write!(f, "frame checksum {found:#010x}, expected {stated:#010x}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+impl FrameHeader {
+    /// Reads the header at the front of `bytes`.
+    ///
+    /// # Errors
+    /// Incomplete, wrong magic, reserved bytes used, payload longer than `len_max`. The checksum is looked at
+    /// when the payload is there.
+    pub fn decode(bytes: &[u8], len_max: usize) -> Result<FrameHeader, FrameError> {
+        if let Some(&found) = bytes.first()
+            && found != MAGIC
+        {
+            return Err(FrameError::Magic { found });
+        }
+        let Some(h) = bytes.first_chunk::<FRAME_HEADER_LEN>() else {
+            return Err(FrameError::Incomplete { needed: FRAME_HEADER_LEN - bytes.len() });
+        };
+        let reserved = u16::from_le_bytes([h[2], h[3]]);
+        if reserved != 0 {
+            return Err(FrameError::Reserved { found: reserved });
+        }
+        let len = u32::from_le_bytes([h[4], h[5], h[6], h[7]]) as usize;
+        if len > len_max {
+            return Err(FrameError::TooLong { len, max: len_max });
+        }
+        Ok(FrameHeader { kind: h[1], len, crc: u32::from_le_bytes([h[8], h[9], h[10], h[11]]) })
+    }
+
+    /// Header and payload together.
+    pub fn frame_len(&self) -> usize {
+        FRAME_HEADER_LEN + self.len
+    }
+}
+
+/// Splits the frame at the front of `bytes` off: its kind, its payload, and the length of the whole frame.
+///
+/// # Errors
+/// See [`FrameError`].
+pub fn split_frame(bytes: &[u8], len_max: usize) -> Result<(u8, &[u8], usize), FrameError> {
+    let header = FrameHeader::decode(bytes, len_max)?;
+    let Some(payload) = bytes.get(FRAME_HEADER_LEN..header.frame_len()) else {
+        return Err(FrameError::Incomplete { needed: header.frame_len() - bytes.len() });
+    };
+    let found = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), payload);
+    if found != header.crc {
+        return Err(FrameError::Checksum { stated: header.crc, found });
+    }
+    Ok((header.kind, payload, header.frame_len()))
+}
+
+/// Appends a frame header of this kind to `out`; what is appended after it is the payload, until
+/// [`end_frame`] gets the value returned here.
+pub fn begin_frame(out: &mut Vec<u8>, kind: u8) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[MAGIC, kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    start
+}
+
+/// Fills in the length and the checksum of the frame that begins at `start`.
+///
+/// # Panics
+/// If `start` is not from [`begin_frame`] on the same vector, or the payload has 4 GiB.
+pub fn end_frame(out: &mut [u8], start: usize) {
+    let frame = &mut out[start..];
+    let len = u32::try_from(frame.len() - FRAME_HEADER_LEN).expect("payloads are limited below 4 GiB");
+    frame[4..8].copy_from_slice(&len.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..8]), &frame[FRAME_HEADER_LEN..]);
+    frame[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![7];
+        let start = begin_frame(&mut out, kind);
+        out.extend_from_slice(payload);
+        end_frame(&mut out, start);
+        out.remove(0);
+        out
+    }
+
+    #[test]
+    fn a_frame_comes_back_and_every_prefix_is_incomplete() {
+        let bytes = frame(9, b"payload");
+        assert_eq!(split_frame(&bytes, 100), Ok((9, &b"payload"[..], bytes.len())));
+        for len in 0..bytes.len() {
+            assert!(matches!(split_frame(&bytes[..len], 100), Err(FrameError::Incomplete { .. })));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = frame(9, b"payload");
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(split_frame(&bad, 100).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn an_announced_length_is_refused_before_its_payload_arrives() {
+        let bytes = frame(9, &[0; 101]);
+        assert_eq!(
+            split_frame(&bytes[..FRAME_HEADER_LEN], 100),
+            Err(FrameError::TooLong { len: 101, max: 100 })
+        );
+        assert_eq!(split_frame(b"GET", 100), Err(FrameError::Magic { found: b'G' }));
+    }
+}
