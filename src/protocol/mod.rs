@@ -1,1 +1,24 @@
-//! The replication core.
+//! The replication core: Lamport lanes with sealed views, as `docs/protocol.md` describes it.
+//!
+//! It is pure: bytes, sockets, clocks and disks are elsewhere. [`Replica::handle`] takes one input and
+//! appends outputs, which are carried out in order before the next input. The same state and input give
+//! the same outputs.
+
+mod api;
+mod codec;
+mod message;
+mod replica;
+
+pub use api::{
+    Delivery, HaltReason, Identity, Input, Intake, Note, OfferTicket, Output, ReadTicket, Report, Settings,
+    Verdict,
+};
+pub use codec::{
+    HELLO_KIND, REFUSAL_KIND, decode_hello, decode_message, decode_record, decode_refusal, encode_hello,
+    encode_message, encode_record, encode_refusal,
+};
+pub use message::{
+    Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
+    Sender, Status, Value, View, Voter,
+};
+pub use replica::{Recovery, RecoveryError, Replica};
