@@ -688,7 +688,9 @@ impl World {
         self.storm_over = true;
         self.note(|| "the storm is over".into());
         let n = self.hosts.len();
-        let dead = self.plan.leave_one_dead.then(|| self.faults.index(n));
+        // Every member is needed once, to found the cluster.
+        let founded = self.checker.decisions() > 0;
+        let dead = (self.plan.leave_one_dead && founded).then(|| self.faults.index(n));
         for node in 0..n {
             self.hosts[node].paused_until = 0;
             self.hosts[node].slow_until = 0;
