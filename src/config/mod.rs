@@ -80,11 +80,13 @@ impl Config {
         if parser.members.is_empty() && faults.is_empty() {
             faults.push((line_number.max(1), Fault::NoMembers));
         }
-        if let Some(line) =
-            parser.setting_lines.get("heartbeat").max(parser.setting_lines.get("suspicion-timeout"))
+        // Blamed on the later of the two lines, unless one of them is in error by itself.
+        let pair = ["heartbeat", "suspicion-timeout"].map(|name| parser.setting_lines.get(name).copied());
+        if let Some(line) = pair[0].max(pair[1])
+            && !faults.iter().any(|(faulty, _)| pair.contains(&Some(*faulty)))
             && let Err(fault) = parser.settings.check()
         {
-            faults.push((*line, fault));
+            faults.push((line, fault));
         }
         if faults.is_empty() {
             let members = parser.members.into_values().map(|(_, member)| member).collect();

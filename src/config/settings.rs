@@ -22,7 +22,7 @@ pub struct Settings {
     pub sync_interval: Millis,
     /// `max-clients`: most client connections of one node; more are answered `BUSY`. 1 to 1,000,000.
     pub clients_max: usize,
-    /// `window`: most bytes of its clients' commands that a node has in flight. 64 KiB to 4 GiB.
+    /// `window`: most bytes of its clients' commands that a node has in flight. 64 KiB to 1 GiB.
     pub window_len: usize,
 }
 
@@ -98,7 +98,7 @@ impl Settings {
                 self.clients_max =
                     Some(count).filter(|n| (1..=1_000_000).contains(n)).ok_or_else(expected)?;
             }
-            "window" => self.window_len = ranged_size("window", value, 64 << 10, 4 << 30)?,
+            "window" => self.window_len = ranged_size("window", value, 64 << 10, 1 << 30)?,
             _ => return Err(Fault::UnknownSetting { found: name.to_owned() }),
         }
         Ok(())

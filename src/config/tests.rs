@@ -150,6 +150,7 @@ const BAD: &[(&str, u32, &str)] = &[
     ("0 a:1\nset suspicion-timeout 20ms", 2, "expected a duration from 30ms to 600s"),
     ("0 a:1\nset heartbeat 101ms", 2, "found heartbeat 101ms with suspicion-timeout 300ms, expected three"),
     ("0 a:1\nset heartbeat 20ms\nset suspicion-timeout 59ms", 3, "found heartbeat 20ms with"),
+    ("0 a:1\nset heartbeat 200ms\nset suspicion-timeout 1d", 3, "found \"1d\", expected a duration"),
     ("0 a:1\nset value-max 64MB", 2, "found \"64MB\", expected a size from 1 to 268435456 bytes"),
     ("0 a:1\nset value-max 0", 2, "expected a size"),
     ("0 a:1\nset value-max 257MiB", 2, "expected a size"),
