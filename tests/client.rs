@@ -177,6 +177,28 @@ fn numbers_of_refused_commands_are_found_again() {
 }
 
 #[test]
+fn a_number_that_may_be_in_flight_is_not_given_to_another_write() {
+    let cluster = Cluster::start(2);
+    let mut client = client(&cluster);
+    assert_eq!(run(&mut client, "SET a 1"), ok());
+    cluster.model().hold = true;
+    cluster.fault(0, [Fault::DropApplyLater]);
+    cluster.fault(1, [Fault::Answer("ERR refused by this node alone")]);
+    assert!(matches!(run(&mut client, "INCR b"), Ok(WireReply::Error(_))));
+    // Its number follows one that was not applied yet: a gap, and the one before is not free.
+    assert_eq!(run(&mut client, "INCR c"), Ok(WireReply::Integer(1)));
+    let places: Vec<(u64, u64)> = cluster
+        .received("INCR")
+        .iter()
+        .map(|r| r.place.expect("a write"))
+        .map(|p| (p.session.0, p.seq))
+        .collect();
+    assert_eq!(places, [(1, 2), (1, 2), (1, 3), (2, 1)]);
+    cluster.model().settle();
+    assert_eq!(cluster.model().values[&b"b"[..]], b"1");
+}
+
+#[test]
 fn a_session_that_never_holds_is_given_up() {
     let cluster = Cluster::start(1);
     let mut client = client(&cluster);
@@ -280,7 +302,7 @@ fn random(state: &mut u64) -> u64 {
 
 #[test]
 fn every_answered_increment_counts_once_under_random_faults() {
-    for seed in 0..12 {
+    for seed in 0..8 {
         let mut rng = seed;
         let cluster = Cluster::start(3);
         let options = Options {

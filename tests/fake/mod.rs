@@ -61,6 +61,8 @@ struct SessionState {
 pub(crate) struct Model {
     pub(crate) received: Vec<Received>,
     pub(crate) faults: Vec<VecDeque<Fault>>,
+    /// Whether commands that were put off wait for [`Model::settle`] instead of the next request.
+    pub(crate) hold: bool,
     /// Whether sessions are forgotten as soon as they are opened.
     pub(crate) forgetful: bool,
     /// How many connections [`Fault::Close`] has closed.
@@ -269,7 +271,7 @@ enum Response {
 
 fn handle(model: &mut Model, request: Received) -> Response {
     model.received.push(request.clone());
-    let later = std::mem::take(&mut model.later);
+    let later = if model.hold { Vec::new() } else { std::mem::take(&mut model.later) };
     let response = match model.faults[request.node].pop_front() {
         None => Response::Reply(model.apply(&request)),
         Some(Fault::Answer(text)) => Response::Reply(Reply::error(text)),
