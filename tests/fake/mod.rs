@@ -1,6 +1,8 @@
 //! A cluster for the client's tests: real sockets and frames around a small model of sessions and keys,
 //! with faults on demand.
 
+#![allow(dead_code, reason = "no test uses all of it")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
