@@ -111,6 +111,13 @@ impl fmt::Display for LocalClusterError {
 
 impl std::error::Error for LocalClusterError {}
 
+impl LocalClusterError {
+    /// Whether the configuration is at fault, which its author can mend.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, LocalClusterError::Config(_) | LocalClusterError::NotLocal { .. })
+    }
+}
+
 /// Starts the cluster that lives in `dir`, founding it if it is not there. `spawn` starts one node of the
 /// configuration with its data in the directory given.
 ///
