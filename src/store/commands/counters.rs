@@ -3,7 +3,7 @@
 use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run, no_check};
 use crate::store::error::CommandError;
 use crate::store::{Applied, Store};
-use crate::types::Reply;
+use crate::types::{Reply, decimal};
 
 use super::{exactly, parse_integer};
 
@@ -68,7 +68,9 @@ fn add(store: &mut Store, at: Applied, key: &[u8], delta: i64) -> Answer {
         None => 0,
     };
     let sum = old.checked_add(delta).ok_or(CommandError::Overflow)?;
-    store.keys.set(key, sum.to_string().into_bytes().into(), at.index);
+    let mut digits = Vec::new();
+    decimal::push(&mut digits, sum);
+    store.keys.set(key, digits.into(), at.index);
     Ok(Reply::Integer(sum))
 }
 
