@@ -115,12 +115,16 @@ struct World {
     faults: Random,
     clients: Random,
     storm_over: bool,
+    /// When everything had settled, and how many views had been decided then.
+    quiet_since: Option<(u64, usize)>,
     digest: u64,
     trace: bool,
 }
 
 const MS: u64 = 1_000;
 const SUSPICION_MS: u64 = 300;
+/// How long a run goes on after everything has settled.
+const QUIET_US: u64 = 3_000 * MS;
 
 /// Runs a plan to its end.
 pub fn run(plan: Plan, trace: bool) -> Outcome {
@@ -178,6 +182,7 @@ impl World {
             faults: Random::new(seed, 6),
             clients: Random::new(seed, 7),
             storm_over: false,
+            quiet_since: None,
             digest: 0,
             trace,
             plan,
@@ -244,9 +249,19 @@ impl World {
                 self.calm();
                 calmed_at = Some(self.now);
             }
-            if let Some(since) = calmed_at {
-                if self.is_settled() {
+            if let Some((since, views)) = self.quiet_since {
+                // Calm operation causes no seal, but for the promotion of each node once.
+                let changes = self.checker.decisions() - views;
+                if changes > self.hosts.len() {
+                    self.checker.stuck(format!("{changes} view changes while nothing happens"));
+                }
+                if self.now > since + QUIET_US {
                     return;
+                }
+            } else if let Some(since) = calmed_at {
+                if self.is_settled() {
+                    self.note(|| "everything has settled".into());
+                    self.quiet_since = Some((self.now, self.checker.decisions()));
                 }
                 if self.now > since + 30_000 * MS || self.count > 20_000_000 {
                     let what = self.what_is_stuck();
