@@ -60,12 +60,12 @@ impl Backend {
         match question {
             Question::Info(sections) => Reply::bulk(self.info(sections).as_bytes()),
             Question::Digest => {
-                let index = self.replica.report().index;
+                let index = self.replica.report(self.now).index;
                 Reply::bulk(format!("{index} {:016x}", self.store.digest()).as_bytes())
             }
             Question::Role => Reply::Array(vec![
                 Reply::bulk(b"master"),
-                Reply::Integer(i64::try_from(self.replica.report().index.0).unwrap_or(i64::MAX)),
+                Reply::Integer(i64::try_from(self.replica.report(self.now).index.0).unwrap_or(i64::MAX)),
                 Reply::Array(Vec::new()),
             ]),
             Question::Time => {
@@ -77,7 +77,7 @@ impl Backend {
             }
             // What has been acknowledged is held durably by a majority of the voters.
             Question::Holders => {
-                let others = self.replica.report().voters.len() / 2;
+                let others = self.replica.report(self.now).voters.len() / 2;
                 Reply::Integer(i64::try_from(others).unwrap_or(i64::MAX))
             }
         }
@@ -89,7 +89,7 @@ impl Backend {
         if intake == Intake::NoQuorum {
             return Reply::error(format!("NOQUORUM this node hears no majority of the voters; {rest}"));
         }
-        if self.replica.report().view == ViewNumber(0) {
+        if self.replica.report(self.now).view == ViewNumber(0) {
             let missing = self.missing;
             if missing.is_empty() {
                 return Reply::error(format!("LOADING the cluster is not founded yet; {rest}"));
@@ -167,7 +167,7 @@ impl Backend {
     }
 
     fn info_replication(&self, text: &mut String) {
-        let report = self.replica.report();
+        let report = self.replica.report(self.now);
         line(text, "role", "master");
         line(text, "connected_slaves", 0);
         line(text, "master_replid", format_args!("{}", report.cluster));
@@ -175,7 +175,7 @@ impl Backend {
     }
 
     fn info_lanes(&self, text: &mut String) {
-        let report = self.replica.report();
+        let report = self.replica.report(self.now);
         line(text, "node", self.settings.protocol.me.get());
         line(text, "incarnation", self.identity.incarnation);
         line(text, "cluster", report.cluster);

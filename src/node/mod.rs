@@ -270,7 +270,7 @@ impl Node {
     /// Whether a turn is wanted at once, because undecoded or unoffered commands can go on.
     pub fn has_work(&self) -> bool {
         (self.takes_commands() && !self.backlog.is_empty())
-            || (!self.batch.is_empty() && self.backend.replica.intake() == Intake::Open)
+            || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
     }
 
     /// The hello for this peer.
@@ -288,7 +288,7 @@ impl Node {
 
     /// Where the core stands.
     pub fn report(&self) -> Report {
-        self.backend.replica.report()
+        self.backend.replica.report(self.backend.now)
     }
 
     /// The key-value store.
@@ -429,7 +429,7 @@ impl Node {
     }
 
     fn look_at_intake(&mut self, now: Now) {
-        let intake = self.backend.replica.intake();
+        let intake = self.backend.replica.intake(self.backend.now);
         self.full = intake == Intake::Full;
         match intake {
             Intake::Open | Intake::Full => {
@@ -473,7 +473,7 @@ impl Node {
     }
 
     fn offer_batch(&mut self, now: Now) {
-        if self.batch.is_empty() || self.backend.replica.intake() != Intake::Open {
+        if self.batch.is_empty() || self.backend.replica.intake(self.backend.now) != Intake::Open {
             return;
         }
         let batch = self.batch.take();
@@ -484,7 +484,7 @@ impl Node {
         self.offers.push(ticket, self.batch_since, routes);
         self.backend.stats.batches += 1;
         self.run_core(now, Input::Offer { ticket, batch });
-        self.full = self.backend.replica.intake() == Intake::Full;
+        self.full = self.backend.replica.intake(self.backend.now) == Intake::Full;
     }
 
     fn begin_reads(&mut self, now: Now) {
