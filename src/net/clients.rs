@@ -60,20 +60,16 @@ impl EventLoop {
         self.close_late_greetings(now);
     }
 
-    /// Reads from clients, and from connections that have not said what they are.
+    /// Reads from clients, as long as the node takes commands.
     pub(super) fn read_clients(&mut self, now: Now) {
         for _ in 0..self.client_queue.len() {
             if !self.node.takes_commands() {
                 break;
             }
             let Some(key) = self.client_queue.pop_front() else { break };
-            let Some(connection) = self.connections.get_mut(key) else { continue };
-            connection.queued = false;
-            match connection.role {
-                Role::Client => self.read_client(now, key),
-                Role::Fresh | Role::Greeting => self.read_unknown(now, key),
-                Role::Parting => self.read_parting(key),
-                Role::Peer(_) | Role::Link(_) => self.queue_read(key),
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.queued = false;
+                self.read_client(now, key);
             }
         }
     }
@@ -97,7 +93,7 @@ impl EventLoop {
     }
 
     /// The first bytes decide: a hello's beginning is a peer, anything else a client.
-    fn read_unknown(&mut self, now: Now, key: ConnectionKey) {
+    pub(super) fn read_unknown(&mut self, now: Now, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key).filter(|c| c.readable) else { return };
         let len = match connection.receive(&mut self.scratch[..CLIENT_READ_LEN]) {
             Ok(Received::Nothing) => return,
@@ -151,7 +147,7 @@ impl EventLoop {
     }
 
     /// Whatever a connection that is being closed still sends is of no interest.
-    fn read_parting(&mut self, key: ConnectionKey) {
+    pub(super) fn read_parting(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match connection.receive(&mut self.scratch[..CLIENT_READ_LEN]) {
             Ok(Received::Bytes(_)) => self.queue_read(key),

@@ -116,7 +116,9 @@ pub(super) struct EventLoop {
     pub(super) incoming: Vec<Option<ConnectionKey>>,
     /// Accepted connections that begin like a peer's, with the time by which the hello must be there.
     pub(super) greeting: VecDeque<(ConnectionKey, Millis)>,
+    /// Connections to read that are no clients'.
     pub(super) peer_queue: VecDeque<ConnectionKey>,
+    /// Clients to read, as soon as the node takes commands.
     pub(super) client_queue: VecDeque<ConnectionKey>,
     /// Connections that can be written to again.
     pub(super) flush_queue: Vec<ConnectionKey>,
@@ -270,10 +272,8 @@ impl EventLoop {
         if connection.readable && !connection.queued {
             connection.queued = true;
             match connection.role {
-                Role::Peer(_) | Role::Link(_) => self.peer_queue.push_back(key),
-                Role::Fresh | Role::Greeting | Role::Client | Role::Parting => {
-                    self.client_queue.push_back(key);
-                }
+                Role::Client => self.client_queue.push_back(key),
+                _ => self.peer_queue.push_back(key),
             }
         }
     }
@@ -320,8 +320,7 @@ impl EventLoop {
             }
             self.node.handle(now, NodeInput::Persisted(durable));
         }
-        let patience_over =
-            self.log.waiting_since.is_some_and(|at| now.mono.since(at) >= DISK_PATIENCE);
+        let patience_over = self.log.waiting_since.is_some_and(|at| now.mono.since(at) >= DISK_PATIENCE);
         if patience_over && !self.log.is_slow {
             self.log.is_slow = true;
             log::warn!("the disk has not answered for {DISK_PATIENCE}");
@@ -386,7 +385,7 @@ impl EventLoop {
     fn log_note(&mut self, now: Now, note: &Note) {
         match note {
             Note::Ignored { .. } => self.complain(now.mono, || note.to_string()),
-            Note::Lost(_) | Note::Sealing { .. } => log::warn!("{note}"),
+            Note::Lost(_) => log::warn!("{note}"),
             _ => log::info!("{note}"),
         }
     }

@@ -22,7 +22,7 @@ pub(super) const GREETING_COUNT_MAX: usize = 64;
 const LINK_OUTPUT_MAX: usize = 64 << 20;
 
 impl EventLoop {
-    /// Reads what peers have sent, and what concerns the links to them.
+    /// Reads from everything that is no client: peers, links to them, connections that have not said what they are.
     pub(super) fn read_peers(&mut self, now: Now) {
         let mut flush = std::mem::take(&mut self.flush_queue);
         for key in flush.drain(..) {
@@ -36,7 +36,9 @@ impl EventLoop {
             match connection.role {
                 Role::Link(peer) => self.read_link(now, key, peer),
                 Role::Peer(peer) => self.read_peer(now, key, peer),
-                _ => self.queue_read(key),
+                Role::Fresh | Role::Greeting => self.read_unknown(now, key),
+                Role::Parting => self.read_parting(key),
+                Role::Client => self.queue_read(key),
             }
         }
     }

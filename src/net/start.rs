@@ -66,8 +66,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
 
     let poll = Poll::new().map_err(system("cannot make an event queue"))?;
     let registry = poll.registry();
-    let waker =
-        Arc::new(Waker::new(registry, WAKER).map_err(system("cannot make an event queue's waker"))?);
+    let waker = Arc::new(Waker::new(registry, WAKER).map_err(system("cannot make an event queue's waker"))?);
     let member = config.member(id).ok_or(StartError::NotMember { id })?;
     let bind = |address| {
         Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
@@ -85,8 +84,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
     let signals = match control {
         Control::Handle => None,
         Control::Process => {
-            let mut signals =
-                Signals::new([SIGTERM, SIGINT]).map_err(system("cannot catch signals"))?;
+            let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("cannot catch signals"))?;
             registry
                 .register(&mut signals, SIGNALS, Interest::READABLE)
                 .map_err(system("cannot watch signals"))?;
@@ -148,7 +146,7 @@ fn open_log(
         progress.record(lsn, payload.len());
         replay.push(lsn, kind, payload).map_err(|error| {
             let reason = match &error {
-                ReplayError::Record { error, .. } => *error,
+                ReplayError::Record { error, .. } => error.clone(),
                 ReplayError::Contradiction { lsn, .. } => {
                     DecodeError::Invalid { what: "record after those before it", found: lsn.0 }
                 }
@@ -222,8 +220,7 @@ fn spawn_writer(
         // If this fails the loop is gone, and with it whoever could be told.
         let _ = waker.wake();
     };
-    let writer =
-        LogWriter::spawn(log, mode, notify).map_err(system("cannot start the log's thread"))?;
+    let writer = LogWriter::spawn(log, mode, notify).map_err(system("cannot start the log's thread"))?;
     Ok((writer, failure))
 }
 
