@@ -129,6 +129,7 @@ pub(super) struct EventLoop {
     pub(super) resolver: Resolver,
     pub(super) jitter: Jitter,
     signals: Option<Signals>,
+    has_signal: bool,
     shared: Arc<Shared>,
     pub(super) me: NodeId,
     pub(super) suspicion: Millis,
@@ -169,6 +170,7 @@ impl EventLoop {
             resolver: Resolver::new(parts.waker),
             jitter: Jitter::new(parts.seed),
             signals: parts.signals,
+            has_signal: false,
             shared: parts.shared,
             me: parts.me,
             suspicion: parts.suspicion,
@@ -236,8 +238,9 @@ impl EventLoop {
                         listener.ready = true;
                     }
                 }
-                // What they are about is looked at in every turn.
-                WAKER | SIGNALS => {}
+                // What it is about is looked at in every turn.
+                WAKER => {}
+                SIGNALS => self.has_signal = true,
                 token => {
                     if let Some(key) = ConnectionKey::from_token(token) {
                         self.note_event(key, event);
@@ -327,7 +330,9 @@ impl EventLoop {
             self.node.handle(now, NodeInput::DiskSlow(true));
         }
         let mut asked = usize::from(self.shared.stop.load(Ordering::Acquire) && self.stopping.is_none());
-        if let Some(signals) = &mut self.signals {
+        if std::mem::take(&mut self.has_signal)
+            && let Some(signals) = &mut self.signals
+        {
             asked += signals.pending().count();
         }
         for _ in 0..asked {

@@ -31,6 +31,8 @@ mod intake;
 mod queue;
 mod replay;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
