@@ -388,16 +388,16 @@ fn a_client_that_does_not_read_costs_a_bounded_output_and_is_cut_in_the_end() {
         cluster.ask(0, 1, &format!("SET big {value}\n")),
         "-ERR Protocol error: too big inline request\r\n"
     );
-    cluster.open(0, 1);
+    cluster.open(0, 3);
     let set = format!("*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n${}\r\n{value}\r\n", value.len());
-    assert_eq!(cluster.ask(0, 1, &set), "+OK\r\n");
-    cluster.say(0, 1, "GET big\n".repeat(3_000).as_bytes());
+    assert_eq!(cluster.ask(0, 3, &set), "+OK\r\n");
+    cluster.say(0, 3, "GET big\n".repeat(3_000).as_bytes());
     cluster.run();
-    let unsent = cluster.hosts[0].node.client_output(key(1)).len();
+    let unsent = cluster.hosts[0].node.client_output(key(3)).len();
     assert!(unsent < queue::OUTPUT_LEN_SOFT + value.len() + 100, "{unsent}");
     assert_eq!(cluster.ask(0, 2, "PING\n"), "PONG\n");
     cluster.pass(OUTPUT_PATIENCE.0 + SWEEP_EVERY.0 + 10);
-    assert_eq!(cluster.hosts[0].closed, [key(1), key(1)]);
+    assert_eq!(cluster.hosts[0].closed, [key(1), key(3)]);
     assert_eq!(cluster.ask(0, 2, "PING\n"), "PONG\n");
 }
 
