@@ -21,7 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::node::{Effects, Node, NodeInput};
 use crate::protocol::{Note, Refusal};
 use crate::storage::{DataDir, LogWriter};
-use crate::types::{Lsn, Millis, NodeId, NodeSet, Now};
+use crate::types::{Lsn, Millis, NodeId, Now};
 
 use super::clock::{Clock, Jitter};
 use super::connection::{ConnectionKey, Connections, Role};
@@ -124,8 +124,6 @@ pub(super) struct EventLoop {
     pub(super) flush_queue: Vec<ConnectionKey>,
     /// Sockets are read into this.
     pub(super) scratch: Vec<u8>,
-    /// A message is encoded here once for all its receivers.
-    pub(super) frame: Vec<u8>,
     pub(super) resolver: Resolver,
     pub(super) jitter: Jitter,
     signals: Option<Signals>,
@@ -166,7 +164,6 @@ impl EventLoop {
             client_queue: VecDeque::new(),
             flush_queue: Vec::new(),
             scratch: vec![0; PEER_READ_LEN],
-            frame: Vec::new(),
             resolver: Resolver::new(parts.waker),
             jitter: Jitter::new(parts.seed),
             signals: parts.signals,
@@ -452,10 +449,5 @@ impl EventLoop {
     /// The link to this peer.
     pub(super) fn link_index(&self, peer: NodeId) -> Option<usize> {
         self.links.iter().position(|link| link.peer == peer)
-    }
-
-    /// All peers whose link is up.
-    pub(super) fn linked(&self, to: NodeSet) -> impl Iterator<Item = ConnectionKey> {
-        self.links.iter().filter(move |link| to.contains(link.peer)).filter_map(Link::up)
     }
 }
