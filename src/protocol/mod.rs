@@ -26,7 +26,7 @@ pub use api::{
 };
 pub use codec::{
     HELLO_KIND, REFUSAL_KIND, decode_hello, decode_message, decode_record, decode_refusal, encode_hello,
-    encode_message, encode_record, encode_refusal,
+    encode_message, encode_record, encode_refusal, record_kind,
 };
 pub use message::{
     Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
