@@ -384,10 +384,15 @@ impl Replica {
         let heard: NodeSet =
             voters.iter().filter(|v| *v == me || self.peers.links(me, me, *v, self.current, now)).collect();
         let suspicion = self.settings.suspicion;
+        let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
         let (Phase::Preparing, Some(opened_at)) = (&attempt.phase, attempt.opened_at) else { return };
         let promised: NodeSet = attempt.promises.keys().copied().collect();
-        if promised.len() < quorum {
+        // A value of its own for view 0 needs every member (rule N). One that was accepted is the only one that can have been,
+        // so a majority is enough to go on with it.
+        let reported = attempt.promises.values().any(|p| p.accepted.is_some());
+        let everybody = current == ViewNumber(0) && !reported && !mutated(Mutation::MajorityFounds);
+        if promised.len() < if everybody { voters.len() } else { quorum } {
             return;
         }
         // Too short a grace would drop healthy senders that were only slower with their disk.
@@ -564,15 +569,20 @@ impl Replica {
         let log_view = &self.log().view;
         let quorum = log_view.quorum();
         let voters = log_view.voter_set();
+        let (me, my_disk, peers) = (self.settings.me, self.identity.disk, &self.peers);
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
         let Phase::Accepting { value, accepted } = &mut attempt.phase else { return };
         if view != current {
             return;
         }
         accepted.insert(from);
-        let next = value.next.voter_set();
-        let decided = accepted.intersection(voters).len() >= quorum
-            && accepted.intersection(next).len() > next.len() / 2;
+        let is_next = |v: &&Voter| {
+            let disk = if v.node == me { Some(my_disk) } else { peers.get(v.node).map(|p| p.disk) };
+            accepted.contains(v.node) && disk == Some(v.disk)
+        };
+        // Of the next view's voters, only those on the disk that it registers (rule C).
+        let next = value.next.voters.iter().filter(is_next).count();
+        let decided = accepted.intersection(voters).len() >= quorum && next >= value.next.quorum();
         if decided || mutated(Mutation::DecideAlone) {
             let decision = Decision { view, value: value.clone() };
             let all = self.peers.iter().map(|(node, _)| node).collect();

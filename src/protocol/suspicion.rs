@@ -45,6 +45,8 @@ pub(crate) struct Watch {
     mark: LaneVector,
     next_mark: LaneVector,
     marked_at: Millis,
+    /// In view 0: members that are not heard.
+    missing: NodeSet,
     /// Since when a majority is heard, while not everybody heard hears everybody.
     unsettled_since: Option<Millis>,
 }
@@ -62,6 +64,7 @@ impl Watch {
             next_mark: Vec::new(),
             marked_at: now,
             unsettled_since: None,
+            missing: NodeSet::EMPTY,
         }
     }
 }
@@ -94,6 +97,7 @@ impl Replica {
             let me = self.settings.me;
             let missing = |v: &NodeId| *v != me && !self.peers.links(me, me, *v, self.current, now);
             let missing = self.log().view.voter_set().iter().filter(missing).collect();
+            self.sealing.watch.missing = missing;
             self.note_missing(missing, out);
         }
         if !self.hears_majority(now) {
@@ -145,7 +149,8 @@ impl Replica {
         let quorum = view.quorum();
         let voters = view.voter_set();
         if self.current == ViewNumber(0) {
-            return self.settled(now).then(|| Reason::new("founding the cluster"));
+            let everybody = self.sealing.watch.missing.is_empty() || mutated(Mutation::MajorityFounds);
+            return (everybody && self.settled(now)).then(|| Reason::new("founding the cluster"));
         }
         // No live sender.
         let live: Vec<NodeId> =
