@@ -106,6 +106,11 @@ pub struct Ballot {
     pub incarnation: Incarnation,
 }
 
+impl Ballot {
+    /// The highest round that is believed; no cluster gets there by sealing.
+    pub(crate) const ROUND_MAX: u64 = 1 << 48;
+}
+
 impl fmt::Display for Ballot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.round, self.node, self.incarnation)
