@@ -10,6 +10,7 @@ mod codec;
 mod delivery;
 mod lane;
 mod message;
+mod mutation;
 mod offers;
 mod origins;
 mod peers;
@@ -31,5 +32,9 @@ pub use message::{
     Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
     Sender, Status, Value, View, Voter,
 };
+pub use mutation::Mutation;
+pub(crate) use mutation::mutated;
+#[cfg(feature = "mutations")]
+pub use mutation::set_mutation;
 pub use recovery::{Recovery, RecoveryError};
 pub use replica::Replica;
