@@ -1,12 +1,12 @@
 //! The event loop: one thread, one poll, one turn after the other.
 //!
-//! A turn is: wait; take in what has happened (durable records, signals, everything readable, peers first); end the
-//! node's turn; hand its records to the log's thread; send. There is no other place where the loop waits, and none where it
-//! sleeps.
+//! A turn is: wait; take in what has happened (durable records, signals, everything readable, peers
+//! first); end the node's turn; hand its records to the log's thread; send. There is no other place where
+//! the loop waits, and none where it sleeps.
 //!
-//! The poll is edge-triggered: a socket tells once that it can be read. So what a connection has left when its share of
-//! a turn is used up goes into a queue, and while there is anything in the queues the poll does not wait. Each
-//! connection takes its place at the end, so that every one has its turn.
+//! The poll is edge-triggered: a socket tells once that it can be read. So what a connection has left
+//! when its share of a turn is used up goes into a queue, and while there is anything in the queues the
+//! poll does not wait. Each connection takes its place at the end, so that every one has its turn.
 
 use std::collections::VecDeque;
 use std::io;

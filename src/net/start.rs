@@ -1,7 +1,8 @@
 //! From a configuration and a directory to a loop that can run.
 //!
-//! In this order: the lock on the directory, its identity, the log, the record of this start made durable. Only then are
-//! there sockets: nothing may be said by an incarnation that the disk does not know.
+//! In this order: the lock on the directory, its identity, the log, the record of this start made
+//! durable. Only then are there sockets: nothing may be said by an incarnation that the disk does not
+//! know.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -257,7 +258,8 @@ fn allowed_clients(wanted: usize) -> usize {
     if current >= needed {
         return wanted;
     }
-    let allowed = usize::try_from(current.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(wanted).max(1);
+    let kept = DESCRIPTORS_KEPT.min(current / 2);
+    let allowed = usize::try_from(current - kept).unwrap_or(wanted).max(1);
     log::warn!("max-clients lowered from={wanted} to={allowed}: no more descriptors");
     allowed
 }

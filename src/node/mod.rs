@@ -1,27 +1,30 @@
 //! One turn of a node: core, store and clients together, still without sockets.
 //!
-//! The caller owns the sockets, the log and the clock. In a turn of its loop it hands everything that has arrived to
-//! [`Node::handle`] and the `client_` methods, and ends with [`Node::end_turn`], which leaves in [`Effects`] what is
-//! to be done: records for the log, messages for peers, connections that have output. Nothing is sent and
-//! nothing is written before the turn ends, so one frame, one record and one write serve all commands of a turn.
+//! The caller owns the sockets, the log and the clock. In a turn of its loop it hands everything that has
+//! arrived to [`Node::handle`] and the `client_` methods, and ends with [`Node::end_turn`], which leaves
+//! in [`Effects`] what is to be done: records for the log, messages for peers, connections that have
+//! output. Nothing is sent and nothing is written before the turn ends, so one frame, one record and one
+//! write serve all commands of a turn.
 //!
-//! **The way of a command.** Its bytes are decoded (`intake`). What is wrong with it is answered at once. A write is
-//! appended to the batch of the turn and gets a slot in its connection's `queue`; at the end of the turn the
-//! batch is offered to the core under a ticket, and `flight` remembers which slot each of its commands belongs to.
-//! When the core delivers it, the store applies the commands one by one and the replies go to those slots. A
-//! linearizable read gets a slot too; all those of a turn share a read ticket, and are executed when the core
-//! says that the store has caught up. Everything of class `Connection` is answered by `commands`.
+//! **The way of a command.** Its bytes are decoded (`intake`). What is wrong with it is answered at once.
+//! A write is appended to the batch of the turn and gets a slot in its connection's `queue`; at the end
+//! of the turn the batch is offered to the core under a ticket, and `flight` remembers which slot each of
+//! its commands belongs to. When the core delivers it, the store applies the commands one by one and the
+//! replies go to those slots. A linearizable read gets a slot too; all those of a turn share a read
+//! ticket, and are executed when the core says that the store has caught up. Everything of class
+//! `Connection` is answered by `commands`.
 //!
-//! **Order.** Replies of a connection come in the order of its commands; `queue` explains why a read may be executed
-//! before its ticket is ready. All connections of a turn go into the same batches, in the order in which they were
-//! read.
+//! **Order.** Replies of a connection come in the order of its commands; `queue` explains why a read may
+//! be executed before its ticket is ready. All connections of a turn go into the same batches, in the
+//! order in which they were read.
 //!
-//! **When the node cannot take commands**, those that have not been offered wait for twice the suspicion time-out, which
-//! is what a change of view usually takes; then they and all that follow are refused until the core takes commands
-//! again. A command once offered is never given up: if it is not delivered in time its client is told `TIMEOUT`.
+//! **When the node cannot take commands**, those that have not been offered wait for twice the suspicion
+//! time-out, which is what a change of view usually takes; then they and all that follow are refused
+//! until the core takes commands again. A command once offered is never given up: if it is not delivered
+//! in time its client is told `TIMEOUT`.
 //!
-//! The same inputs give the same effects, whatever the machine does: there is no clock, no thread and no randomness here, and
-//! the simulator runs this very code.
+//! The same inputs give the same effects, whatever the machine does: there is no clock, no thread and no
+//! randomness here, and the simulator runs this very code.
 
 mod backend;
 mod clients;
@@ -168,8 +171,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable. `seed` is for
-    /// the store's hashing alone.
+    /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable.
+    /// `seed` is for the store's hashing alone.
     pub fn new(settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
         let replica = Replica::new(settings.protocol.clone(), identity, replay.into_recovery(), now);
         let store = Store::new(settings.store.clone(), seed);
@@ -272,7 +275,8 @@ impl Node {
         .min()
     }
 
-    /// Whether a turn is wanted at once: undecoded or unoffered commands can go on, or there are effects already.
+    /// Whether a turn is wanted at once: undecoded or unoffered commands can go on, or there are effects
+    /// already.
     pub fn has_work(&self) -> bool {
         !self.effects.closing.is_empty()
             || !self.effects.resumed.is_empty()

@@ -1,5 +1,5 @@
-//! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are durable at once
-//! unless the disk is held.
+//! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
+//! durable at once unless the disk is held.
 
 use super::*;
 use crate::config::Config;
@@ -461,7 +461,8 @@ fn a_reply_does_not_reach_the_next_client_in_the_same_place() {
 fn any_pieces_and_any_moments_give_the_same_replies() {
     let script = "SET a 1\nGET a\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\nINCR a\nCONSISTENCY ordered\nGET a\nINCR a\n\
                   CONSISTENCY local\nGET a\nDEL a\nGET a\nREADWRITE\nGET a\nMSET a 1 b 2\nMGET a b c\n";
-    let expected = "OK\n$1\r\n1\r\n$1\r\n1\r\n2\nOK\n2\n3\nOK\n3\n1\nNot Found\nOK\nNot Found\nOK\n1) 1\n2) 2\n3) Not Found\n";
+    let expected = "OK\n$1\r\n1\r\n$1\r\n1\r\n2\nOK\n2\n3\nOK\n3\n1\nNot Found\nOK\nNot Found\nOK\n\
+                    1) 1\n2) 2\n3) Not Found\n";
     let mut random = 1u64;
     for _ in 0..200 {
         let mut cluster = Cluster::new(1);
