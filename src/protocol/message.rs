@@ -562,7 +562,3 @@ impl fmt::Display for Record {
         }
     }
 }
-
-/// An origin's pair before any view has registered its disk.
-pub(crate) const UNREGISTERED: OriginPair =
-    OriginPair { registered: ViewNumber(0), incarnation: Incarnation(0) };

@@ -5,9 +5,19 @@
 //! the same outputs.
 
 mod api;
+mod catch_up;
 mod codec;
+mod delivery;
+mod lane;
 mod message;
+mod offers;
+mod origins;
+mod peers;
+mod reads;
+mod recovery;
 mod replica;
+mod seal;
+mod suspicion;
 
 pub use api::{
     Delivery, HaltReason, Identity, Input, Intake, Note, OfferTicket, Output, ReadTicket, Report, Settings,
@@ -21,4 +31,5 @@ pub use message::{
     Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
     Sender, Status, Value, View, Voter,
 };
-pub use replica::{Recovery, RecoveryError, Replica};
+pub use recovery::{Recovery, RecoveryError};
+pub use replica::Replica;

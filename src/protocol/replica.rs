@@ -1,77 +1,689 @@
-//! Skeleton.
-use super::api::*;
-use super::message::{Hello, Record, Refusal};
-use crate::types::{Incarnation, Lsn, Millis, Now};
+//! The replica: state, dispatch, and the end of a turn.
+//!
+//! The other files of this module add to [`Replica`] what their names say. The rule that ties them together: nothing that
+//! rests on a record leaves before the record is durable. What has to wait is in `held`, in log order.
 
-/// Reads a log back.
-#[derive(Debug)]
-pub struct Recovery;
-/// Why a log makes no sense.
-#[derive(Debug)]
-pub struct RecoveryError;
-impl std::fmt::Display for RecoveryError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("")
-    }
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::types::{
+    Entry, Index, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
+};
+
+use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
+use super::lane::{Taken, ViewLog};
+use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
+use super::offers::Offers;
+use super::origins::Origins;
+use super::peers::Peers;
+use super::reads::Reads;
+use super::recovery::Recovery;
+use super::seal::Sealing;
+
+/// What waits for a record to be durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Held {
+    /// The vote for the entries of a lane up to this one.
+    Vote { view: ViewNumber, lane: usize, t: Timestamp },
+    /// A message.
+    Send { to: NodeId, message: Message },
+    /// This sealer's own promise: the ballot may be opened.
+    Opened { ballot: Ballot },
+    /// This sealer's own acceptance.
+    Accepted { view: ViewNumber, ballot: Ballot },
 }
-impl Recovery {
-    /// Nothing read yet.
-    pub fn new(_settings: &Settings) -> Recovery {
-        todo!()
-    }
-    /// Takes the next record of the log.
-    ///
-    /// # Errors
-    /// The record contradicts the ones before it.
-    pub fn push(&mut self, _lsn: Lsn, _record: Record) -> Result<(), RecoveryError> {
-        todo!()
-    }
-    /// The incarnation of the last start in the log; the next start has one more.
-    pub fn last_incarnation(&self) -> Incarnation {
-        todo!()
-    }
-    /// The last record.
-    pub fn last_lsn(&self) -> Lsn {
-        todo!()
-    }
+
+/// One node's part in the replication protocol.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+    /// Everything held, by view; the last one is the current view.
+    pub(crate) views: BTreeMap<ViewNumber, ViewLog>,
+    pub(crate) current: ViewNumber,
+    pub(crate) clock: Timestamp,
+    pub(crate) peers: Peers,
+    pub(crate) last_lsn: Lsn,
+    pub(crate) persisted: Lsn,
+    pub(crate) held: VecDeque<(Lsn, Held)>,
+
+    /// The view that is being delivered; every earlier one is delivered to its ends.
+    pub(crate) delivering: ViewNumber,
+    pub(crate) delivered: Position,
+    pub(crate) index: Index,
+    pub(crate) digest: u64,
+    /// The replicated time.
+    pub(crate) time: Millis,
+    pub(crate) origins: Origins,
+    /// A chosen entry that only these lanes' frontiers keep from delivery, and since when.
+    pub(crate) blocked: Option<(Position, NodeSet, Millis)>,
+
+    pub(crate) offers: Offers,
+    pub(crate) reads: Reads,
+    pub(crate) sealing: Sealing,
+    /// Catching up: what was asked last, of whom and when.
+    pub(crate) resends: BTreeMap<NodeId, super::catch_up::Asked>,
+    pub(crate) catch_up: Option<super::catch_up::Asked>,
+
+    pub(crate) leaving: bool,
+    pub(crate) disk_slow: bool,
+    /// Whether something in this node's row has changed since it was last sent.
+    pub(crate) row_changed: bool,
+    last_row_at: Option<Millis>,
+    last_hears: NodeSet,
+    random: u64,
+    /// What the log said about the view that was current at the start: compared with what peers remember (rule E).
+    recovered: (ViewNumber, Vec<Timestamp>),
+    noted_missing: NodeSet,
+    wall: Millis,
 }
-/// The core.
-#[derive(Debug)]
-pub struct Replica;
+
 impl Replica {
-    /// Begins with what the log had. The record `Start` of this incarnation is the last one pushed to `recovery`.
-    pub fn new(_settings: Settings, _identity: Identity, _recovery: Recovery, _now: Now) -> Replica {
-        todo!()
+    /// Begins with what the log had. The record `Start` of this incarnation is the last one pushed to `recovery`, and
+    /// it is durable.
+    pub fn new(settings: Settings, identity: Identity, recovery: Recovery, now: Now) -> Replica {
+        let peers = settings.members.iter().copied().filter(|node| *node != settings.me);
+        let peers = Peers::new(peers, settings.suspicion);
+        let random = settings.seed ^ identity.incarnation.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (current, log) = recovery.current();
+        let recovered = (current, log.received());
+        let clock = recovery.clock();
+        let last_lsn = recovery.last_lsn();
+        let mut replica = Replica {
+            views: recovery.into_views(),
+            current,
+            clock,
+            peers,
+            last_lsn,
+            persisted: last_lsn,
+            held: VecDeque::new(),
+            delivering: ViewNumber(0),
+            delivered: Position::default(),
+            index: Index(0),
+            digest: 0,
+            time: Millis(0),
+            origins: Origins::default(),
+            blocked: None,
+            offers: Offers::default(),
+            reads: Reads::default(),
+            sealing: Sealing::new(now.mono),
+            resends: BTreeMap::new(),
+            catch_up: None,
+            leaving: false,
+            disk_slow: false,
+            row_changed: true,
+            last_row_at: None,
+            last_hears: NodeSet::EMPTY,
+            random,
+            recovered,
+            noted_missing: NodeSet::EMPTY,
+            wall: now.wall,
+            settings,
+            identity,
+        };
+        replica.delivered.view = replica.delivering;
+        replica
     }
+
     /// Takes one input.
-    pub fn handle(&mut self, _now: Now, _input: Input, _out: &mut Vec<Output>) {
-        todo!()
+    ///
+    /// # Panics
+    /// If this program is wrong about its own invariants; nothing that a peer says can bring that about.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        self.wall = now.wall;
+        let mono = now.mono;
+        match input {
+            Input::Offer { ticket, batch } => self.on_offer(ticket, batch),
+            Input::Read(ticket) => self.reads.waiting.push(ticket),
+            Input::CancelRead(ticket) => self.reads.cancel(ticket),
+            Input::Receive { from, message } => self.on_message(mono, from, message, out),
+            Input::Persisted(lsn) => self.on_persisted(mono, lsn, out),
+            Input::Greeted(hello) => self.on_greeted(mono, &hello, out),
+            Input::LinkUp(peer) => {
+                if let Some(p) = self.peers.get_mut(peer) {
+                    p.linked = true;
+                    p.told_at = None;
+                }
+                self.offers.on_link(peer);
+                self.row_changed = true;
+            }
+            Input::LinkDown(peer) => {
+                if let Some(p) = self.peers.get_mut(peer) {
+                    p.linked = false;
+                }
+                self.peers.note_lost(peer);
+                self.offers.on_link(peer);
+            }
+            Input::RefusedBy { peer, refusal } => self.on_refused_by(peer, refusal, out),
+            Input::Leave => {
+                self.leaving = true;
+                self.row_changed = true;
+            }
+            Input::DiskSlow(slow) => {
+                self.row_changed |= slow != self.disk_slow;
+                self.disk_slow = slow;
+            }
+            Input::Tick => {}
+        }
     }
-    /// Ends a turn of the loop: at most one Status per peer, and timers that are due.
-    pub fn end_turn(&mut self, _now: Now, _out: &mut Vec<Output>) {
-        todo!()
+
+    /// Ends a turn of the loop: delivers what can be delivered, acts on timers, and sends at most one Status to each peer.
+    pub fn end_turn(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.wall = now.wall;
+        let now = now.mono;
+        self.note_hearing(now, out);
+        self.deliver(now, out);
+        self.run_seal(now, out);
+        self.place_offers(now, out);
+        self.ask_for_missing(now, out);
+        self.run_reads(now, out);
+        self.send_row(now, out);
+        self.check_invariants();
     }
-    /// When [`Input::Tick`] is wanted at the latest, on the monotonic clock.
+
+    /// When [`Input::Tick`] and the end of a turn are wanted at the latest, on the monotonic clock.
     pub fn deadline(&self) -> Option<Millis> {
-        todo!()
+        let heartbeat = self.last_row_at.map_or(Millis(0), |at| at.plus(self.settings.heartbeat));
+        let silence = self.peers.next_silence().filter(|at| *at > self.last_row_at.unwrap_or_default());
+        let seal = self.sealing.deadline();
+        Some([silence, seal].into_iter().flatten().fold(heartbeat, Millis::min))
     }
+
     /// The hello for this peer.
-    pub fn hello(&self, _to: crate::types::NodeId) -> Hello {
-        todo!()
+    pub fn hello(&self, to: NodeId) -> Hello {
+        let remembered = self.peers.get(to).and_then(|p| p.row.as_ref()).map(|row| Remembered {
+            incarnation: row.incarnation,
+            view: row.view,
+            accepted: row.lanes.iter().map(|lane| lane.accepted).collect(),
+        });
+        Hello {
+            protocol: Hello::PROTOCOL,
+            from: self.settings.me,
+            to,
+            disk: self.identity.disk,
+            incarnation: self.identity.incarnation,
+            boot: self.identity.boot,
+            cluster: self.log().view.cluster,
+            members: self.settings.member_hash,
+            view: self.current,
+            remembered,
+        }
     }
+
     /// Whether a peer's hello is acceptable.
     ///
     /// # Errors
     /// The refusal to be told to the peer.
-    pub fn check_hello(&self, _hello: &Hello) -> Result<(), Refusal> {
-        todo!()
+    pub fn check_hello(&self, hello: &Hello) -> Result<(), Refusal> {
+        if hello.protocol != Hello::PROTOCOL {
+            return Err(Refusal::Protocol { found: hello.protocol });
+        }
+        if hello.to != self.settings.me {
+            return Err(Refusal::WrongNode { meant: hello.to });
+        }
+        let view = &self.log().view;
+        let Some(voter) = view.voter(hello.from) else { return Err(Refusal::NotMember) };
+        let Some(peer) = self.peers.get(hello.from) else { return Err(Refusal::NotMember) };
+        if hello.cluster.0 != 0 && view.cluster.0 != 0 && hello.cluster != view.cluster {
+            return Err(Refusal::OtherCluster { found: view.cluster });
+        }
+        if (hello.cluster.0 == 0 || view.cluster.0 == 0) && hello.members != self.settings.member_hash {
+            return Err(Refusal::OtherMembers);
+        }
+        if voter.disk.0 != 0 && voter.disk != hello.disk {
+            return Err(Refusal::OtherDisk { registered: voter.disk });
+        }
+        if peer.disk == hello.disk {
+            if hello.incarnation < peer.incarnation {
+                return Err(Refusal::OldIncarnation { seen: peer.incarnation });
+            }
+            if hello.incarnation == peer.incarnation && peer.boot != 0 && hello.boot != peer.boot {
+                return Err(Refusal::Clone);
+            }
+        }
+        Ok(())
     }
+
     /// Whether commands of clients may be offered.
-    pub fn intake(&self) -> Intake {
-        todo!()
+    pub fn intake(&self, now: Now) -> Intake {
+        if self.current == ViewNumber(0) || !self.is_voter() {
+            Intake::Loading
+        } else if self.offers.bytes() >= self.settings.window {
+            Intake::Full
+        } else if !self.hears_majority(now.mono) {
+            Intake::NoQuorum
+        } else {
+            Intake::Open
+        }
     }
+
     /// Where it stands.
-    pub fn report(&self) -> Report {
-        todo!()
+    pub fn report(&self, now: Now) -> Report {
+        let log = self.log();
+        let sender = self.my_lane().is_some();
+        let can_write = sender || self.forward_target(now.mono).is_some();
+        Report {
+            cluster: log.view.cluster,
+            view: self.current,
+            voters: log.view.voter_set(),
+            senders: log.view.sender_set(),
+            sender,
+            sealed: log.frozen.is_some(),
+            hears: self.hearing(now.mono),
+            delivered: self.delivered,
+            index: self.index,
+            digest: self.digest,
+            waiting_bytes: self.offers.bytes(),
+            serving: self.intake(now) == Intake::Open && self.delivering == self.current && can_write,
+        }
+    }
+
+    // ---- what the other files build on ----
+
+    /// The current view's log.
+    pub(crate) fn log(&self) -> &ViewLog {
+        self.views.get(&self.current).expect("the current view always has a log")
+    }
+
+    /// The current view's log.
+    pub(crate) fn log_mut(&mut self) -> &mut ViewLog {
+        self.views.get_mut(&self.current).expect("the current view always has a log")
+    }
+
+    /// Whether this node's vote counts in the current view (rule C).
+    pub(crate) fn is_voter(&self) -> bool {
+        self.log()
+            .view
+            .voter(self.settings.me)
+            .is_some_and(|voter| self.current == ViewNumber(0) || voter.disk == self.identity.disk)
+    }
+
+    /// The lane that this incarnation owns in the current view (rule A).
+    pub(crate) fn my_lane(&self) -> Option<usize> {
+        let senders = &self.log().view.senders;
+        senders.iter().position(|s| s.node == self.settings.me && s.incarnation == self.identity.incarnation)
+    }
+
+    /// Whom this node hears, itself included.
+    pub(crate) fn hearing(&self, now: Millis) -> NodeSet {
+        self.peers.heard(now).with(self.settings.me)
+    }
+
+    /// Whether a quorum of the current view's voters is heard and hears this node.
+    pub(crate) fn hears_majority(&self, now: Millis) -> bool {
+        let me = self.settings.me;
+        let view = &self.log().view;
+        let heard = view
+            .voters
+            .iter()
+            .filter(|v| v.node == me || self.peers.links(me, me, v.node, self.current, now));
+        heard.count() >= view.quorum()
+    }
+
+    /// Appends a record to the log; `held` waits for it.
+    pub(crate) fn persist(&mut self, record: Record, held: Option<Held>, out: &mut Vec<Output>) {
+        self.last_lsn = self.last_lsn.next();
+        if let Some(held) = held {
+            self.held.push_back((self.last_lsn, held));
+        }
+        out.push(Output::Persist { lsn: self.last_lsn, record });
+    }
+
+    /// Sends to one peer, if it can be reached.
+    pub(crate) fn send(&self, to: NodeId, message: Message, out: &mut Vec<Output>) {
+        self.send_all(NodeSet::only(to), message, out);
+    }
+
+    /// Sends to those of these peers that can be reached.
+    pub(crate) fn send_all(&self, to: NodeSet, message: Message, out: &mut Vec<Output>) {
+        let to = to.intersection(self.peers.linked());
+        if !to.is_empty() {
+            out.push(Output::Send { to, message });
+        }
+    }
+
+    /// A pseudo-random number (splitmix64).
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The median of the voters' wall clocks, as last heard (protocol, section 9).
+    pub(crate) fn median_wall(&self) -> Millis {
+        let mut walls = vec![self.wall];
+        walls.extend(self.peers.iter().filter_map(|(_, p)| Some(p.row.as_ref()?.wall)));
+        walls.sort_unstable();
+        walls[walls.len() / 2]
+    }
+
+    pub(crate) fn wall(&self) -> Millis {
+        self.wall
+    }
+
+    /// Raises the clock to an entry's timestamp.
+    pub(crate) fn witness(&mut self, t: Timestamp) {
+        self.clock = self.clock.max(t);
+    }
+
+    fn is_leap(&self, t: Timestamp) -> bool {
+        t.0 > self.clock.0.saturating_add(limits::CLOCK_LEAP_MAX)
+    }
+
+    fn ignore(from: NodeId, what: impl Into<String>, out: &mut Vec<Output>) {
+        out.push(Output::Note(Note::Ignored { from, what: what.into() }));
+    }
+
+    // ---- inputs ----
+
+    fn on_message(&mut self, now: Millis, from: NodeId, message: Message, out: &mut Vec<Output>) {
+        if from == self.settings.me || self.peers.get(from).is_none() {
+            return Self::ignore(from, "message from a node that is no peer", out);
+        }
+        match message {
+            Message::Append(entry) => self.on_append(now, from, &entry, out),
+            Message::Status(status) => self.on_status(now, from, &status, out),
+            Message::Resend { view, lane, after } => self.on_resend(from, view, lane, after, out),
+            Message::CatchUp { view, have } => self.on_catch_up(from, view, &have, out),
+            Message::Fill { entries } => self.on_filled(now, &entries, out),
+            Message::SealPrepare { view, ballot, have } => {
+                self.on_prepare(now, from, view, ballot, &have, out);
+            }
+            Message::SealPromise { view, ballot, promise } => {
+                self.on_promise(now, from, view, ballot, *promise, out);
+            }
+            Message::SealReject { view, ballot, promised } => {
+                self.on_reject(now, view, ballot, promised);
+            }
+            Message::SealAccept { view, ballot, value, entries } => {
+                self.on_accept(now, from, view, ballot, *value, &entries, out);
+            }
+            Message::SealAccepted { view, ballot } => self.on_accepted(now, from, view, ballot, out),
+            Message::NewView { decisions } => self.on_new_view(now, from, decisions, out),
+            Message::ViewRequest { view } => self.tell_decisions(from, view, out),
+            Message::Forward { label, batch } => self.on_forward(from, label, batch, out),
+            Message::Refused { label } => self.offers.on_refused(from, &label, now, self.settings.heartbeat),
+            Message::ReadProbe { nonce } => self.on_read_probe(from, nonce, out),
+            Message::ReadAnswer { nonce, view, sealed, accepted } => {
+                self.on_read_answer(now, from, nonce, view, sealed, accepted);
+            }
+        }
+    }
+
+    /// Brings speaker and listener into the same view; `true` if they are in it.
+    pub(crate) fn same_view(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        view: ViewNumber,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        if view == self.current {
+            return true;
+        }
+        // At most once a heartbeat per peer, in either direction.
+        let heartbeat = self.settings.heartbeat;
+        let Some(peer) = self.peers.get_mut(from) else { return false };
+        if peer.told_at.is_none_or(|at| now.since(at) >= heartbeat) {
+            peer.told_at = Some(now);
+            if view < self.current {
+                self.tell_decisions(from, view, out);
+            } else {
+                self.send(from, Message::ViewRequest { view: self.current }, out);
+            }
+        }
+        false
+    }
+
+    fn on_append(&mut self, now: Millis, from: NodeId, entry: &Arc<Entry>, out: &mut Vec<Output>) {
+        if !self.same_view(now, from, entry.view, out) {
+            return;
+        }
+        if self.is_leap(entry.t) {
+            return Self::ignore(
+                from,
+                format!("timestamp {} is far above the clock {}", entry.t, self.clock),
+                out,
+            );
+        }
+        let mine = self.my_lane();
+        let log = self.log_mut();
+        let Some(lane) = log.view.lane_of(entry.node) else {
+            return Self::ignore(from, format!("entry {entry} of a lane that the view does not have"), out);
+        };
+        // A voter that has promised takes no Append (rule I); nobody else writes this incarnation's lane (rule A).
+        if log.frozen.is_some() || mine == Some(lane) {
+            return;
+        }
+        if log.lanes[lane].take(entry) == Taken::Added {
+            self.witness(entry.t);
+            self.row_changed = true;
+            let held = Held::Vote { view: entry.view, lane, t: entry.t };
+            self.persist(Record::Entry(Arc::clone(entry)), Some(held), out);
+        }
+    }
+
+    fn on_status(&mut self, now: Millis, from: NodeId, status: &Arc<Status>, out: &mut Vec<Output>) {
+        let mine = self.my_lane();
+        let Some(peer) = self.peers.get_mut(from) else { return };
+        if status.incarnation < peer.incarnation {
+            return;
+        }
+        if status.incarnation > peer.incarnation {
+            peer.incarnation = status.incarnation;
+            peer.boot = 0;
+        }
+        if status.view > self.current {
+            // It is alive and ahead: heard, but its lanes are of another view.
+            self.peers.note_heard(from, now);
+        }
+        if !self.same_view(now, from, status.view, out) {
+            if let Some(peer) = self.peers.get_mut(from) {
+                peer.row = Some(Arc::clone(status));
+            }
+            return;
+        }
+        let leap = status.lanes.iter().any(|lane| self.is_leap(lane.frontier));
+        let log = self.log_mut();
+        if status.lanes.len() != log.lanes.len() || leap {
+            return Self::ignore(from, format!("{status}, which does not fit the view or the clock"), out);
+        }
+        for (i, stated) in status.lanes.iter().enumerate() {
+            log.hear_vote(from, i, stated.accepted);
+            if mine != Some(i) {
+                log.lanes[i].hear_frontier(stated.received, stated.frontier);
+            }
+        }
+        self.peers.note_heard(from, now);
+        if let Some(peer) = self.peers.get_mut(from) {
+            peer.row = Some(Arc::clone(status));
+        }
+        self.note_answered(from);
+    }
+
+    fn on_persisted(&mut self, now: Millis, lsn: Lsn, out: &mut Vec<Output>) {
+        assert!(lsn <= self.last_lsn, "the log reports {lsn} durable, but only {} exist", self.last_lsn);
+        self.persisted = self.persisted.max(lsn);
+        while let Some((at, _)) = self.held.front()
+            && *at <= self.persisted
+        {
+            let Some((_, held)) = self.held.pop_front() else { return };
+            match held {
+                Held::Vote { view, lane, t } => {
+                    if let Some(log) = self.views.get_mut(&view) {
+                        log.lanes[lane].accept(t);
+                        self.row_changed |= view == self.current;
+                    }
+                }
+                Held::Send { to, message } => self.send(to, message, out),
+                Held::Opened { ballot } => self.on_opened(now, ballot, out),
+                Held::Accepted { view, ballot } => {
+                    self.on_accepted(now, self.settings.me, view, ballot, out);
+                }
+            }
+        }
+    }
+
+    fn on_greeted(&mut self, now: Millis, hello: &Hello, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(hello.from) else { return };
+        if hello.incarnation > peer.incarnation || hello.disk != peer.disk {
+            // Somebody new: what its predecessor said is history, and its predecessor is not heard any more.
+            peer.incarnation = hello.incarnation;
+            peer.row = None;
+            self.peers.note_lost(hello.from);
+            self.offers.on_link(hello.from);
+        }
+        if let Some(peer) = self.peers.get_mut(hello.from) {
+            peer.boot = hello.boot;
+            peer.disk = hello.disk;
+        }
+        if let Some(seen) = &hello.remembered {
+            self.check_remembered(hello.from, seen, out);
+        }
+        self.same_view(now, hello.from, hello.view, out);
+        self.row_changed = true;
+    }
+
+    /// Rule E: a log that ends before what peers remember of it has lost votes.
+    fn check_remembered(&self, peer: NodeId, seen: &Remembered, out: &mut Vec<Output>) {
+        if seen.incarnation >= self.identity.incarnation {
+            return;
+        }
+        let (view, received) = &self.recovered;
+        let voted = seen.accepted.iter().any(|t| *t > Timestamp::ZERO);
+        let lost = match seen.view.cmp(view) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => {
+                seen.accepted.len() == received.len()
+                    && seen.accepted.iter().zip(received).any(|(seen, found)| seen > found)
+            }
+            std::cmp::Ordering::Greater => voted,
+        };
+        if lost {
+            out.push(Output::Halt(HaltReason::LostVotes {
+                peer,
+                remembered: format!("{} {}", seen.view, super::message::Lanes(&seen.accepted)),
+                found: format!("{} {}", view, super::message::Lanes(received)),
+            }));
+        }
+    }
+
+    fn on_refused_by(&mut self, peer: NodeId, refusal: Refusal, out: &mut Vec<Output>) {
+        match refusal {
+            Refusal::OtherDisk { .. } | Refusal::OldIncarnation { .. } | Refusal::Clone => {
+                out.push(Output::Halt(HaltReason::Identity { peer, refusal }));
+            }
+            // One stray peer must not stop a node of a healthy cluster: it stops if it is the stray, which the
+            // event loop sees from how many refuse it.
+            _ => out.push(Output::Note(Note::Ignored { from: peer, what: format!("refused: {refusal}") })),
+        }
+    }
+
+    // ---- the end of a turn ----
+
+    fn note_hearing(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let hears = self.hearing(now);
+        if hears == self.last_hears {
+            return;
+        }
+        self.row_changed = true;
+        for (node, _) in self.peers.iter() {
+            match (self.last_hears.contains(node), hears.contains(node)) {
+                (true, false) => out.push(Output::Note(Note::Lost(node))),
+                (false, true) => out.push(Output::Note(Note::Heard(node))),
+                _ => {}
+            }
+        }
+        self.last_hears = hears;
+    }
+
+    /// Names who is missing to found the cluster, each time that changes.
+    pub(crate) fn note_missing(&mut self, missing: NodeSet, out: &mut Vec<Output>) {
+        if missing != self.noted_missing && !missing.is_empty() {
+            out.push(Output::Note(Note::Waiting(missing)));
+        }
+        self.noted_missing = missing;
+    }
+
+    fn send_row(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let due = self.last_row_at.is_none_or(|at| now.since(at) >= self.settings.heartbeat);
+        if !(self.row_changed || due) {
+            return;
+        }
+        self.row_changed = false;
+        self.last_row_at = Some(now);
+        let status = Arc::new(self.row(now));
+        let all = self.peers.iter().map(|(node, _)| node).collect();
+        self.send_all(all, Message::Status(status), out);
+    }
+
+    /// This node's row of the shared table.
+    fn row(&self, now: Millis) -> Status {
+        let log = self.log();
+        let mine = self.my_lane();
+        let lane_row = |(i, lane): (usize, &super::lane::Lane)| LaneRow {
+            received: lane.received(),
+            // "All my entries up to my clock are those up to my tail": only the owner may say so (rule A).
+            frontier: if mine == Some(i) { self.clock.max(lane.frontier()) } else { lane.frontier() },
+            accepted: if self.is_voter() { lane.accepted() } else { Timestamp::ZERO },
+        };
+        Status {
+            view: self.current,
+            incarnation: self.identity.incarnation,
+            clock: self.clock,
+            lanes: log.lanes.iter().enumerate().map(lane_row).collect(),
+            sealed: log.frozen.is_some(),
+            hears: self.hearing(now),
+            delivered: self.delivered,
+            index: self.index,
+            digest: self.digest,
+            wall: self.wall,
+            leaving: self.leaving || self.disk_slow,
+            waiting: u32::try_from(self.offers.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Every entry of a decided view up to its ends may be delivered, nothing above; the delivered place never goes back.
+    /// Cheap enough for every turn.
+    fn check_invariants(&self) {
+        assert!(self.delivering <= self.current, "delivering {} ahead of {}", self.delivering, self.current);
+        let log = self.log();
+        assert!(log.decided.is_none(), "One decision: the current view {} is decided", self.current);
+        if let Some(frozen) = &log.frozen {
+            for (lane, frozen) in log.lanes.iter().zip(frozen) {
+                assert!(
+                    lane.accepted() <= *frozen,
+                    "a vote {} above the frozen {frozen} in {}",
+                    lane.accepted(),
+                    self.current
+                );
+            }
+        }
+    }
+
+    /// Goes to the next view, which a decision names. Everything that was about the old one starts anew.
+    pub(crate) fn enter_view(&mut self, now: Millis, decision: Decision, out: &mut Vec<Output>) {
+        assert_eq!(decision.view, self.current, "decisions are learnt in order");
+        let next: View = decision.value.next.clone();
+        self.persist(Record::Decision(decision.clone()), None, out);
+        let log = self.log_mut();
+        for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
+            lane.cut(*end);
+        }
+        let ends = decision.value.ends.clone();
+        log.decided = Some(decision.value);
+        let mine = self.my_lane().map(|lane| ends[lane]);
+        self.offers.on_view_end(self.current, mine);
+        self.current = next.number;
+        self.views.insert(next.number, ViewLog::new(next.clone()));
+        self.peers.enter_view(now);
+        self.sealing.enter_view(now);
+        self.reads.restart();
+        self.resends.clear();
+        self.blocked = None;
+        self.row_changed = true;
+        out.push(Output::Note(Note::Entered(Box::new(next))));
     }
 }

@@ -12,6 +12,8 @@ pub const ARGUMENT_COUNT_MAX: usize = 65_536;
 pub const INLINE_LEN_MAX: usize = 64 << 10;
 /// Most bytes that the arguments of one command may have together.
 pub const COMMAND_LEN_MAX: usize = VALUE_LEN_CEILING + (1 << 20);
+/// Most bytes that the values of one reply may have together; a response with them fits into a frame.
+pub const REPLY_LEN_MAX: usize = COMMAND_LEN_MAX;
 
 /// Most payload bytes of a frame from a peer or a client.
 pub const FRAME_LEN_MAX: usize = COMMAND_LEN_MAX + (16 << 20);

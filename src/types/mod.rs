@@ -3,6 +3,7 @@
 //! Numbers that mean different things have different types, so that a timestamp can never be
 //! handed over where a sequence number is wanted. `docs/glossary.md` defines each word once.
 
+pub mod decimal;
 mod entry;
 mod id;
 pub mod limits;

@@ -1,0 +1,271 @@
+//! A cluster of three nodes inside the process: the one-command way to try the system.
+//!
+//! Its configuration and data live in one directory, so that the next start finds them:
+//!
+//! ```text
+//! kvdata/nodes.conf     written at the first start, with free loopback ports; other clients may use it
+//! kvdata/node-0 …       what kvnode would keep there
+//! kvdata/kvclient.lock  held while the cluster runs; has the holder's pid in it
+//! ```
+//!
+//! The nodes are the real ones, reached through the real ports. When a port is taken by another program at
+//! a later start, its node moves to a free one and the file says so: who a node is rests on its data
+//! directory, not on its address.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use crate::config::{Address, Config, ConfigError, Member};
+
+/// How many nodes a new cluster has.
+const NODE_COUNT: u8 = 3;
+/// New clusters look for free ports from here on, so that the ports in the documentation mostly fit.
+const FIRST_PORT: u16 = 7100;
+/// How many ports are tried before the system is asked for any.
+const PORTS_TRIED: u16 = 100;
+
+/// A node that runs in this process.
+pub trait RunningNode {
+    /// Stops it as `SIGTERM` would, and waits for it.
+    fn stop(self);
+}
+
+/// A running cluster; stops when dropped.
+#[derive(Debug)]
+pub struct LocalCluster<N: RunningNode> {
+    config: Config,
+    file: PathBuf,
+    moved: Vec<String>,
+    nodes: Vec<N>,
+    /// Released last, after all nodes have stopped.
+    _lock: File,
+}
+
+/// Why there is no cluster.
+#[derive(Debug)]
+pub enum LocalClusterError {
+    /// A file or directory of the cluster cannot be used.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process runs the cluster in this directory.
+    Held {
+        /// Its configuration.
+        file: PathBuf,
+        /// The holder's pid; empty if it has not written it yet.
+        pid: String,
+    },
+    /// The configuration was changed and is wrong now.
+    Config(Vec<ConfigError>),
+    /// The configuration names an address of another machine.
+    NotLocal {
+        /// The configuration.
+        file: PathBuf,
+        /// The address.
+        address: Address,
+    },
+    /// No free port.
+    Port(io::Error),
+    /// A node does not start.
+    Node {
+        /// Its id.
+        id: u8,
+        /// Its words.
+        error: String,
+    },
+}
+
+impl fmt::Display for LocalClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LocalClusterError::File { path, error } => write!(f, "{}: {error}", path.display()),
+            LocalClusterError::Held { file, pid } => write!(
+                f,
+                "process {pid} already runs the cluster in this directory; \
+                 \"kvclient {}\" connects to it",
+                file.display()
+            ),
+            LocalClusterError::Config(errors) => {
+                for (i, error) in errors.iter().enumerate() {
+                    write!(f, "{}{error}", if i == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
+            LocalClusterError::NotLocal { file, address } => write!(
+                f,
+                "{}: found address {address}, expected only loopback addresses \
+                 for a cluster inside one process",
+                file.display()
+            ),
+            LocalClusterError::Port(error) => write!(f, "no free port: {error}"),
+            LocalClusterError::Node { id, error } => write!(f, "node {id}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LocalClusterError {}
+
+/// Starts the cluster that lives in `dir`, founding it if it is not there. `spawn` starts one node of the
+/// configuration with its data in the directory given.
+///
+/// # Errors
+/// See [`LocalClusterError`]; nodes already started are stopped again.
+pub fn start<N: RunningNode, E: fmt::Display>(
+    dir: &Path,
+    mut spawn: impl FnMut(&Member, &Config, &Path) -> Result<N, E>,
+) -> Result<LocalCluster<N>, LocalClusterError> {
+    fs::create_dir_all(dir).map_err(|error| LocalClusterError::File { path: dir.to_owned(), error })?;
+    let file = dir.join("nodes.conf");
+    let lock = lock(dir, &file)?;
+    let (config, moved) = match fs::read(&file) {
+        Ok(bytes) => reuse(&file, &bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (found(&file)?, Vec::new()),
+        Err(error) => return Err(LocalClusterError::File { path: file, error }),
+    };
+    let mut cluster = LocalCluster { config, file, moved, nodes: Vec::new(), _lock: lock };
+    for member in cluster.config.members() {
+        let id = member.id.get();
+        let node = spawn(member, &cluster.config, &dir.join(format!("node-{id}")))
+            .map_err(|error| LocalClusterError::Node { id, error: error.to_string() })?;
+        cluster.nodes.push(node);
+    }
+    Ok(cluster)
+}
+
+impl<N: RunningNode> LocalCluster<N> {
+    /// The configuration, as in the file.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The configuration file, for other clients.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// One sentence for each node that had to take another port.
+    pub fn moved(&self) -> &[String] {
+        &self.moved
+    }
+}
+
+impl<N: RunningNode> Drop for LocalCluster<N> {
+    fn drop(&mut self) {
+        for node in self.nodes.drain(..) {
+            node.stop();
+        }
+    }
+}
+
+/// Takes the directory for this process.
+fn lock(dir: &Path, file: &Path) -> Result<File, LocalClusterError> {
+    use rustix::fs::{FlockOperation, flock};
+
+    let path = dir.join("kvclient.lock");
+    let failed = |error| LocalClusterError::File { path: path.clone(), error };
+    let mut lock =
+        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+            return Err(LocalClusterError::Held { file: file.to_owned(), pid });
+        }
+        Err(error) => return Err(failed(error.into())),
+    }
+    lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
+    Ok(lock)
+}
+
+/// Writes the configuration of a new cluster.
+fn found(file: &Path) -> Result<Config, LocalClusterError> {
+    // All are held until all are chosen, so that no two are the same.
+    let mut held = Vec::new();
+    for _ in 0..NODE_COUNT {
+        held.push(free_port()?);
+    }
+    let mut text = "# Written by kvclient for the cluster that it runs inside itself.\n".to_owned();
+    for (id, listener) in held.iter().enumerate() {
+        let address = listener.local_addr().map_err(LocalClusterError::Port)?;
+        text.push_str(&format!("{id} {address}\n"));
+    }
+    replace(file, &text)?;
+    parse(file, text.as_bytes())
+}
+
+/// Reads the configuration of an earlier start, and gives other ports to nodes whose own are taken.
+fn reuse(file: &Path, bytes: &[u8]) -> Result<(Config, Vec<String>), LocalClusterError> {
+    let config = parse(file, bytes)?;
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    let mut moved = Vec::new();
+    let mut held = Vec::new();
+    for member in config.members() {
+        let old = &member.address;
+        let not_local = || LocalClusterError::NotLocal { file: file.to_owned(), address: old.clone() };
+        let mut resolved = (old.host(), old.port()).to_socket_addrs().map_err(|_| not_local())?;
+        if !resolved.all(|address| address.ip().is_loopback()) {
+            return Err(not_local());
+        }
+        match TcpListener::bind((old.host(), old.port())) {
+            Ok(listener) => held.push(listener),
+            Err(_) => {
+                let listener = free_port()?;
+                let new = listener.local_addr().map_err(LocalClusterError::Port)?;
+                text = with_address(&text, member, &new.to_string());
+                moved.push(format!("node {} moved to {new}: {old} is taken", member.id.get()));
+                held.push(listener);
+            }
+        }
+    }
+    if moved.is_empty() {
+        return Ok((config, moved));
+    }
+    let config = parse(file, text.as_bytes())?;
+    replace(file, &text)?;
+    Ok((config, moved))
+}
+
+/// The text with another address in the member's line; everything else stays as its author wrote it.
+fn with_address(text: &str, member: &Member, address: &str) -> String {
+    let id = member.id.get().to_string();
+    let old = member.address.to_string();
+    let line = |line: &str| {
+        let content = line.split('#').next().unwrap_or("");
+        if content.trim_start_matches('\u{feff}').split_ascii_whitespace().next() == Some(&id) {
+            line.replacen(&old, address, 1)
+        } else {
+            line.to_owned()
+        }
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
+fn parse(file: &Path, bytes: &[u8]) -> Result<Config, LocalClusterError> {
+    Config::parse_bytes(&file.display().to_string(), bytes).map_err(LocalClusterError::Config)
+}
+
+/// Writes a file so that a crash leaves the old or the new one, never a part.
+fn replace(file: &Path, text: &str) -> Result<(), LocalClusterError> {
+    let new = file.with_extension("conf.new");
+    let write = || {
+        let mut out = File::create(&new)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&new, file)?;
+        file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    };
+    write().map_err(|error| LocalClusterError::File { path: file.to_owned(), error })
+}
+
+/// A listener on a free loopback port.
+fn free_port() -> Result<TcpListener, LocalClusterError> {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let near = (FIRST_PORT..FIRST_PORT + PORTS_TRIED).find_map(|port| bind(port).ok());
+    near.map_or_else(|| bind(0), Ok).map_err(LocalClusterError::Port)
+}

@@ -1,0 +1,325 @@
+//! Lanes, and all that a node holds of one view.
+//!
+//! A lane is the log of one sender in one view. It has one writer for ever (rule A), its entries are held without a
+//! gap from the start, and nothing below its frontier is still to come (rule B). A view's log is its
+//! lanes, the votes on them, and what this node has said in the view's seal.
+
+use std::sync::Arc;
+
+use crate::types::{Entry, NodeId, Position, Timestamp, limits};
+
+use super::message::{Ballot, LaneVector, Value, View};
+
+/// The entries of one sender in one view, as far as this node has them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lane {
+    entries: Vec<Arc<Entry>>,
+    frontier: Timestamp,
+    accepted: Timestamp,
+    delivered: usize,
+}
+
+/// What became of an entry that was offered to a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// It is the lane's last entry now.
+    Added,
+    /// It was there already.
+    Known,
+    /// Something before it is missing.
+    Gap,
+}
+
+impl Lane {
+    /// The timestamp of the last entry held; zero if there is none.
+    pub(crate) fn received(&self) -> Timestamp {
+        self.entries.last().map_or(Timestamp::ZERO, |e| e.t)
+    }
+
+    /// Nothing in `(received, frontier]` is still to come.
+    pub(crate) fn frontier(&self) -> Timestamp {
+        self.frontier
+    }
+
+    /// This node's vote: entries up to this one are on its disk, received before it promised anything.
+    pub(crate) fn accepted(&self) -> Timestamp {
+        self.accepted
+    }
+
+    /// The timestamp of the last entry delivered.
+    pub(crate) fn delivered(&self) -> Timestamp {
+        if self.delivered == 0 { Timestamp::ZERO } else { self.entries[self.delivered - 1].t }
+    }
+
+    /// The next entry to be delivered, if it is here.
+    pub(crate) fn head(&self) -> Option<&Arc<Entry>> {
+        self.entries.get(self.delivered)
+    }
+
+    /// Adds an entry if it is the next one.
+    pub(crate) fn take(&mut self, entry: &Arc<Entry>) -> Taken {
+        if entry.t <= self.received() {
+            return Taken::Known;
+        }
+        if entry.prev != self.received() {
+            return Taken::Gap;
+        }
+        self.entries.push(Arc::clone(entry));
+        self.frontier = self.frontier.max(entry.t);
+        Taken::Added
+    }
+
+    /// Rule B: a frontier counts only on top of a gapless lane. Returns whether it could be used.
+    pub(crate) fn hear_frontier(&mut self, received: Timestamp, frontier: Timestamp) -> bool {
+        if self.received() < received {
+            return false;
+        }
+        self.frontier = self.frontier.max(frontier);
+        true
+    }
+
+    /// Entries up to `t` are durable now.
+    pub(crate) fn accept(&mut self, t: Timestamp) {
+        self.accepted = self.accepted.max(t);
+    }
+
+    /// The vote is this, whatever the log's entries say (rule H).
+    pub(crate) fn override_accepted(&mut self, t: Timestamp) {
+        self.accepted = t;
+    }
+
+    /// The head was delivered.
+    pub(crate) fn advance(&mut self) {
+        self.delivered += 1;
+        debug_assert!(self.delivered <= self.entries.len(), "only a head can be delivered");
+    }
+
+    /// Entries above `end` are void: forgets them.
+    pub(crate) fn cut(&mut self, end: Timestamp) {
+        let keep = self.entries.partition_point(|e| e.t <= end);
+        assert!(
+            keep >= self.delivered,
+            "No resurrection: delivered up to {}, which is above the lane's end {end}",
+            self.delivered()
+        );
+        self.entries.truncate(keep);
+    }
+
+    /// Entries after a timestamp, in order.
+    pub(crate) fn after(&self, t: Timestamp) -> &[Arc<Entry>] {
+        &self.entries[self.entries.partition_point(|e| e.t <= t)..]
+    }
+}
+
+/// Everything that a node holds of one view.
+#[derive(Clone, Debug)]
+pub(crate) struct ViewLog {
+    /// The view itself.
+    pub(crate) view: View,
+    /// One for each sender, in their order.
+    pub(crate) lanes: Vec<Lane>,
+    /// The highest votes heard, one vector for each voter in their order.
+    votes: Vec<LaneVector>,
+    /// The highest ballot promised.
+    pub(crate) promised: Option<Ballot>,
+    /// The votes at the first promise; from then on they never rise (rule H).
+    pub(crate) frozen: Option<LaneVector>,
+    /// The value accepted in the highest ballot.
+    pub(crate) accepted: Option<(Ballot, Value)>,
+    /// The view's decision.
+    pub(crate) decided: Option<Value>,
+}
+
+impl ViewLog {
+    pub(crate) fn new(view: View) -> ViewLog {
+        let lanes = vec![Lane::default(); view.senders.len()];
+        let votes = vec![vec![Timestamp::ZERO; lanes.len()]; view.voters.len()];
+        ViewLog { view, lanes, votes, promised: None, frozen: None, accepted: None, decided: None }
+    }
+
+    /// The last entry held of each lane.
+    pub(crate) fn received(&self) -> LaneVector {
+        self.lanes.iter().map(Lane::received).collect()
+    }
+
+    /// This node's votes.
+    pub(crate) fn accepted_lanes(&self) -> LaneVector {
+        self.lanes.iter().map(Lane::accepted).collect()
+    }
+
+    /// Notes what a voter says it has accepted. Votes only rise.
+    pub(crate) fn hear_vote(&mut self, node: NodeId, lane: usize, t: Timestamp) {
+        if let Some(i) = self.view.voters.iter().position(|v| v.node == node) {
+            let vote = &mut self.votes[i][lane];
+            *vote = (*vote).max(t);
+        }
+    }
+
+    /// The majority vote: entries of this lane up to the result are chosen. `mine` is this node if it is a
+    /// registered voter (rule C).
+    pub(crate) fn chosen(&self, lane: usize, mine: Option<NodeId>) -> Timestamp {
+        let mut votes = [Timestamp::ZERO; limits::MEMBER_COUNT_MAX];
+        for (vote, (voter, heard)) in votes.iter_mut().zip(self.view.voters.iter().zip(&self.votes)) {
+            *vote = if Some(voter.node) == mine { self.lanes[lane].accepted } else { heard[lane] };
+        }
+        let votes = &mut votes[..self.view.voters.len()];
+        votes.sort_unstable_by(|a, b| b.cmp(a));
+        votes[self.view.quorum() - 1]
+    }
+
+    /// Where the lane ends, once that is decided.
+    pub(crate) fn end(&self, lane: usize) -> Option<Timestamp> {
+        self.decided.as_ref().map(|value| value.ends[lane])
+    }
+
+    /// The lane's frontier: infinite once the view's decision is known and everything up to it is here.
+    pub(crate) fn frontier(&self, lane: usize) -> Timestamp {
+        match self.end(lane) {
+            Some(end) if self.lanes[lane].received() >= end => Timestamp::INFINITE,
+            _ => self.lanes[lane].frontier(),
+        }
+    }
+
+    /// Whether every entry up to `ends` is held.
+    pub(crate) fn holds(&self, ends: &LaneVector) -> bool {
+        self.lanes.iter().zip(ends).all(|(lane, end)| lane.received() >= *end)
+    }
+
+    /// Whether every entry of a decided view is delivered.
+    pub(crate) fn finished(&self) -> bool {
+        self.decided
+            .as_ref()
+            .is_some_and(|v| self.lanes.iter().zip(&v.ends).all(|(lane, end)| lane.delivered() >= *end))
+    }
+
+    /// The votes at the first promise: freezes them now if this is the first.
+    pub(crate) fn freeze(&mut self) -> LaneVector {
+        let received = self.received();
+        self.frozen.get_or_insert(received).clone()
+    }
+
+    /// Up to a message full of entries after `have`, lane by lane; only decided ones once the view is decided.
+    pub(crate) fn fill(&self, have: &LaneVector, fill: &mut Fill) {
+        for (i, lane) in self.lanes.iter().enumerate() {
+            let end = self.end(i).unwrap_or(Timestamp::INFINITE);
+            for entry in lane.after(have[i]).iter().take_while(|e| e.t <= end) {
+                if !fill.push(entry) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The smallest entry that is not delivered yet, among those held: the head of the priority queue.
+    ///
+    /// The lanes are sorted runs, so the queue is a merge of their heads; with few senders a scan beats a heap.
+    pub(crate) fn head(&self) -> Option<(usize, Position)> {
+        let heads = self.lanes.iter().enumerate().filter_map(|(i, l)| Some((i, l.head()?.position())));
+        heads.min_by_key(|(_, position)| *position)
+    }
+}
+
+/// Entries for one catching-up message, up to a soft limit of bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Fill {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    len: usize,
+}
+
+impl Fill {
+    /// Adds an entry; `false` if the message is full and it was not added.
+    pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        self.len += entry.batch.bytes().len();
+        self.entries.push(Arc::clone(entry));
+        true
+    }
+
+    /// Whether nothing more goes in.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= limits::FILL_LEN_SOFT || self.entries.len() >= limits::FILL_COUNT_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::{Sender, Voter};
+    use crate::types::{Batch, ClusterId, DiskId, Incarnation, Label, Millis, OriginPair, ViewNumber};
+
+    fn node(id: u8) -> NodeId {
+        NodeId::new(id).expect("below 64")
+    }
+
+    fn entry(t: u64, sender: u8, prev: u64) -> Arc<Entry> {
+        Arc::new(Entry {
+            view: ViewNumber(1),
+            t: Timestamp(t),
+            node: node(sender),
+            prev: Timestamp(prev),
+            label: Label { origin: node(sender), pair: OriginPair::default(), seq: t },
+            wall: Millis(0),
+            batch: Batch::new(vec![0, 0, 0, 0]).expect("empty"),
+        })
+    }
+
+    fn view(voters: u8, senders: u8) -> View {
+        View {
+            number: ViewNumber(1),
+            cluster: ClusterId(1),
+            format: View::FORMAT,
+            voters: (0..voters)
+                .map(|id| Voter {
+                    node: node(id),
+                    disk: DiskId(1),
+                    registered: ViewNumber(1),
+                    drops: 0,
+                    drops_at: Millis(0),
+                })
+                .collect(),
+            senders: (0..senders).map(|id| Sender { node: node(id), incarnation: Incarnation(1) }).collect(),
+        }
+    }
+
+    #[test]
+    fn a_lane_takes_entries_without_gaps_only() {
+        let mut lane = Lane::default();
+        assert_eq!(lane.take(&entry(5, 0, 3)), Taken::Gap);
+        assert_eq!(lane.take(&entry(3, 0, 0)), Taken::Added);
+        assert_eq!(lane.take(&entry(3, 0, 0)), Taken::Known);
+        assert!(!lane.hear_frontier(Timestamp(5), Timestamp(9)), "rule B");
+        assert_eq!(lane.frontier(), Timestamp(3));
+        assert_eq!(lane.take(&entry(5, 0, 3)), Taken::Added);
+        assert!(lane.hear_frontier(Timestamp(5), Timestamp(9)));
+        assert_eq!(lane.frontier(), Timestamp(9));
+        lane.cut(Timestamp(4));
+        assert_eq!(lane.received(), Timestamp(3));
+    }
+
+    #[test]
+    fn chosen_is_the_majority_vote() {
+        for voters in 1..=9_u8 {
+            let mut log = ViewLog::new(view(voters, 1));
+            let quorum = log.view.quorum();
+            for (count, id) in (0..voters).enumerate() {
+                let before = log.chosen(0, None);
+                assert_eq!(before == Timestamp(7), count >= quorum, "{voters} voters, {count} votes");
+                log.hear_vote(node(id), 0, Timestamp(7));
+            }
+            assert_eq!(log.chosen(0, None), Timestamp(7));
+        }
+    }
+
+    #[test]
+    fn the_head_is_the_smallest_position() {
+        let mut log = ViewLog::new(view(3, 2));
+        assert_eq!(log.head(), None);
+        log.lanes[1].take(&entry(4, 1, 0));
+        log.lanes[0].take(&entry(4, 0, 0));
+        assert_eq!(log.head().map(|(lane, _)| lane), Some(0), "the lower node goes first");
+        log.lanes[0].advance();
+        assert_eq!(log.head().map(|(lane, _)| lane), Some(1));
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading a log back: from its records to the state that they stand for.
+//!
+//! Nothing is delivered here; that happens through the ordinary path once the replica runs, so that a restart and a
+//! calm run cannot differ.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::types::{ClusterId, DiskId, Incarnation, Lsn, Millis, Timestamp, ViewNumber};
+
+use super::api::Settings;
+use super::lane::{Taken, ViewLog};
+use super::message::{Record, View, Voter};
+
+/// Why a log makes no sense. The records were whole, so this is a log of something else, or a mistake of this program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveryError {
+    /// The record's number.
+    pub lsn: Lsn,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "log record {}: {}", self.lsn, self.what)
+    }
+}
+
+impl std::error::Error for RecoveryError {}
+
+/// Collects the records of a log.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    views: BTreeMap<ViewNumber, ViewLog>,
+    current: ViewNumber,
+    incarnation: Incarnation,
+    last_lsn: Lsn,
+    clock: Timestamp,
+}
+
+impl Recovery {
+    /// Nothing read yet: view 0, in which all members of the configuration file vote and nobody sends.
+    pub fn new(settings: &Settings) -> Recovery {
+        let mut members = settings.members.clone();
+        members.sort_unstable();
+        let voters = members
+            .into_iter()
+            .map(|node| Voter {
+                node,
+                disk: DiskId(0),
+                registered: ViewNumber(0),
+                drops: 0,
+                drops_at: Millis(0),
+            })
+            .collect();
+        let view = View {
+            number: ViewNumber(0),
+            cluster: ClusterId(0),
+            format: View::FORMAT,
+            voters,
+            senders: Vec::new(),
+        };
+        Recovery {
+            views: BTreeMap::from([(ViewNumber(0), ViewLog::new(view))]),
+            current: ViewNumber(0),
+            incarnation: Incarnation(0),
+            last_lsn: Lsn(0),
+            clock: Timestamp::ZERO,
+        }
+    }
+
+    /// Takes the next record of the log.
+    ///
+    /// # Errors
+    /// The record contradicts the ones before it.
+    pub fn push(&mut self, lsn: Lsn, record: Record) -> Result<(), RecoveryError> {
+        if lsn != self.last_lsn.next() {
+            let what = format!("expected record {}", self.last_lsn.next());
+            return Err(RecoveryError { lsn, what });
+        }
+        self.last_lsn = lsn;
+        self.apply(record).map_err(|what| RecoveryError { lsn, what })
+    }
+
+    fn apply(&mut self, record: Record) -> Result<(), String> {
+        match record {
+            Record::Start { incarnation } => {
+                if incarnation <= self.incarnation {
+                    return Err(format!("incarnation {incarnation} after {}", self.incarnation));
+                }
+                self.incarnation = incarnation;
+            }
+            Record::Entry(ref entry) | Record::Fill(ref entry) => {
+                let log = self.views.get_mut(&entry.view).ok_or_else(|| format!("{entry}: unknown view"))?;
+                let lane = log.view.lane_of(entry.node).ok_or_else(|| format!("{entry}: no such lane"))?;
+                if log.lanes[lane].take(entry) != Taken::Added {
+                    return Err(format!("{entry} after {}", log.lanes[lane].received()));
+                }
+                if matches!(record, Record::Entry(_)) {
+                    log.lanes[lane].accept(entry.t);
+                }
+                self.clock = self.clock.max(entry.t);
+            }
+            Record::Promise { view, ballot, frozen } => {
+                let log = self.open(view)?;
+                log.promised = log.promised.max(Some(ballot));
+                Self::freeze(log, frozen)?;
+            }
+            Record::Accept { view, ballot, frozen, value } => {
+                let log = self.open(view)?;
+                log.promised = log.promised.max(Some(ballot));
+                Self::freeze(log, frozen)?;
+                if value.ends.len() != log.lanes.len() {
+                    return Err(format!("{} ends for {} lanes", value.ends.len(), log.lanes.len()));
+                }
+                log.accepted = Some((ballot, *value));
+            }
+            Record::Decision(decision) => {
+                let log = self.open(decision.view)?;
+                if decision.value.ends.len() != log.lanes.len() {
+                    return Err(format!("{} ends for {} lanes", decision.value.ends.len(), log.lanes.len()));
+                }
+                for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
+                    lane.cut(*end);
+                }
+                let next = decision.value.next.clone();
+                if next.number != decision.view.next() {
+                    return Err(format!("view {} follows {}", next.number, decision.view));
+                }
+                log.decided = Some(decision.value);
+                self.current = next.number;
+                self.views.insert(next.number, ViewLog::new(next));
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, view: ViewNumber) -> Result<&mut ViewLog, String> {
+        if view != self.current {
+            return Err(format!("about {view} while {} is open", self.current));
+        }
+        Ok(self.views.get_mut(&view).expect("the current view always has a log"))
+    }
+
+    /// The frozen vector overrides what the entries in the log say (rule H).
+    fn freeze(log: &mut ViewLog, frozen: Vec<Timestamp>) -> Result<(), String> {
+        if frozen.len() != log.lanes.len() {
+            return Err(format!("{} frozen votes for {} lanes", frozen.len(), log.lanes.len()));
+        }
+        for (lane, t) in log.lanes.iter_mut().zip(&frozen) {
+            if lane.received() < *t {
+                return Err(format!("frozen at {t}, entries up to {}", lane.received()));
+            }
+            lane.override_accepted(*t);
+        }
+        log.frozen = Some(frozen);
+        Ok(())
+    }
+
+    /// The incarnation of the last start in the log; the next start has one more.
+    pub fn last_incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The last record.
+    pub fn last_lsn(&self) -> Lsn {
+        self.last_lsn
+    }
+
+    pub(crate) fn current(&self) -> (ViewNumber, &ViewLog) {
+        (self.current, &self.views[&self.current])
+    }
+
+    pub(crate) fn clock(&self) -> Timestamp {
+        self.clock
+    }
+
+    pub(crate) fn into_views(self) -> BTreeMap<ViewNumber, ViewLog> {
+        self.views
+    }
+}

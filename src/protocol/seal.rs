@@ -1,0 +1,582 @@
+//! Sealing a view: one Paxos decision on where its lanes end and what the next view is.
+//!
+//! A ballot is opened with SealPrepare, carried by a majority of promises, and decided when a majority of the view's voters
+//! and a majority of the next view's voters have accepted its value. Every answer leaves after its record is durable. A
+//! value that may have been decided in an earlier ballot is reported by somebody in every majority, and is then
+//! taken over unchanged (Lamport 1998, "The Part-Time Parliament"). Section 4 of `docs/protocol.md` has the rules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::types::{ClusterId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
+
+use super::api::{Note, Output};
+use super::lane::Fill;
+use super::message::{Ballot, Decision, LaneVector, Message, Promise, Record, Sender, Value, View, Voter};
+use super::replica::{Held, Replica};
+
+/// How far this node's own ballot is.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// The own promise is not durable yet, or promises are being collected.
+    Preparing,
+    /// The value is known, but not every entry up to its ends is here (rule J).
+    Collecting { value: Value, since: Millis, asked_at: Option<Millis>, asked: Option<NodeId> },
+    /// The value is out.
+    Accepting { value: Value, accepted: NodeSet },
+}
+
+/// A ballot of this node's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    ballot: Ballot,
+    opened_at: Option<Millis>,
+    sent_at: Millis,
+    grace_until: Option<Millis>,
+    promises: BTreeMap<NodeId, Promise>,
+    phase: Phase,
+    /// Senders that shall not be senders again.
+    drop: NodeSet,
+    /// Passive nodes that shall become senders.
+    promote: NodeSet,
+}
+
+/// Everything about sealing that is not part of the view's log.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealing {
+    pub(crate) attempt: Option<Attempt>,
+    highest_round: u64,
+    /// A value that waits for entries before it can be accepted.
+    pending: Option<(Ballot, Value)>,
+    pending_asked_at: Option<Millis>,
+    pub(crate) watch: super::suspicion::Watch,
+}
+
+impl Sealing {
+    pub(crate) fn new(now: Millis) -> Sealing {
+        Sealing {
+            attempt: None,
+            highest_round: 0,
+            pending: None,
+            pending_asked_at: None,
+            watch: super::suspicion::Watch::new(now),
+        }
+    }
+
+    pub(crate) fn enter_view(&mut self, now: Millis) {
+        *self = Sealing::new(now);
+    }
+
+    /// When something here is due.
+    pub(crate) fn deadline(&self) -> Option<Millis> {
+        let grace = self.attempt.as_ref().and_then(|a| a.grace_until);
+        [grace, self.watch.act_at].into_iter().flatten().min()
+    }
+}
+
+impl Replica {
+    /// Goes on with the own ballot, or begins one if there is a reason and it is this node's turn.
+    pub(crate) fn run_seal(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if !self.is_voter() {
+            return;
+        }
+        if self.sealing.attempt.is_some() {
+            self.sealing.watch.act_at = None;
+            return self.drive(now, out);
+        }
+        if let Some(reason) = self.due_reason(now, out) {
+            out.push(Output::Note(Note::Sealing { view: self.current, reason: reason.text }));
+            let round = self.log().promised.map_or(0, |b| b.round).max(self.sealing.highest_round) + 1;
+            let ballot = Ballot { round, node: self.settings.me, incarnation: self.identity.incarnation };
+            self.sealing.attempt = Some(Attempt {
+                ballot,
+                opened_at: None,
+                sent_at: now,
+                grace_until: None,
+                promises: BTreeMap::new(),
+                phase: Phase::Preparing,
+                drop: reason.drop,
+                promote: reason.promote,
+            });
+            // Its own ballot is promised durably before anybody hears of it.
+            self.promise(ballot, Some(Held::Opened { ballot }), out);
+        }
+    }
+
+    /// Raises the promise; the first one freezes the votes (rules H and I).
+    fn promise(&mut self, ballot: Ballot, held: Option<Held>, out: &mut Vec<Output>) {
+        let view = self.current;
+        let log = self.log_mut();
+        assert!(log.promised.is_none_or(|p| p < ballot), "promises only rise: {ballot} in {view}");
+        log.promised = Some(ballot);
+        let frozen = log.freeze();
+        self.row_changed = true;
+        self.persist(Record::Promise { view, ballot, frozen }, held, out);
+    }
+
+    fn own_promise(&self, have: &LaneVector) -> Promise {
+        let log = self.log();
+        let mut fill = Fill::default();
+        log.fill(have, &mut fill);
+        Promise {
+            last: log.frozen.clone().expect("frozen by the promise that this reports"),
+            accepted: log.accepted.clone(),
+            disk: self.identity.disk,
+            incarnation: self.identity.incarnation,
+            hears: self.sealing.watch.hears,
+            entries: fill.entries,
+        }
+    }
+
+    pub(crate) fn on_opened(&mut self, now: Millis, ballot: Ballot, out: &mut Vec<Output>) {
+        let promise = self.log().frozen.is_some().then(|| self.own_promise(&self.log().received()));
+        let me = self.settings.me;
+        let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
+        attempt.opened_at = Some(now);
+        attempt.promises.extend(promise.map(|p| (me, p)));
+        self.send_prepare(now, out);
+        self.check_promises(now, out);
+    }
+
+    fn send_prepare(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let view = self.current;
+        let have = self.log().received();
+        let voters = self.log().view.voter_set();
+        let Some(attempt) = &mut self.sealing.attempt else { return };
+        attempt.sent_at = now;
+        let answered: NodeSet = attempt.promises.keys().copied().collect();
+        let ballot = attempt.ballot;
+        for node in voters.iter().filter(|node| !answered.contains(*node)) {
+            self.send(node, Message::SealPrepare { view, ballot, have: have.clone() }, out);
+        }
+    }
+
+    fn drive(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let Some(attempt) = &self.sealing.attempt else { return };
+        let due = now.since(attempt.sent_at) >= self.settings.heartbeat;
+        match &attempt.phase {
+            Phase::Preparing if attempt.opened_at.is_some() => {
+                if due {
+                    self.send_prepare(now, out);
+                }
+                self.check_promises(now, out);
+            }
+            Phase::Preparing => {}
+            Phase::Collecting { .. } => self.collect(now, out),
+            Phase::Accepting { .. } if due => self.send_accept(now, out),
+            Phase::Accepting { .. } => {}
+        }
+    }
+
+    // ---- the voter's part ----
+
+    pub(crate) fn on_prepare(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        view: ViewNumber,
+        ballot: Ballot,
+        have: &LaneVector,
+        out: &mut Vec<Output>,
+    ) {
+        if !self.same_view(now, from, view, out) || !self.is_voter() || ballot.node != from {
+            return;
+        }
+        let log = self.log();
+        if have.len() != log.lanes.len() || log.view.voter(from).is_none() {
+            return;
+        }
+        self.note_ballot(now, ballot);
+        let log = self.log();
+        // Asked again: the answer may be lost. What was said then still holds unless a value was accepted since.
+        let again = log.promised == Some(ballot) && log.accepted.as_ref().is_none_or(|(b, _)| *b < ballot);
+        if let Some(promised) = log.promised
+            && promised >= ballot
+            && !again
+        {
+            return self.send(from, Message::SealReject { view, ballot, promised }, out);
+        }
+        if !again {
+            self.promise(ballot, None, out);
+        }
+        let promise = Box::new(self.own_promise(have));
+        let message = Message::SealPromise { view, ballot, promise };
+        self.send_when_durable(from, message, out);
+    }
+
+    /// Sends as soon as every record so far is durable.
+    fn send_when_durable(&mut self, to: NodeId, message: Message, out: &mut Vec<Output>) {
+        if self.persisted >= self.last_lsn {
+            self.send(to, message, out);
+        } else {
+            self.held.push_back((self.last_lsn, Held::Send { to, message }));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the message's fields")]
+    pub(crate) fn on_accept(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        view: ViewNumber,
+        ballot: Ballot,
+        value: Value,
+        entries: &[Arc<Entry>],
+        out: &mut Vec<Output>,
+    ) {
+        if !self.same_view(now, from, view, out) || ballot.node != from || !self.is_valid(&value) {
+            return;
+        }
+        let me = self.settings.me;
+        let next = value.next.voter(me).is_some_and(|v| v.disk == self.identity.disk);
+        if !self.is_voter() && !next {
+            return;
+        }
+        self.note_ballot(now, ballot);
+        let log = self.log();
+        if let Some(promised) = log.promised.filter(|p| *p > ballot) {
+            return self.send(from, Message::SealReject { view, ballot, promised }, out);
+        }
+        if log.accepted.as_ref().is_some_and(|(b, _)| *b == ballot) {
+            return self.send_when_durable(from, Message::SealAccepted { view, ballot }, out);
+        }
+        // Accepting is promising (rule K): also for one who was not asked to promise, and before anything is filled in.
+        if log.promised != Some(ballot) {
+            self.promise(ballot, None, out);
+        }
+        self.on_fill(entries, out);
+        self.sealing.pending = Some((ballot, value));
+        self.try_accept(now, out);
+    }
+
+    /// Accepts the pending value once every entry up to its ends is here; asks for entries otherwise.
+    fn try_accept(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let Some((ballot, value)) = self.sealing.pending.take() else { return };
+        let log = self.log();
+        if log.promised != Some(ballot) {
+            return;
+        }
+        // Where the voters change, every entry of all earlier views has to be here too (rule L).
+        let complete = log.holds(&value.ends)
+            && (value.next.voters == log.view.voters
+                || self.current == ViewNumber(0)
+                || self.delivering == self.current);
+        if complete {
+            return self.accept(ballot, value, out);
+        }
+        let have = log.received();
+        if self.sealing.pending_asked_at.is_none_or(|at| now.since(at) >= self.settings.heartbeat) {
+            self.sealing.pending_asked_at = Some(now);
+            let message = Message::CatchUp { view: self.current, have };
+            self.send(ballot.node, message, out);
+        }
+        self.sealing.pending = Some((ballot, value));
+    }
+
+    fn accept(&mut self, ballot: Ballot, value: Value, out: &mut Vec<Output>) {
+        let view = self.current;
+        let log = self.log_mut();
+        assert!(
+            log.promised == Some(ballot) && log.holds(&value.ends),
+            "a value is accepted in the promised ballot only, and with every entry at hand: {ballot} in {view}"
+        );
+        let frozen = log.freeze();
+        log.accepted = Some((ballot, value.clone()));
+        let held = if ballot.node == self.settings.me {
+            Held::Accepted { view, ballot }
+        } else {
+            Held::Send { to: ballot.node, message: Message::SealAccepted { view, ballot } }
+        };
+        let record = Record::Accept { view, ballot, frozen, value: Box::new(value) };
+        self.persist(record, Some(held), out);
+    }
+
+    /// New entries may complete what the seal waits for.
+    pub(crate) fn after_fill(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if self.sealing.pending.is_some() {
+            self.sealing.pending_asked_at = None;
+            self.try_accept(now, out);
+        }
+        if let Some(Attempt { phase: Phase::Collecting { asked_at, .. }, .. }) = &mut self.sealing.attempt {
+            *asked_at = None;
+            self.collect(now, out);
+        }
+    }
+
+    /// Whether a value makes sense for the current view.
+    fn is_valid(&self, value: &Value) -> bool {
+        let view = &self.log().view;
+        value.ends.len() == view.senders.len()
+            && value.next.number == view.number.next()
+            && value.next.cluster.0 != 0
+            && (view.cluster.0 == 0 || view.cluster == value.next.cluster)
+            && value.next.senders.iter().all(|s| value.next.voter(s.node).is_some())
+            && !value.next.senders.is_empty()
+    }
+
+    /// Somebody seals: the step-in delay of the others begins.
+    fn note_ballot(&mut self, now: Millis, ballot: Ballot) {
+        if self.log().promised.is_none_or(|p| p < ballot) {
+            self.sealing.watch.seal_seen_at = Some(now);
+        }
+        if ballot.node != self.settings.me && self.sealing.attempt.as_ref().is_some_and(|a| a.ballot < ballot)
+        {
+            self.sealing.attempt = None;
+        }
+        self.sealing.highest_round = self.sealing.highest_round.max(ballot.round);
+    }
+
+    // ---- the sealer's part ----
+
+    pub(crate) fn on_promise(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        view: ViewNumber,
+        ballot: Ballot,
+        mut promise: Promise,
+        out: &mut Vec<Output>,
+    ) {
+        let log = self.log();
+        let fits = view == self.current
+            && promise.last.len() == log.lanes.len()
+            && log.view.voter(from).is_some_and(|v| view == ViewNumber(0) || v.disk == promise.disk)
+            && promise.accepted.as_ref().is_none_or(|(_, value)| self.is_valid(value));
+        let mine = self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot);
+        if !fits || !mine {
+            return;
+        }
+        let entries = std::mem::take(&mut promise.entries);
+        self.on_fill(&entries, out);
+        if let Some(attempt) = &mut self.sealing.attempt {
+            attempt.promises.insert(from, promise);
+        }
+        self.check_promises(now, out);
+    }
+
+    pub(crate) fn on_reject(&mut self, now: Millis, view: ViewNumber, ballot: Ballot, promised: Ballot) {
+        if view == self.current && self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
+            self.sealing.attempt = None;
+            self.sealing.highest_round = self.sealing.highest_round.max(promised.round);
+            self.sealing.watch.seal_seen_at = Some(now);
+        }
+    }
+
+    fn check_promises(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let me = self.settings.me;
+        let view = &self.log().view;
+        let quorum = view.quorum();
+        let voters = view.voter_set();
+        let heard: NodeSet =
+            voters.iter().filter(|v| *v == me || self.peers.links(me, me, *v, self.current, now)).collect();
+        let suspicion = self.settings.suspicion;
+        let Some(attempt) = &mut self.sealing.attempt else { return };
+        let (Phase::Preparing, Some(opened_at)) = (&attempt.phase, attempt.opened_at) else { return };
+        let promised: NodeSet = attempt.promises.keys().copied().collect();
+        if promised.len() < quorum {
+            return;
+        }
+        // Too short a grace would drop healthy senders that were only slower with their disk.
+        let grace = Millis((now.since(opened_at).0 * 2).clamp(5, suspicion.0));
+        let grace_until = *attempt.grace_until.get_or_insert(now.plus(grace));
+        if now < grace_until && !heard.iter().all(|node| promised.contains(node)) {
+            return;
+        }
+        attempt.grace_until = None;
+        let value = self.choose_value();
+        if let Some(attempt) = &mut self.sealing.attempt {
+            attempt.phase = Phase::Collecting { value, since: now, asked_at: None, asked: None };
+        }
+        self.collect(now, out);
+    }
+
+    /// The value of the highest ballot reported, unchanged; or one of our own.
+    fn choose_value(&mut self) -> Value {
+        let random = self.random().max(1);
+        let attempt = self.sealing.attempt.as_ref().expect("only a sealer chooses");
+        let reported = attempt.promises.values().filter_map(|p| p.accepted.as_ref());
+        if let Some((_, value)) = reported.max_by_key(|(ballot, _)| *ballot) {
+            return value.clone();
+        }
+        let view = &self.log().view;
+        let ends = (0..view.senders.len())
+            .map(|lane| {
+                let last = attempt.promises.values().map(|p| p.last[lane]);
+                last.max().unwrap_or(Timestamp::ZERO)
+            })
+            .collect();
+        let senders = self.choose_senders(attempt);
+        let number = view.number.next();
+        let next = View {
+            number,
+            cluster: if view.cluster.0 == 0 { ClusterId(random) } else { view.cluster },
+            format: View::FORMAT,
+            voters: view.voters.iter().map(|v| self.next_voter(v, attempt, &senders)).collect(),
+            senders,
+        };
+        Value { ends, next }
+    }
+
+    /// The senders of the next view (protocol, section 5). Never empty.
+    fn choose_senders(&self, attempt: &Attempt) -> Vec<Sender> {
+        let view = &self.log().view;
+        let promises = &attempt.promises;
+        let listed = |node: NodeId, promise: &Promise| {
+            view.senders.contains(&Sender { node, incarnation: promise.incarnation })
+        };
+        let stays = |node: NodeId| !attempt.drop.contains(node) && !self.is_leaving(node);
+        let owners = promises
+            .iter()
+            .filter(|(node, p)| stays(**node) && (listed(**node, p) || attempt.promote.contains(**node)));
+        let mut chosen: NodeSet = owners.map(|(node, _)| *node).collect();
+        if chosen.is_empty() {
+            chosen = promises.keys().copied().filter(|node| stays(*node)).collect();
+        }
+        if chosen.is_empty() {
+            chosen = promises.keys().copied().collect();
+        }
+        // Never two of which one does not hear the other: the one with fewer links stays out.
+        let linked = |a: NodeId, b: NodeId| promises[&a].hears.contains(b) && promises[&b].hears.contains(a);
+        let links = |a: NodeId, among: NodeSet| among.iter().filter(|b| *b != a && linked(a, *b)).count();
+        loop {
+            let broken =
+                chosen.iter().find_map(|a| chosen.iter().find(|b| a < *b && !linked(a, *b)).map(|b| (a, b)));
+            let Some((a, b)) = broken else { break };
+            let all: NodeSet = promises.keys().copied().collect();
+            chosen.remove(if links(a, all) < links(b, all) { a } else { b });
+        }
+        chosen.iter().map(|node| Sender { node, incarnation: promises[&node].incarnation }).collect()
+    }
+
+    /// A voter of the next view: the same, with its probation brought up to date (rule O).
+    fn next_voter(&self, voter: &Voter, attempt: &Attempt, senders: &[Sender]) -> Voter {
+        let view = &self.log().view;
+        let mut next = *voter;
+        if view.number == ViewNumber(0) {
+            next.disk = attempt.promises.get(&voter.node).map(|p| p.disk).unwrap_or_default();
+            next.registered = view.number.next();
+        }
+        let now = self.wall();
+        let drops = voter.drops_left(now);
+        let was_sender = view.lane_of(voter.node).is_some();
+        let is_sender = senders.iter().any(|s| s.node == voter.node);
+        let dropped = was_sender && !is_sender && !self.is_leaving(voter.node);
+        if dropped || drops != voter.drops {
+            next.drops = if dropped { drops.saturating_add(1).min(Voter::DROPS_MAX) } else { drops };
+            next.drops_at = now;
+        }
+        next
+    }
+
+    /// Gets what is missing up to the value's ends; then proposes it.
+    fn collect(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let heartbeat = self.settings.heartbeat;
+        let suspicion = self.settings.suspicion;
+        let view = self.current;
+        let have = self.log().received();
+        let Some(attempt) = &mut self.sealing.attempt else { return };
+        let ballot = attempt.ballot;
+        let Phase::Collecting { value, since, asked_at, asked } = &mut attempt.phase else { return };
+        if have.iter().zip(&value.ends).all(|(have, end)| have >= end) {
+            let value = value.clone();
+            attempt.phase = Phase::Accepting { value: value.clone(), accepted: NodeSet::EMPTY };
+            if self.log().promised == Some(ballot) {
+                self.accept(ballot, value, out);
+                self.send_accept(now, out);
+            } else {
+                self.sealing.attempt = None;
+            }
+            return;
+        }
+        if now.since(*since) > suspicion.times(2) {
+            // Who held it is gone, perhaps for ever; a higher ballot finds what a majority has (rule J).
+            self.sealing.attempt = None;
+            self.sealing.watch.seal_seen_at = Some(now);
+            return;
+        }
+        if asked_at.is_some_and(|at| now.since(at) < heartbeat.times(2)) {
+            return;
+        }
+        // Everybody who promised, in turn: one who reported an accepted value holds all of it.
+        let promised: NodeSet = attempt.promises.keys().copied().filter(|n| *n != ballot.node).collect();
+        let next = promised.iter().find(|n| Some(*n) > *asked).or_else(|| promised.iter().next());
+        (*asked, *asked_at) = (next, Some(now));
+        if let Some(node) = next {
+            self.send(node, Message::CatchUp { view, have }, out);
+        }
+    }
+
+    fn send_accept(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let me = self.settings.me;
+        let view = self.current;
+        let Some(attempt) = &mut self.sealing.attempt else { return };
+        let Phase::Accepting { value, accepted } = &attempt.phase else { return };
+        attempt.sent_at = now;
+        let (ballot, value, accepted) = (attempt.ballot, value.clone(), *accepted);
+        let last: BTreeMap<NodeId, LaneVector> =
+            attempt.promises.iter().map(|(node, p)| (*node, p.last.clone())).collect();
+        let log = self.log();
+        let everybody = log.view.voter_set().union(value.next.voter_set()).without(me);
+        for node in everybody.iter().filter(|node| !accepted.contains(*node)) {
+            // What it said it has; one that lacks more asks for it.
+            let row = || Some(self.peers.row(node, view)?.lanes.iter().map(|l| l.received).collect());
+            let mut fill = Fill::default();
+            if let Some(have) = last.get(&node).cloned().or_else(row)
+                && have.iter().zip(&value.ends).any(|(have, end)| have < end)
+            {
+                log.fill(&have, &mut fill);
+                fill.entries.retain(|e| log.view.lane_of(e.node).is_some_and(|lane| e.t <= value.ends[lane]));
+            }
+            let message =
+                Message::SealAccept { view, ballot, value: Box::new(value.clone()), entries: fill.entries };
+            self.send(node, message, out);
+        }
+    }
+
+    pub(crate) fn on_accepted(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        view: ViewNumber,
+        ballot: Ballot,
+        out: &mut Vec<Output>,
+    ) {
+        let current = self.current;
+        let log_view = &self.log().view;
+        let quorum = log_view.quorum();
+        let voters = log_view.voter_set();
+        let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
+        let Phase::Accepting { value, accepted } = &mut attempt.phase else { return };
+        if view != current {
+            return;
+        }
+        accepted.insert(from);
+        let next = value.next.voter_set();
+        let decided = accepted.intersection(voters).len() >= quorum
+            && accepted.intersection(next).len() > next.len() / 2;
+        if decided {
+            let decision = Decision { view, value: value.clone() };
+            let all = self.peers.iter().map(|(node, _)| node).collect();
+            self.send_all(all, Message::NewView { decisions: vec![decision.clone()] }, out);
+            self.enter_view(now, decision, out);
+        }
+    }
+
+    pub(crate) fn on_new_view(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        decisions: Vec<Decision>,
+        out: &mut Vec<Output>,
+    ) {
+        for decision in decisions {
+            if decision.view > self.current {
+                // Something before it is missing.
+                return self.send(from, Message::ViewRequest { view: self.current }, out);
+            }
+            if decision.view == self.current && self.is_valid(&decision.value) {
+                self.enter_view(now, decision, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! When to seal: judged from everyone's Status, not from one's own ears alone (rule F).
+//!
+//! Each reason is a line of section 4 of `docs/protocol.md`. The voter that hears the most acts at once; the others step in
+//! one after the other, so that two seldom duel.
+
+use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
+
+use super::api::Output;
+use super::message::{LaneVector, Sender, Voter};
+use super::replica::Replica;
+
+/// Why to seal, and what that means for the next senders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reason {
+    pub(crate) text: String,
+    /// Senders to be left out.
+    pub(crate) drop: NodeSet,
+    /// Passive nodes to be taken in.
+    pub(crate) promote: NodeSet,
+}
+
+impl Reason {
+    fn new(text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), drop: NodeSet::EMPTY, promote: NodeSet::EMPTY }
+    }
+}
+
+/// What is remembered from one look to the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    /// Whom this node hears, as of the last look.
+    pub(crate) hears: NodeSet,
+    /// When a seal that is not decided was first seen, or last begun anew.
+    pub(crate) seal_seen_at: Option<Millis>,
+    /// Since when there has been a reason.
+    reason_since: Option<Millis>,
+    /// A random share of the suspicion time-out, drawn with each reason.
+    jitter: Millis,
+    /// When this node acts if nothing changes.
+    pub(crate) act_at: Option<Millis>,
+    /// Since when this node itself could be promoted.
+    fit_since: Option<Millis>,
+    /// What anybody had of each lane at the last mark, and when that was.
+    mark: LaneVector,
+    next_mark: LaneVector,
+    marked_at: Millis,
+    /// Since when a majority is heard, while not everybody heard hears everybody.
+    unsettled_since: Option<Millis>,
+}
+
+impl Watch {
+    pub(crate) fn new(now: Millis) -> Watch {
+        Watch {
+            hears: NodeSet::EMPTY,
+            seal_seen_at: None,
+            reason_since: None,
+            jitter: Millis(0),
+            act_at: None,
+            fit_since: None,
+            mark: Vec::new(),
+            next_mark: Vec::new(),
+            marked_at: now,
+            unsettled_since: None,
+        }
+    }
+}
+
+impl Voter {
+    /// The most that drops are counted.
+    pub(crate) const DROPS_MAX: u8 = 7;
+    const FORGIVEN_AFTER: u64 = 60_000;
+
+    /// How many drops still count: each quiet minute forgives one, which halves the probation.
+    pub(crate) fn drops_left(&self, wall: Millis) -> u8 {
+        let minutes = wall.since(self.drops_at).0 / Self::FORGIVEN_AFTER;
+        self.drops.saturating_sub(u8::try_from(minutes).unwrap_or(u8::MAX))
+    }
+
+    /// How long a passive node has to be fit before it is promoted: 1 s, doubled with each drop, up to a minute.
+    fn probation(&self, wall: Millis) -> Millis {
+        Millis((1000 << self.drops_left(wall).saturating_sub(1)).min(60_000))
+    }
+}
+
+impl Replica {
+    /// A reason to seal, if there is one and it is this node's turn to act on it.
+    pub(crate) fn due_reason(&mut self, now: Millis, out: &mut Vec<Output>) -> Option<Reason> {
+        self.sealing.watch.hears = self.hearing(now);
+        self.sealing.watch.act_at = None;
+        self.set_mark(now);
+        self.watch_fitness(now);
+        if self.current == ViewNumber(0) {
+            let me = self.settings.me;
+            let missing = |v: &NodeId| *v != me && !self.peers.links(me, me, *v, self.current, now);
+            let missing = self.log().view.voter_set().iter().filter(missing).collect();
+            self.note_missing(missing, out);
+        }
+        if !self.hears_majority(now) {
+            // A node that does not hear a majority never seals.
+            self.sealing.watch.reason_since = None;
+            self.sealing.watch.unsettled_since = None;
+            return None;
+        }
+        let rank = self.rank(now);
+        let suspicion = self.settings.suspicion;
+        let sealed = self.log().frozen.is_some()
+            || self.peers.iter().any(|(node, _)| {
+                self.peers.hears(node, now)
+                    && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
+            });
+        let (reason, since, delay) = if sealed {
+            let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
+            // Its sealer has a suspicion time-out to finish, unless it is known to be gone.
+            let sealer = self.log().promised.map(|b| b.node);
+            let gone = sealer.is_some_and(|n| n != self.settings.me && !self.peers.hears(n, now));
+            (Reason::new("a seal was begun and not decided"), seen, rank + u64::from(!gone))
+        } else {
+            let Some(reason) = self.reason(now) else {
+                self.sealing.watch.reason_since = None;
+                return None;
+            };
+            let since = *self.sealing.watch.reason_since.get_or_insert(now);
+            (reason, since, rank)
+        };
+        if since == now {
+            self.sealing.watch.jitter = Millis(self.random() % (suspicion.0 / 2).max(1));
+        }
+        let jitter = if delay == 0 { Millis(0) } else { self.sealing.watch.jitter };
+        let act_at = since.plus(suspicion.times(delay)).plus(jitter);
+        if now < act_at {
+            self.sealing.watch.act_at = Some(act_at);
+            return None;
+        }
+        self.sealing.watch.reason_since = None;
+        Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), ..reason })
+    }
+
+    fn reason(&mut self, now: Millis) -> Option<Reason> {
+        let me = self.settings.me;
+        let view = &self.log().view;
+        let quorum = view.quorum();
+        let voters = view.voter_set();
+        if self.current == ViewNumber(0) {
+            return self.settled(now).then(|| Reason::new("founding the cluster"));
+        }
+        // No live sender.
+        let live: Vec<NodeId> =
+            view.senders.iter().filter(|s| self.is_live(s, now)).map(|s| s.node).collect();
+        if live.is_empty() {
+            return self.settled(now).then(|| Reason::new("no live sender"));
+        }
+        let view = &self.log().view;
+        // A sender that too few are known to hear, or that has restarted.
+        for sender in view.senders.iter().filter(|s| s.node != me) {
+            if self.is_gone(sender) {
+                return Some(Reason::new(format!("sender {} has restarted", sender.node)));
+            }
+            let hearers = self.known_hearers(sender.node, voters, now);
+            if hearers < quorum {
+                let text = format!("sender {} is heard by {hearers} of {quorum} voters", sender.node);
+                return Some(Reason::new(text));
+            }
+        }
+        // Two senders of which one does not hear the other.
+        for a in &live {
+            for b in live.iter().filter(|b| *b != a) {
+                let known =
+                    *a == me || (self.peers.hears(*a, now) && self.peers.row(*a, self.current).is_some());
+                if known && !self.peers.receives(me, *a, *b, self.current, now) {
+                    return Some(Reason::new(format!("sender {a} does not hear sender {b}")));
+                }
+            }
+        }
+        // A sender that has kept a chosen entry from delivery for long.
+        if let Some((position, lanes, since)) = self.blocked
+            && now.since(since) > self.settings.suspicion.times(3)
+        {
+            let text = format!("{position} has waited for {lanes} since {}", now.since(since));
+            return Some(Reason { drop: lanes.without(me), ..Reason::new(text) });
+        }
+        // Somebody who asks to leave, while another can stay.
+        if let Some(leaver) = live.iter().find(|node| self.is_leaving(**node))
+            && live.iter().any(|node| !self.is_leaving(*node))
+        {
+            return Some(Reason::new(format!("sender {leaver} asks to leave")));
+        }
+        let promote = self.fit_for_promotion(now);
+        (!promote.is_empty()).then(|| Reason { promote, ..Reason::new(format!("promoting {promote}")) })
+    }
+
+    /// Whether the listed incarnation is gone.
+    fn is_gone(&self, sender: &Sender) -> bool {
+        if sender.node == self.settings.me {
+            return sender.incarnation != self.identity.incarnation;
+        }
+        self.peers.get(sender.node).is_some_and(|p| p.incarnation > sender.incarnation)
+    }
+
+    fn is_live(&self, sender: &Sender, now: Millis) -> bool {
+        let voters = self.log().view.voter_set();
+        !self.is_gone(sender)
+            && (sender.node == self.settings.me || self.known_hearers(sender.node, voters, now) > 0)
+    }
+
+    /// How many voters are known to hear this node, itself included if anybody does.
+    fn known_hearers(&self, node: NodeId, voters: NodeSet, now: Millis) -> usize {
+        let me = self.settings.me;
+        let others = voters.without(node);
+        let count = others.iter().filter(|x| self.peers.links(me, *x, node, self.current, now)).count();
+        count + usize::from(count > 0)
+    }
+
+    /// Whether a node wants to be no sender.
+    pub(crate) fn is_leaving(&self, node: NodeId) -> bool {
+        if node == self.settings.me {
+            return self.leaving || self.disk_slow;
+        }
+        self.peers.row(node, self.current).is_some_and(|row| row.leaving)
+    }
+
+    /// At a start: whether everybody heard hears everybody heard, or has had time to. Otherwise a seal would leave out
+    /// senders that are only about to be heard.
+    fn settled(&mut self, now: Millis) -> bool {
+        let heard = self.hearing(now);
+        let all = heard.iter().filter(|n| *n != self.settings.me).all(|node| {
+            self.peers.row(node, self.current).is_some_and(|row| heard.intersection(row.hears) == heard)
+        });
+        let since = *self.sealing.watch.unsettled_since.get_or_insert(now);
+        let patience = self.settings.suspicion;
+        if !all && now.since(since) < patience {
+            self.sealing.watch.act_at = Some(since.plus(patience));
+            return false;
+        }
+        true
+    }
+
+    /// How many voters would rather act: those that hear more voters, or as many and have a lower number.
+    fn rank(&self, now: Millis) -> u64 {
+        let me = self.settings.me;
+        let voters = self.log().view.voter_set();
+        let count = |node: NodeId| {
+            voters.iter().filter(|v| self.peers.receives(me, node, *v, self.current, now)).count()
+        };
+        let mine = count(me);
+        let better = |node: &NodeId| {
+            let count = count(*node);
+            self.peers.hears(*node, now) && (count > mine || (count == mine && *node < me))
+        };
+        voters.without(me).iter().filter(better).count() as u64
+    }
+
+    /// Remembers, once a heartbeat, how far the lanes were: who has that much later has caught up.
+    fn set_mark(&mut self, now: Millis) {
+        if now.since(self.sealing.watch.marked_at) < self.settings.heartbeat {
+            return;
+        }
+        let mut most = self.log().received();
+        for (node, _) in self.peers.iter() {
+            if let Some(row) = self.peers.row(node, self.current) {
+                for (most, lane) in most.iter_mut().zip(&row.lanes) {
+                    *most = (*most).max(lane.received);
+                }
+            }
+        }
+        let watch = &mut self.sealing.watch;
+        watch.mark = std::mem::replace(&mut watch.next_mark, most);
+        watch.marked_at = now;
+    }
+
+    /// Keeps book of since when each passive node could have been a sender.
+    fn watch_fitness(&mut self, now: Millis) {
+        let me = self.settings.me;
+        let view = &self.log().view;
+        let voters: Vec<Voter> = view.voters.clone();
+        for voter in voters {
+            let fit = self.is_fit(voter.node, now);
+            let since = if voter.node == me {
+                Some(&mut self.sealing.watch.fit_since)
+            } else {
+                self.peers.get_mut(voter.node).map(|p| &mut p.fit_since)
+            };
+            if let Some(since) = since {
+                *since = if fit { since.or(Some(now)) } else { None };
+            }
+        }
+    }
+
+    /// Whether a passive node has caught up, hears all senders, and is heard by them.
+    fn is_fit(&self, node: NodeId, now: Millis) -> bool {
+        let me = self.settings.me;
+        let view = &self.log().view;
+        let incarnation = if node == me {
+            self.identity.incarnation
+        } else {
+            self.peers.get(node).map(|p| p.incarnation).unwrap_or_default()
+        };
+        if self.current == ViewNumber(0)
+            || view.senders.contains(&Sender { node, incarnation })
+            || self.is_leaving(node)
+        {
+            return false;
+        }
+        let received: LaneVector = if node == me {
+            self.log().received()
+        } else {
+            match self.peers.row(node, self.current) {
+                Some(row) if self.peers.links(me, me, node, self.current, now) => {
+                    row.lanes.iter().map(|lane| lane.received).collect()
+                }
+                _ => return false,
+            }
+        };
+        let delivering = if node == me {
+            self.delivering
+        } else {
+            self.peers.row(node, self.current).map(|row| row.delivered.view).unwrap_or_default()
+        };
+        let mark: &[Timestamp] = &self.sealing.watch.mark;
+        let caught_up = delivering == self.current && received.iter().zip(mark).all(|(r, m)| r >= m);
+        caught_up
+            && view.senders.iter().filter(|s| s.node != node).all(|s| {
+                self.peers.links(me, node, s.node, self.current, now)
+                    && self.peers.links(me, s.node, node, self.current, now)
+            })
+    }
+
+    /// Passive nodes whose probation is over.
+    fn fit_for_promotion(&self, now: Millis) -> NodeSet {
+        let wall = self.wall();
+        let fit = |voter: &&Voter| {
+            let since = if voter.node == self.settings.me {
+                self.sealing.watch.fit_since
+            } else {
+                self.peers.get(voter.node).and_then(|p| p.fit_since)
+            };
+            since.is_some_and(|since| now.since(since) >= voter.probation(wall))
+        };
+        self.log().view.voters.iter().filter(fit).map(|voter| voter.node).collect()
+    }
+}

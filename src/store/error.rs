@@ -1,0 +1,162 @@
+//! Why a command is refused.
+//!
+//! Where Redis refuses for the same reason, the words are Redis' own, byte for byte: client libraries and
+//! their tests compare them.
+
+use std::fmt;
+
+use crate::types::{Reply, SessionId, limits};
+
+/// Why a command was refused; nothing was changed by it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommandError {
+    /// Too few or too many arguments.
+    WrongArity {
+        /// The command, in lower case.
+        name: Box<str>,
+    },
+    /// An option that does not exist, or two that exclude each other.
+    Syntax,
+    /// An argument or a value is no 64-bit number in decimal.
+    NotAnInteger,
+    /// The sum does not fit into 64 bits.
+    Overflow,
+    /// The number to subtract has no negative in 64 bits.
+    DecrementOverflow,
+    /// A key above [`limits::KEY_LEN_MAX`].
+    KeyTooLong {
+        /// The key's length in bytes.
+        len: usize,
+    },
+    /// A value above the limit.
+    ValueTooLong,
+    /// The reply would have more than [`limits::REPLY_LEN_MAX`] bytes.
+    ReplyTooLong,
+    /// Matching the pattern takes too many steps.
+    PatternTooCostly,
+    /// A command with this name does not exist.
+    UnknownCommand {
+        /// The name, at most 128 bytes of it.
+        name: Box<str>,
+        /// The first arguments, each in quotes and with a blank after it.
+        arguments: Box<str>,
+    },
+    /// The command has no such subcommand.
+    UnknownSubcommand {
+        /// The command.
+        command: &'static str,
+        /// The subcommand, at most 128 bytes of it.
+        found: Box<str>,
+    },
+    /// A command from the log has a code that is not in the table.
+    UnknownCode {
+        /// The code.
+        code: u8,
+    },
+    /// A command that the node answers itself was found in the log.
+    NotReplicated {
+        /// The command.
+        name: &'static str,
+    },
+    /// A command that is not a read was to be answered without the log.
+    NotARead {
+        /// The command.
+        name: &'static str,
+    },
+    /// The session was never opened, or was dropped because it was idle or the oldest of too many.
+    SessionExpired {
+        /// The session.
+        session: SessionId,
+    },
+    /// Earlier commands of the session are missing.
+    SessionGap {
+        /// The sequence number that is next.
+        expected: u64,
+        /// The command's.
+        found: u64,
+    },
+    /// The command was applied before, and its reply is no longer kept.
+    SessionForgotten {
+        /// The command's sequence number.
+        seq: u64,
+        /// The client has acknowledged the replies up to this one.
+        acked: u64,
+    },
+    /// Too many replies of the session wait for their acknowledgment.
+    SessionFull {
+        /// How many.
+        count: usize,
+        /// Their bytes.
+        len: usize,
+    },
+}
+
+impl CommandError {
+    /// The word that begins the reply, by which clients tell kinds of errors apart.
+    pub fn code(&self) -> &'static str {
+        "ERR"
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandError::WrongArity { name } => {
+                write!(f, "wrong number of arguments for '{name}' command")
+            }
+            CommandError::Syntax => f.write_str("syntax error"),
+            CommandError::NotAnInteger => f.write_str("value is not an integer or out of range"),
+            CommandError::Overflow => f.write_str("increment or decrement would overflow"),
+            CommandError::DecrementOverflow => f.write_str("decrement would overflow"),
+            CommandError::KeyTooLong { len } => {
+                write!(f, "key of {len} bytes, at most {} are allowed", limits::KEY_LEN_MAX)
+            }
+            CommandError::ValueTooLong => {
+                f.write_str("string exceeds maximum allowed size (proto-max-bulk-len)")
+            }
+            CommandError::ReplyTooLong => {
+                write!(f, "reply exceeds {} bytes, ask for fewer keys", limits::REPLY_LEN_MAX)
+            }
+            CommandError::PatternTooCostly => f.write_str("pattern takes too many steps to match"),
+            CommandError::UnknownCommand { name, arguments } => {
+                write!(f, "unknown command '{name}', with args beginning with: {arguments}")
+            }
+            CommandError::UnknownSubcommand { command, found } => {
+                write!(f, "unknown subcommand '{found}'. Try {command} HELP.")
+            }
+            CommandError::UnknownCode { code } => write!(f, "unknown command code {code}"),
+            CommandError::NotReplicated { name } => {
+                write!(f, "'{name}' belongs to a connection and cannot be replicated")
+            }
+            CommandError::NotARead { name } => write!(f, "'{name}' is not a read"),
+            CommandError::SessionExpired { session } => {
+                write!(f, "session expired: {session} is not open")
+            }
+            CommandError::SessionGap { expected, found } => {
+                write!(f, "session gap: expected {expected}, found {found}")
+            }
+            CommandError::SessionForgotten { seq, acked } => {
+                write!(f, "session reply {seq} is no longer kept, acknowledged up to {acked}")
+            }
+            CommandError::SessionFull { count, len } => {
+                write!(f, "session full: {count} replies of {len} bytes are not acknowledged")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+impl From<CommandError> for Reply {
+    fn from(error: CommandError) -> Reply {
+        Reply::error(format!("{} {error}", error.code()))
+    }
+}
+
+/// Bytes from a client as they may stand in an error: at most `len_max` of them, up to the first zero byte as
+/// in Redis, on one line.
+pub(crate) fn excerpt(bytes: &[u8], len_max: usize) -> String {
+    let bytes = &bytes[..bytes.len().min(len_max)];
+    let bytes = bytes.split(|&b| b == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).replace(['\r', '\n'], " ")
+}

@@ -1,0 +1,185 @@
+//! Keys and their values, in hash slots.
+//!
+//! Each slot is a hash map of its own behind a pointer. A clone of the whole key space copies 16,384 pointers; a
+//! write to a slot that a clone still holds copies that one slot first (`Arc::make_mut`). That is what lets a
+//! snapshot be written while the store goes on.
+//!
+//! The **digest** is a sum, modulo 2^64, of one hash per key, so it does not depend on any order and is kept up
+//! to date by each write: the hash of the old item is subtracted, that of the new one added.
+//!
+//! The seed of the hash maps differs from process to process, so that nobody can choose keys that collide. The
+//! order in which a map lists its keys therefore differs too and must never show: whoever lists, sorts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::types::Index;
+
+use super::slots::{SLOT_COUNT, slot_of};
+
+/// What is kept of one key.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// The value.
+    pub(crate) value: Arc<[u8]>,
+    /// The index of the command that wrote it.
+    pub(crate) revision: Index,
+}
+
+type Slot = HashMap<Box<[u8]>, Item, FixedState>;
+
+/// All keys.
+#[derive(Clone)]
+pub(crate) struct Keyspace {
+    /// Empty until the first write, then one place per slot; `None`: no key was ever in it.
+    slots: Vec<Option<Arc<Slot>>>,
+    len: usize,
+    digest: u64,
+    seed: u64,
+}
+
+impl Keyspace {
+    /// Without keys; costs no allocation.
+    pub(crate) fn new(seed: u64) -> Keyspace {
+        Keyspace { slots: Vec::new(), len: 0, digest: 0, seed }
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What is kept of `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Item> {
+        self.slots.get(slot_of(key))?.as_ref()?.get(key)
+    }
+
+    /// The value of `key`.
+    pub(crate) fn value(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
+        self.get(key).map(|item| &item.value)
+    }
+
+    /// Sets `key` to `value` and returns the value it had.
+    pub(crate) fn set(&mut self, key: &[u8], value: Arc<[u8]>, revision: Index) -> Option<Arc<[u8]>> {
+        if self.slots.is_empty() {
+            self.slots.resize(SLOT_COUNT, None);
+        }
+        let hasher = FixedState::with_seed(self.seed);
+        let slot = self.slots[slot_of(key)].get_or_insert_with(|| Arc::new(Slot::with_hasher(hasher)));
+        let slot = Arc::make_mut(slot);
+        let new = Item { value, revision };
+        self.digest = self.digest.wrapping_add(item_hash(key, &new));
+        if let Some(item) = slot.get_mut(key) {
+            let old = std::mem::replace(item, new);
+            self.digest = self.digest.wrapping_sub(item_hash(key, &old));
+            return Some(old.value);
+        }
+        slot.insert(key.into(), new);
+        self.len += 1;
+        None
+    }
+
+    /// Takes `key` out; says whether it was there.
+    pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
+        let Some(Some(slot)) = self.slots.get_mut(slot_of(key)) else {
+            return false;
+        };
+        // Asked before `make_mut`, which may have to copy the slot.
+        if !slot.contains_key(key) {
+            return false;
+        }
+        let Some(old) = Arc::make_mut(slot).remove(key) else {
+            return false;
+        };
+        self.digest = self.digest.wrapping_sub(item_hash(key, &old));
+        self.len -= 1;
+        true
+    }
+
+    /// Takes all keys out.
+    pub(crate) fn clear(&mut self) {
+        self.slots = Vec::new();
+        self.len = 0;
+        self.digest = 0;
+    }
+
+    /// All keys with what is kept of them, **in an order that differs from process to process**.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Item)> {
+        self.slots.iter().flatten().flat_map(|slot| slot.iter().map(|(key, item)| (&**key, item)))
+    }
+
+    /// Equal for equal keys, values and revisions.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The digest from nothing but the items; for checkers.
+    pub(crate) fn digest_recomputed(&self) -> u64 {
+        self.iter().fold(0, |sum, (key, item)| sum.wrapping_add(item_hash(key, item)))
+    }
+}
+
+impl fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "keyspace({} keys, digest {:016x})", self.len, self.digest)
+    }
+}
+
+fn item_hash(key: &[u8], item: &Item) -> u64 {
+    xxh3_64_with_seed(&item.value, xxh3_64_with_seed(key, item.revision.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(text: &str) -> Arc<[u8]> {
+        Arc::from(text.as_bytes())
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_contents_whatever_the_history_and_the_seed() {
+        let mut one = Keyspace::new(1);
+        let mut two = Keyspace::new(2);
+        assert_eq!(one.digest(), 0);
+        for i in 0..100 {
+            one.set(format!("k{i}").as_bytes(), value("old"), Index(i));
+        }
+        for i in (0..100).rev() {
+            let key = format!("k{i}");
+            assert_eq!(one.set(key.as_bytes(), value("v"), Index(1000 + i)), Some(value("old")));
+            two.set(key.as_bytes(), value("v"), Index(1000 + i));
+        }
+        assert_eq!(one.digest(), two.digest());
+        assert_eq!(one.digest(), one.digest_recomputed());
+        assert_eq!((one.len(), two.len()), (100, 100));
+        assert_eq!(one.get(b"k7").map(|item| item.revision), Some(Index(1007)));
+        two.set(b"k7", value("v"), Index(1));
+        assert_ne!(one.digest(), two.digest(), "revisions count");
+        assert!(one.remove(b"k7") && !one.remove(b"k7") && two.remove(b"k7"));
+        assert_eq!(one.digest(), two.digest());
+        one.clear();
+        assert_eq!((one.len(), one.digest(), one.digest_recomputed()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_clone_keeps_what_it_had_and_shares_what_is_not_written() {
+        let mut live = Keyspace::new(7);
+        live.set(b"a", value("1"), Index(1));
+        live.set(b"b", value("2"), Index(2));
+        let kept = live.clone();
+        assert!(!live.remove(b"missing"));
+        live.set(b"a", value("3"), Index(3));
+        assert_eq!(kept.value(b"a"), Some(&value("1")));
+        assert_eq!(live.value(b"a"), Some(&value("3")));
+        let shared = |key: &[u8]| match (&live.slots[slot_of(key)], &kept.slots[slot_of(key)]) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => panic!("both have the slot"),
+        };
+        assert!(shared(b"b") && !shared(b"a"));
+    }
+}

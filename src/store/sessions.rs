@@ -1,0 +1,281 @@
+//! Client sessions: a command that a client repeats, because it does not know whether the first attempt was
+//! applied, is applied once.
+//!
+//! A session is opened by a command and named by that command's index. Each later command carries `(session, seq,
+//! acked)`. The next number is applied and its reply kept; a number that was there before is answered with the kept
+//! reply; a gap is an error, because what is missing might still come and must not be applied out of order. `acked`
+//! says up to where the client has its replies, so that they can be dropped. A read needs no kept reply: repeated,
+//! it reads again.
+//!
+//! The table is replicated state: the same on all nodes at the same index, part of the digest. So it is bounded by
+//! rules that depend on nothing local:
+//! - a session whose last command is longer ago, by the replicated time, than the limit is dropped;
+//! - when there are too many sessions, or their replies together are too long, the one that was used longest ago is
+//!   dropped, the lower number first;
+//! - a session with too many unacknowledged replies is refused further commands *before* they are applied.
+//!
+//! After Ongaro, "Consensus: Bridging Theory and Practice" (2014), section 6.3.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::types::{Index, Millis, Reply, SessionId};
+use crate::wire::batch::SessionSeq;
+
+use super::Limits;
+use super::error::CommandError;
+
+/// What a kept reply costs beside its bytes, for the account.
+const REPLY_OVERHEAD: usize = 64;
+
+/// What is to be done with a command of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Admission {
+    /// It is the next: apply it, then call [`Sessions::complete`].
+    Next,
+    /// It was applied before, and this was its reply.
+    Applied(Reply),
+    /// Its number was used before, and there is no reply: right for a read, which may read again.
+    Forgotten(CommandError),
+}
+
+#[derive(Clone, Debug)]
+struct KeptReply {
+    seq: u64,
+    reply: Reply,
+    len: usize,
+    hash: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    last_used: Millis,
+    /// The number of its last command; 0 before the first.
+    last_seq: u64,
+    /// The client has the replies up to this one; at most `last_seq`.
+    acked: u64,
+    /// Those above `acked`, rising; not those of reads.
+    replies: VecDeque<KeptReply>,
+    /// The sum of their `len`.
+    reply_len: usize,
+    /// The sum of their `hash`.
+    reply_digest: u64,
+}
+
+impl Session {
+    fn keep(&mut self, kept: KeptReply) {
+        self.reply_len += kept.len;
+        self.reply_digest = self.reply_digest.wrapping_add(kept.hash);
+        self.replies.push_back(kept);
+    }
+
+    fn acknowledge(&mut self, acked: u64) {
+        self.acked = self.acked.max(acked.min(self.last_seq));
+        while self.replies.front().is_some_and(|kept| kept.seq <= self.acked) {
+            if let Some(kept) = self.replies.pop_front() {
+                self.reply_len -= kept.len;
+                self.reply_digest = self.reply_digest.wrapping_sub(kept.hash);
+            }
+        }
+    }
+
+    fn digest(&self, id: SessionId) -> u64 {
+        let fields = [id.0, self.last_used.0, self.last_seq, self.acked, self.reply_digest];
+        let mut bytes = [0; 40];
+        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
+        xxh3_64(&bytes)
+    }
+}
+
+/// All open sessions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sessions {
+    /// Behind pointers, so that a snapshot can take a clone of the table and the store go on.
+    table: BTreeMap<SessionId, Arc<Session>>,
+    /// The same sessions, the one that was used longest ago first.
+    by_use: BTreeSet<(Millis, SessionId)>,
+    /// The bytes of all kept replies.
+    reply_len: usize,
+    digest: u64,
+}
+
+impl Sessions {
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Equal for equal sessions.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The digest from nothing but the sessions and their replies; for checkers.
+    pub(crate) fn digest_recomputed(&self) -> u64 {
+        self.table.iter().fold(0, |sum, (&id, session)| {
+            let replies = session
+                .replies
+                .iter()
+                .fold(0u64, |sum, kept| sum.wrapping_add(reply_hash(kept.seq, &kept.reply)));
+            let session = Session { reply_digest: replies, replies: VecDeque::new(), ..**session };
+            sum.wrapping_add(session.digest(id))
+        })
+    }
+
+    /// Opens the session that is named by `index`.
+    pub(crate) fn open(&mut self, index: Index, now: Millis, limits: &Limits) -> SessionId {
+        let id = SessionId(index.0);
+        self.remove(id);
+        while self.table.len() >= limits.session_count_max && self.remove_oldest() {}
+        let session = Session {
+            last_used: now,
+            last_seq: 0,
+            acked: 0,
+            replies: VecDeque::new(),
+            reply_len: 0,
+            reply_digest: 0,
+        };
+        self.digest = self.digest.wrapping_add(session.digest(id));
+        self.by_use.insert((now, id));
+        self.table.insert(id, Arc::new(session));
+        id
+    }
+
+    /// Drops the sessions that have been idle too long.
+    pub(crate) fn expire(&mut self, now: Millis, limits: &Limits) {
+        while let Some(&(last_used, id)) = self.by_use.first()
+            && now.since(last_used) > limits.session_idle
+        {
+            self.remove(id);
+        }
+    }
+
+    /// Takes the acknowledgment in and says what is to be done with the command.
+    pub(crate) fn admit(
+        &mut self,
+        place: SessionSeq,
+        now: Millis,
+        limits: &Limits,
+    ) -> Result<Admission, CommandError> {
+        let SessionSeq { session: id, seq, acked } = place;
+        let session = self.update(id, |session| {
+            session.last_used = now;
+            session.acknowledge(acked);
+        });
+        let Some(session) = session else {
+            return Err(CommandError::SessionExpired { session: id });
+        };
+        if seq <= session.last_seq {
+            let at = session.replies.binary_search_by_key(&seq, |kept| kept.seq);
+            return Ok(match at {
+                Ok(at) => Admission::Applied(session.replies[at].reply.clone()),
+                Err(_) => {
+                    let acked = session.acked;
+                    Admission::Forgotten(CommandError::SessionForgotten { seq, acked })
+                }
+            });
+        }
+        let expected = session.last_seq + 1;
+        if seq != expected {
+            return Err(CommandError::SessionGap { expected, found: seq });
+        }
+        let (count, len) = (session.replies.len(), session.reply_len);
+        if count >= limits.session_reply_count_max || len >= limits.session_reply_len_max {
+            return Err(CommandError::SessionFull { count, len });
+        }
+        Ok(Admission::Next)
+    }
+
+    /// Counts the command that was admitted as applied, and keeps its reply if there is one to be kept.
+    pub(crate) fn complete(&mut self, place: SessionSeq, reply: Option<&Reply>, limits: &Limits) {
+        let SessionSeq { session: id, seq, .. } = place;
+        self.update(id, |session| {
+            session.last_seq = seq;
+            if let Some(reply) = reply {
+                let (len, hash) = (reply_len(reply), reply_hash(seq, reply));
+                session.keep(KeptReply { seq, reply: reply.clone(), len, hash });
+            }
+        });
+        while self.reply_len > limits.session_total_len_max
+            && self.by_use.first().is_some_and(|&(_, oldest)| oldest != id)
+            && self.remove_oldest()
+        {}
+    }
+
+    /// Changes a session and brings all that depends on it up to date.
+    fn update(&mut self, id: SessionId, change: impl FnOnce(&mut Session)) -> Option<&Session> {
+        let shared = self.table.get_mut(&id)?;
+        let session = Arc::make_mut(shared);
+        let (last_used, reply_len) = (session.last_used, session.reply_len);
+        self.digest = self.digest.wrapping_sub(session.digest(id));
+        change(session);
+        self.digest = self.digest.wrapping_add(session.digest(id));
+        self.reply_len = self.reply_len - reply_len + session.reply_len;
+        if session.last_used != last_used {
+            self.by_use.remove(&(last_used, id));
+            self.by_use.insert((session.last_used, id));
+        }
+        Some(session)
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        if let Some(session) = self.table.remove(&id) {
+            self.by_use.remove(&(session.last_used, id));
+            self.reply_len -= session.reply_len;
+            self.digest = self.digest.wrapping_sub(session.digest(id));
+        }
+    }
+
+    fn remove_oldest(&mut self) -> bool {
+        let oldest = self.by_use.first().map(|&(_, id)| id);
+        oldest.inspect(|&id| self.remove(id)).is_some()
+    }
+}
+
+/// The bytes that keeping a reply costs, about.
+fn reply_len(reply: &Reply) -> usize {
+    let mut len = 0;
+    for_each(reply, |reply| {
+        len += REPLY_OVERHEAD;
+        len += match reply {
+            Reply::Bulk(bytes) => bytes.len(),
+            Reply::Error(text) => text.len(),
+            Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Array(_) => 0,
+        };
+    });
+    len
+}
+
+/// A hash of a reply and its place in the session.
+fn reply_hash(seq: u64, reply: &Reply) -> u64 {
+    let mut hash = xxh3_64(&seq.to_le_bytes());
+    for_each(reply, |reply| {
+        let mut fold = |tag: u64, bytes: &[u8]| {
+            hash = xxh3_64_with_seed(bytes, hash.rotate_left(5).wrapping_add(tag));
+        };
+        match reply {
+            Reply::Nil => fold(0, &[]),
+            Reply::Status(text) => fold(1, text.as_bytes()),
+            Reply::Bulk(bytes) => fold(2, bytes),
+            Reply::Integer(value) => fold(3, &value.to_le_bytes()),
+            Reply::Error(text) => fold(4, text.as_bytes()),
+            Reply::Array(items) => fold(5, &items.len().to_le_bytes()),
+        }
+    });
+    hash
+}
+
+/// Visits a reply and all replies in it, outer ones first, without recursion.
+fn for_each(reply: &Reply, mut visit: impl FnMut(&Reply)) {
+    let mut todo = vec![reply];
+    while let Some(reply) = todo.pop() {
+        visit(reply);
+        if let Reply::Array(items) = reply {
+            todo.extend(items.iter().rev());
+        }
+    }
+}
