@@ -1,1 +1,563 @@
-//! One turn of a node.
+//! One turn of a node: core, store and clients together, still without sockets.
+//!
+//! The caller owns the sockets, the log and the clock. In a turn of its loop it hands everything that has arrived to
+//! [`Node::handle`] and the `client_` methods, and ends with [`Node::end_turn`], which leaves in [`Effects`] what is
+//! to be done: records for the log, messages for peers, connections that have output. Nothing is sent and
+//! nothing is written before the turn ends, so one frame, one record and one write serve all commands of a turn.
+//!
+//! **The way of a command.** Its bytes are decoded (`intake`). What is wrong with it is answered at once. A write is
+//! appended to the batch of the turn and gets a slot in its connection's `queue`; at the end of the turn the
+//! batch is offered to the core under a ticket, and `flight` remembers which slot each of its commands belongs to.
+//! When the core delivers it, the store applies the commands one by one and the replies go to those slots. A
+//! linearizable read gets a slot too; all those of a turn share a read ticket, and are executed when the core
+//! says that the store has caught up. Everything of class `Connection` is answered by `commands`.
+//!
+//! **Order.** Replies of a connection come in the order of its commands; `queue` explains why a read may be executed
+//! before its ticket is ready. All connections of a turn go into the same batches, in the order in which they were
+//! read.
+//!
+//! **When the node cannot take commands**, those that have not been offered wait for twice the suspicion time-out, which
+//! is what a change of view usually takes; then they and all that follow are refused until the core takes commands
+//! again. A command once offered is never given up: if it is not delivered in time its client is told `TIMEOUT`.
+//!
+//! The same inputs give the same effects, whatever the machine does: there is no clock, no thread and no randomness here, and
+//! the simulator runs this very code.
+
+mod backend;
+mod clients;
+mod commands;
+mod flight;
+mod intake;
+mod queue;
+mod replay;
+mod settings;
+
+use std::collections::VecDeque;
+
+use crate::protocol::{
+    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Refusal,
+    Replica, Report, Verdict, encode_record,
+};
+use crate::storage::RecordGroup;
+use crate::store::{Applied, Store};
+use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Reply};
+use crate::wire::batch::{BatchBuilder, BatchReader};
+
+pub use clients::ClientKey;
+pub use replay::{Replay, ReplayError};
+pub use settings::Settings;
+
+use backend::{Backend, Stats};
+use clients::{Client, ClientTable};
+use flight::{Offers, ReadGroup, ReadGroups, Route};
+
+/// How often slow clients are looked for.
+const SWEEP_EVERY: Millis = Millis(5_000);
+/// A client that takes no output for so long is cut off.
+const OUTPUT_PATIENCE: Millis = Millis(30_000);
+/// A command that has begun must be complete after so long, and a second for each [`COMMAND_RATE`] received.
+const COMMAND_PATIENCE: Millis = Millis(30_000);
+/// Bytes a second that the sender of a long command must manage.
+const COMMAND_RATE: usize = 64 << 10;
+/// Commands that all connections together may decode in a turn before each has to do with [`COMMANDS_MIN`].
+const COMMANDS_PER_TURN: usize = 1024;
+/// Commands that any connection may decode in a turn.
+const COMMANDS_MIN: usize = 64;
+
+const TIMEOUT: &str = "TIMEOUT the command was multicast but not delivered in time; it may still be applied";
+const READ_TIMEOUT: &str = "TIMEOUT the read was not answered in time; nothing was changed by it";
+
+/// Something that happened outside.
+#[derive(Clone, Debug)]
+pub enum NodeInput {
+    /// A message from a peer, over a connection whose hello was accepted.
+    Receive {
+        /// The peer.
+        from: NodeId,
+        /// What it said.
+        message: Message,
+    },
+    /// A peer's hello that [`Node::check_hello`] accepted, on a connection made by either side.
+    Greeted(Box<Hello>),
+    /// Messages to this peer go out from now on.
+    LinkUp(NodeId),
+    /// The connection to this peer broke and could not be made again at once.
+    LinkDown(NodeId),
+    /// A peer refused this node's hello.
+    RefusedBy {
+        /// The peer.
+        peer: NodeId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// All records up to this one are durable.
+    Persisted(Lsn),
+    /// Whether the disk has not answered for a long time.
+    DiskSlow(bool),
+    /// The node is to stop: it takes no more commands and asks to be left out of the senders.
+    Leave,
+}
+
+/// What is to be done after a turn. Used again and again; the caller empties it with [`Effects::clear`].
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Records for the log, to be submitted before anything of this turn is sent.
+    pub records: RecordGroup,
+    /// Messages, in order.
+    pub sends: Vec<(NodeSet, Message)>,
+    /// Connections that have output.
+    pub written: Vec<ClientKey>,
+    /// Connections that may be read again.
+    pub resumed: Vec<ClientKey>,
+    /// Connections to close; those that ended well have no output left.
+    pub closing: Vec<ClientKey>,
+    /// Lines for the log.
+    pub notes: Vec<Note>,
+    /// The process must stop at once and send nothing more.
+    pub halt: Option<HaltReason>,
+}
+
+impl Effects {
+    /// Makes it ready for the next turn.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.sends.clear();
+        self.written.clear();
+        self.resumed.clear();
+        self.closing.clear();
+        self.notes.clear();
+        self.halt = None;
+    }
+}
+
+/// A node without its sockets.
+#[derive(Debug)]
+pub struct Node {
+    backend: Backend,
+    clients: ClientTable,
+    offers: Offers,
+    reads: ReadGroups,
+    /// The batch of the turn.
+    batch: BatchBuilder,
+    /// Where the replies to its commands go.
+    routes: Vec<Route>,
+    /// When its first command came.
+    batch_since: Millis,
+    /// The ticket that the batch will get.
+    next_offer: u64,
+    /// The first ticket of which nothing has left this node yet.
+    unsent_offer: u64,
+    /// Since when the core takes no commands.
+    closed_since: Option<Millis>,
+    /// Commands are refused, because of this.
+    refusing: Option<Intake>,
+    full: bool,
+    leaving: bool,
+    /// Connections with undecoded bytes.
+    backlog: VecDeque<ClientKey>,
+    /// Commands that may still be decoded in this turn.
+    turn_budget: usize,
+    next_sweep: Millis,
+    outputs: Vec<Output>,
+    effects: Effects,
+    record: Vec<u8>,
+}
+
+impl Node {
+    /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable. `seed` is for
+    /// the store's hashing alone.
+    pub fn new(settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
+        let replica = Replica::new(settings.protocol.clone(), identity, replay.into_recovery(), now);
+        let store = Store::new(settings.store.clone(), seed);
+        let backend = Backend {
+            settings,
+            identity,
+            replica,
+            store,
+            ready_up_to: 0,
+            missing: NodeSet::EMPTY,
+            started: now,
+            now,
+            stats: Stats::default(),
+            client_count: 0,
+            opened_count: 0,
+        };
+        Node {
+            backend,
+            clients: ClientTable::default(),
+            offers: Offers::default(),
+            reads: ReadGroups::default(),
+            batch: BatchBuilder::new(),
+            routes: Vec::new(),
+            batch_since: now.mono,
+            next_offer: 1,
+            unsent_offer: 1,
+            closed_since: None,
+            refusing: None,
+            full: false,
+            leaving: false,
+            backlog: VecDeque::new(),
+            turn_budget: COMMANDS_PER_TURN,
+            next_sweep: now.mono.plus(SWEEP_EVERY),
+            outputs: Vec::new(),
+            effects: Effects::default(),
+            record: Vec::new(),
+        }
+    }
+
+    /// Takes in something that happened outside.
+    pub fn handle(&mut self, now: Now, input: NodeInput) {
+        let input = match input {
+            NodeInput::Receive { from, message } => Input::Receive { from, message },
+            NodeInput::Greeted(hello) => Input::Greeted(hello),
+            NodeInput::LinkUp(peer) => Input::LinkUp(peer),
+            NodeInput::LinkDown(peer) => Input::LinkDown(peer),
+            NodeInput::RefusedBy { peer, refusal } => Input::RefusedBy { peer, refusal },
+            NodeInput::Persisted(lsn) => Input::Persisted(lsn),
+            NodeInput::DiskSlow(slow) => Input::DiskSlow(slow),
+            NodeInput::Leave => {
+                self.leaving = true;
+                Input::Leave
+            }
+        };
+        self.run_core(now, input);
+    }
+
+    /// Ends the turn: offers its batch, begins its reads, lets timers run, and hands over what is to be done.
+    /// `effects` must be empty.
+    pub fn end_turn(&mut self, now: Now, effects: &mut Effects) {
+        self.backend.now = now;
+        self.look_at_intake(now);
+        self.offer_batch(now);
+        self.begin_reads(now);
+        self.expire(now);
+        if now.mono >= self.next_sweep {
+            self.cut_slow_clients(now);
+        }
+        self.backend.replica.end_turn(now, &mut self.outputs);
+        self.carry_out(now);
+        self.look_at_intake(now);
+        self.unsent_offer = self.next_offer;
+        self.turn_budget = COMMANDS_PER_TURN;
+        for &key in &self.effects.written {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.has_written = false;
+            }
+        }
+        std::mem::swap(&mut self.effects, effects);
+    }
+
+    /// When the next turn is wanted at the latest, on the monotonic clock.
+    pub fn deadline(&self) -> Option<Millis> {
+        let timeout = self.backend.settings.client_timeout;
+        let hold = self.hold();
+        let held = !self.batch.is_empty() || !self.reads.is_empty();
+        let refusal =
+            self.closed_since.filter(|_| held || !self.backlog.is_empty()).map(|since| since.plus(hold));
+        let sweep = (self.clients.len() > 0).then_some(self.next_sweep);
+        [
+            self.backend.replica.deadline(),
+            self.offers.oldest().map(|since| since.plus(timeout)),
+            self.reads.oldest().map(|since| since.plus(timeout)),
+            refusal,
+            sweep,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether a turn is wanted at once, because undecoded or unoffered commands can go on.
+    pub fn has_work(&self) -> bool {
+        (self.takes_commands() && !self.backlog.is_empty())
+            || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
+    }
+
+    /// The hello for this peer.
+    pub fn hello(&self, to: NodeId) -> Hello {
+        self.backend.replica.hello(to)
+    }
+
+    /// Whether a peer's hello is acceptable.
+    ///
+    /// # Errors
+    /// The refusal to be told to the peer.
+    pub fn check_hello(&self, hello: &Hello) -> Result<(), Refusal> {
+        self.backend.replica.check_hello(hello)
+    }
+
+    /// Where the core stands.
+    pub fn report(&self) -> Report {
+        self.backend.replica.report(self.backend.now)
+    }
+
+    /// The key-value store.
+    pub fn store(&self) -> &Store {
+        &self.backend.store
+    }
+
+    /// Whether a command that was taken still waits for its reply, or a reply for being sent.
+    pub fn has_unanswered(&mut self) -> bool {
+        !self.batch.is_empty()
+            || !self.reads.is_empty()
+            || self.offers.oldest().is_some()
+            || self.clients.iter_mut().any(|client| !client.queue.is_drained())
+    }
+
+    fn hold(&self) -> Millis {
+        self.backend.settings.protocol.suspicion.times(2)
+    }
+
+    fn run_core(&mut self, now: Now, input: Input) {
+        self.backend.now = now;
+        self.backend.replica.handle(now, input, &mut self.outputs);
+        self.carry_out(now);
+    }
+
+    fn carry_out(&mut self, now: Now) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Persist { lsn, record } => {
+                    self.record.clear();
+                    let kind = encode_record(&mut self.record, &record);
+                    let bytes = &self.record;
+                    self.effects.records.push(lsn, kind, |buffer| buffer.extend_from_slice(bytes));
+                    if record.always_synced() {
+                        self.effects.records.require_sync();
+                    }
+                }
+                Output::Send { to, message } => self.effects.sends.push((to, message)),
+                Output::Deliver(delivery) => self.deliver(now, &delivery),
+                Output::ReadReady(ticket) => {
+                    self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
+                    while let Some(group) = self.reads.pop_up_to(ticket) {
+                        self.settle_all(now, &group.clients);
+                        self.reads.recycle(group);
+                    }
+                }
+                Output::Note(note) => {
+                    if let Note::Waiting(nodes) = note {
+                        self.backend.missing = nodes;
+                    }
+                    self.effects.notes.push(note);
+                }
+                Output::Halt(reason) => {
+                    self.effects.halt.get_or_insert(reason);
+                }
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    /// Applies a batch, whoever offered it, and answers its commands if it was this node.
+    fn deliver(&mut self, now: Now, delivery: &Delivery) {
+        if delivery.verdict != Verdict::Applied {
+            return;
+        }
+        let mut skipped = Vec::new();
+        let routes = match delivery.ticket {
+            Some(ticket) => self.offers.delivered(ticket, &mut skipped),
+            None => Vec::new(),
+        };
+        self.give_up(now, &skipped);
+        let Node { backend, clients, backlog, effects, .. } = self;
+        let mut index = delivery.first;
+        let mut done = 0;
+        for command in BatchReader::new(&delivery.entry.batch) {
+            // The rest of a malformed batch is skipped, on every node alike.
+            let Ok(command) = command else { break };
+            let at = Applied { index, now: delivery.now };
+            let route = routes.get(done);
+            if let Some(route) = route
+                && let Some(client) = clients.get_mut(route.client)
+            {
+                client.queue.settle_before(route.slot, backend);
+                let reply = backend.store.apply(at, &command, client.queue.awaits(route.slot));
+                client.queue.answer(route.slot, reply);
+                settle(client, backend, backlog, effects, now);
+            } else {
+                backend.store.apply(at, &command, false);
+            }
+            index = Index(index.0 + 1);
+            done += 1;
+        }
+        let unread = routes.get(done..).unwrap_or_default().to_vec();
+        self.give_up(now, &unread);
+        self.offers.recycle(routes);
+    }
+
+    fn settle_all(&mut self, now: Now, keys: &[ClientKey]) {
+        let Node { backend, clients, backlog, effects, .. } = self;
+        for &key in keys {
+            if let Some(client) = clients.get_mut(key) {
+                settle(client, backend, backlog, effects, now);
+            }
+        }
+    }
+
+    /// Answers `TIMEOUT` to whoever still waits in these slots.
+    fn give_up(&mut self, now: Now, routes: &[Route]) {
+        if routes.is_empty() {
+            return;
+        }
+        let (reply, read_reply) = (Reply::error(TIMEOUT), Reply::error(READ_TIMEOUT));
+        let Node { backend, clients, backlog, effects, .. } = self;
+        for route in routes {
+            if let Some(client) = clients.get_mut(route.client) {
+                if client.queue.awaits(route.slot) {
+                    backend.stats.timed_out += 1;
+                    client.queue.give_up(route.slot, &reply, &read_reply);
+                }
+                settle(client, backend, backlog, effects, now);
+            }
+        }
+    }
+
+    fn give_up_reads(&mut self, now: Now, group: ReadGroup, reply: &Reply) {
+        if group.begun {
+            self.run_core(now, Input::CancelRead(group.ticket));
+        }
+        let Node { backend, clients, backlog, effects, .. } = self;
+        for &key in &group.clients {
+            if let Some(client) = clients.get_mut(key) {
+                client.queue.give_up_reads(group.ticket.0, reply);
+                settle(client, backend, backlog, effects, now);
+            }
+        }
+        self.reads.recycle(group);
+    }
+
+    fn look_at_intake(&mut self, now: Now) {
+        let intake = self.backend.replica.intake(self.backend.now);
+        self.full = intake == Intake::Full;
+        match intake {
+            Intake::Open | Intake::Full => {
+                self.closed_since = None;
+                self.refusing = None;
+            }
+            Intake::NoQuorum | Intake::Loading => {
+                let since = *self.closed_since.get_or_insert(now.mono);
+                if now.mono.since(since) >= self.hold() {
+                    self.refusing = Some(intake);
+                    self.refuse_held(now, intake);
+                }
+            }
+        }
+    }
+
+    /// Refuses the commands that nobody has heard of yet, and the reads.
+    fn refuse_held(&mut self, now: Now, intake: Intake) {
+        if !self.batch.is_empty() {
+            self.batch.clear();
+            let (reply, read_reply) =
+                (self.backend.refusal(intake, false), self.backend.refusal(intake, true));
+            let Node { backend, clients, backlog, effects, routes, .. } = self;
+            for route in routes.drain(..) {
+                let Some(client) = clients.get_mut(route.client) else { continue };
+                backend.stats.refused += 1;
+                if let Some(place) = client.queue.give_up(route.slot, &reply, &read_reply)
+                    && client.refused.is_none_or(|(session, _)| session != place.session)
+                {
+                    client.refused = Some((place.session, place.seq));
+                }
+                settle(client, backend, backlog, effects, now);
+            }
+        }
+        if !self.reads.is_empty() {
+            let reply = self.backend.refusal(intake, true);
+            while let Some(group) = self.reads.expire(Millis(u64::MAX)) {
+                self.give_up_reads(now, group, &reply);
+            }
+        }
+    }
+
+    fn offer_batch(&mut self, now: Now) {
+        if self.batch.is_empty() || self.backend.replica.intake(self.backend.now) != Intake::Open {
+            return;
+        }
+        let batch = self.batch.take();
+        let spare = self.offers.routes();
+        let routes = std::mem::replace(&mut self.routes, spare);
+        let ticket = OfferTicket(self.next_offer);
+        self.next_offer += 1;
+        self.offers.push(ticket, self.batch_since, routes);
+        self.backend.stats.batches += 1;
+        self.run_core(now, Input::Offer { ticket, batch });
+        self.full = self.backend.replica.intake(self.backend.now) == Intake::Full;
+    }
+
+    fn begin_reads(&mut self, now: Now) {
+        if self.closed_since.is_none()
+            && let Some(ticket) = self.reads.begin()
+        {
+            self.run_core(now, Input::Read(ticket));
+        }
+    }
+
+    /// Answers what has waited for too long.
+    fn expire(&mut self, now: Now) {
+        let timeout = self.backend.settings.client_timeout;
+        let Some(limit) = now.mono.0.checked_sub(timeout.0).map(Millis) else {
+            return;
+        };
+        while let Some(routes) = self.offers.expire(limit) {
+            self.give_up(now, &routes);
+            self.offers.recycle(routes);
+        }
+        while let Some(group) = self.reads.expire(limit) {
+            self.backend.stats.timed_out += 1;
+            self.give_up_reads(now, group, &Reply::error(READ_TIMEOUT));
+        }
+    }
+
+    /// Closes connections whose client takes no output, or does not finish a command.
+    fn cut_slow_clients(&mut self, now: Now) {
+        self.next_sweep = now.mono.plus(SWEEP_EVERY);
+        let Node { backend, clients, effects, .. } = self;
+        for client in clients.iter_mut() {
+            let stuck =
+                !client.queue.output().is_empty() && now.mono.since(client.output_since) >= OUTPUT_PATIENCE;
+            let allowed = COMMAND_PATIENCE.plus(Millis((client.input.len() / COMMAND_RATE) as u64 * 1_000));
+            let halting = client.command_since.is_some_and(|since| now.mono.since(since) >= allowed);
+            if (stuck || halting) && !client.closing {
+                client.closing = true;
+                client.end_input();
+                backend.stats.cut += 1;
+                effects.closing.push(client.key);
+            }
+        }
+    }
+}
+
+/// Settles what can be settled on a connection and notes what follows from it.
+fn settle(
+    client: &mut Client,
+    backend: &Backend,
+    backlog: &mut VecDeque<ClientKey>,
+    effects: &mut Effects,
+    now: Now,
+) {
+    let was_empty = client.queue.output().is_empty();
+    client.queue.settle(backend);
+    if !client.queue.output().is_empty() {
+        if was_empty {
+            client.output_since = now.mono;
+        }
+        if !client.has_written {
+            client.has_written = true;
+            effects.written.push(client.key);
+        }
+    }
+    if client.stalled && client.is_below_limit() {
+        client.stalled = false;
+        if !client.in_backlog {
+            client.in_backlog = true;
+            backlog.push_back(client.key);
+        }
+    }
+    if client.is_finished() && !client.closing {
+        client.closing = true;
+        effects.closing.push(client.key);
+    }
+}

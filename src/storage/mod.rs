@@ -1,1 +1,54 @@
-//! The log on disk.
+//! The log on disk and the data directory.
+//!
+//! A node promises nothing that its disk does not hold: a vote, a promise or a reply that rests on
+//! a record leaves only after the record is durable. This module keeps that record.
+//!
+//! | part | is |
+//! |---|---|
+//! | [`Disk`], [`DiskFile`] | the few operations of a directory of files that all the rest uses |
+//! | [`FileDisk`] | the real one |
+//! | [`MemoryDisk`] | one that can lose power, for tests and the simulator |
+//! | [`DataDir`], [`Identity`] | the lock, and whose directory this is |
+//! | [`RecordGroup`] | records on their way to the log, built by the event loop |
+//! | [`Log`] | the write-ahead log: segments of checksummed records, and recovery |
+//! | [`LogWriter`] | the thread that writes groups and syncs them |
+//!
+//! The rules that hold everywhere:
+//!
+//! - **Published whole.** A file appears under its name only complete: written under another name,
+//!   synced, renamed, directory synced ([`publish`]). Nothing is deleted before that.
+//! - **Cut or stop.** At the end of the log a torn group is cut away. Damage to what had been synced
+//!   is never cut: the node stops and says where (`recovery`, and `docs/formats.md`).
+//! - **Read back is not durable.** What recovery read may come from a page cache that never reached
+//!   the disk. It is written anew and synced before [`Log::open`] returns (rule D of
+//!   `docs/protocol.md`).
+//! - **One error is the last.** After a failed write or sync the log takes nothing more. A second
+//!   sync would succeed without having written anything (Rebello et al., *Can Applications Recover
+//!   from fsync Failures?*, ATC 2020).
+//!
+//! Left out: deleting old segments; each segment's first sequence number is kept for it. Snapshots.
+
+mod directory;
+mod disk;
+mod error;
+mod identity;
+mod log;
+mod memory;
+mod record;
+mod recovery;
+mod segment;
+mod sync_mode;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use directory::DataDir;
+pub use disk::{Disk, DiskFile, FileDisk, publish};
+pub use error::OpenError;
+pub use identity::Identity;
+pub use log::{Log, LogOptions, SegmentSpan};
+pub use memory::{Call, MemoryDisk, MemoryFile, Operation};
+pub use record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordGroup};
+pub use recovery::{Recovered, stored_bytes};
+pub use sync_mode::SyncMode;
+pub use writer::LogWriter;

@@ -84,6 +84,12 @@ impl BatchBuilder {
         self.bytes.len() >= limits::BATCH_LEN_SOFT || self.count >= limits::BATCH_COUNT_MAX
     }
 
+    /// Forgets all commands.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.bytes.truncate(4);
+    }
+
     /// Hands the batch out and begins an empty one.
     ///
     /// # Panics

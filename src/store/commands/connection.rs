@@ -47,9 +47,9 @@ pub(crate) static COMMANDS: [CommandSpec; 19] = [
     CommandSpec {
         name: "CONSISTENCY",
         code: 203,
-        arity: 2,
-        usage: "linearizable | ordered | local",
-        summary: "sets how fresh the reads of this connection are",
+        arity: -1,
+        usage: "[linearizable | ordered | local]",
+        summary: "sets how fresh the reads of this connection are, or tells it",
         check: check_consistency,
         ..NODE
     },
@@ -177,6 +177,9 @@ fn check_ping(arguments: &[&[u8]]) -> Result<(), CommandError> {
 
 fn check_consistency(arguments: &[&[u8]]) -> Result<(), CommandError> {
     let levels = [&b"linearizable"[..], b"ordered", b"local"];
+    if arguments.len() > 1 {
+        return Err(CommandError::WrongArity { name: "consistency".into() });
+    }
     let is_level = |argument: &&[u8]| levels.iter().any(|level| level.eq_ignore_ascii_case(argument));
     if arguments.iter().all(is_level) { Ok(()) } else { Err(CommandError::Syntax) }
 }

@@ -1,0 +1,231 @@
+//! What replies are made from: the store, the core's state, counters. Kept apart from the connections, so that one
+//! can be written while the other is read.
+
+use std::fmt::Write as _;
+
+use crate::protocol::{Identity, Intake, Replica};
+use crate::store::Store;
+use crate::types::{NodeSet, Now, Reply, ViewNumber};
+
+use super::Settings;
+use super::commands::Question;
+
+/// Redis' version that a client library may take this server for.
+pub(super) const REDIS_VERSION: &str = "7.2.0";
+
+/// Counts since the start, or since `CONFIG RESETSTAT`.
+#[derive(Debug)]
+pub(super) struct Stats {
+    /// Commands received.
+    pub(super) commands: u64,
+    /// The same, by code.
+    pub(super) by_code: Box<[u64; 256]>,
+    /// Commands refused because the node could not take any.
+    pub(super) refused: u64,
+    /// Commands not answered in time.
+    pub(super) timed_out: u64,
+    /// Connections closed because the client was too slow.
+    pub(super) cut: u64,
+    /// Batches offered.
+    pub(super) batches: u64,
+}
+
+impl Default for Stats {
+    fn default() -> Stats {
+        Stats { commands: 0, by_code: Box::new([0; 256]), refused: 0, timed_out: 0, cut: 0, batches: 0 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) settings: Settings,
+    pub(super) identity: Identity,
+    pub(super) replica: Replica,
+    pub(super) store: Store,
+    /// Reads with this ticket or an earlier one may be executed.
+    pub(super) ready_up_to: u64,
+    /// Who is missing to found the cluster.
+    pub(super) missing: NodeSet,
+    pub(super) started: Now,
+    /// When the current turn began.
+    pub(super) now: Now,
+    pub(super) stats: Stats,
+    pub(super) client_count: usize,
+    pub(super) opened_count: u64,
+}
+
+impl Backend {
+    /// Answers a question from the present state.
+    pub(super) fn answer(&self, question: &Question) -> Reply {
+        match question {
+            Question::Info(sections) => Reply::bulk(self.info(sections).as_bytes()),
+            Question::Digest => {
+                let index = self.replica.report(self.now).index;
+                Reply::bulk(format!("{index} {:016x}", self.store.digest()).as_bytes())
+            }
+            Question::Role => Reply::Array(vec![
+                Reply::bulk(b"master"),
+                Reply::Integer(i64::try_from(self.replica.report(self.now).index.0).unwrap_or(i64::MAX)),
+                Reply::Array(Vec::new()),
+            ]),
+            Question::Time => {
+                let wall = self.now.wall.0;
+                Reply::Array(vec![
+                    Reply::bulk((wall / 1000).to_string().as_bytes()),
+                    Reply::bulk((wall % 1000 * 1000).to_string().as_bytes()),
+                ])
+            }
+            // What has been acknowledged is held durably by a majority of the voters.
+            Question::Holders => {
+                let others = self.replica.report(self.now).voters.len() / 2;
+                Reply::Integer(i64::try_from(others).unwrap_or(i64::MAX))
+            }
+        }
+    }
+
+    /// Why commands are refused.
+    pub(super) fn refusal(&self, intake: Intake, is_read: bool) -> Reply {
+        let rest = if is_read { "nothing was read" } else { "the command was not multicast" };
+        if intake == Intake::NoQuorum {
+            return Reply::error(format!("NOQUORUM this node hears no majority of the voters; {rest}"));
+        }
+        if self.replica.report(self.now).view == ViewNumber(0) {
+            let missing = self.missing;
+            if missing.is_empty() {
+                return Reply::error(format!("LOADING the cluster is not founded yet; {rest}"));
+            }
+            return Reply::error(format!(
+                "LOADING the cluster is not founded yet, it waits for nodes {missing}; {rest}"
+            ));
+        }
+        Reply::error(format!("LOADING this node is catching up with the cluster; {rest}"))
+    }
+
+    /// The text of INFO; all sections if none is named.
+    fn info(&self, wanted: &[Box<[u8]>]) -> String {
+        type Section = (&'static str, fn(&Backend, &mut String));
+        const SECTIONS: [Section; 7] = [
+            ("Server", Backend::info_server),
+            ("Clients", Backend::info_clients),
+            ("Stats", Backend::info_stats),
+            ("Replication", Backend::info_replication),
+            ("Lanes", Backend::info_lanes),
+            ("Cluster", Backend::info_cluster),
+            ("Keyspace", Backend::info_keyspace),
+        ];
+        let is_wanted = |name: &str| {
+            wanted.is_empty()
+                || wanted.iter().any(|w| {
+                    [name, "all", "default", "everything"]
+                        .iter()
+                        .any(|word| word.as_bytes().eq_ignore_ascii_case(w))
+                })
+        };
+        let mut text = String::new();
+        for (name, write) in SECTIONS {
+            if is_wanted(name) {
+                let gap = if text.is_empty() { "" } else { "\r\n" };
+                let _ = write!(text, "{gap}# {name}\r\n");
+                write(self, &mut text);
+            }
+        }
+        let named = |word: &[u8]| wanted.iter().any(|w| w.eq_ignore_ascii_case(word));
+        if named(b"commandstats") || named(b"all") || named(b"everything") {
+            let gap = if text.is_empty() { "" } else { "\r\n" };
+            let _ = write!(text, "{gap}# Commandstats\r\n");
+            self.info_commands(&mut text);
+        }
+        text
+    }
+
+    fn info_server(&self, text: &mut String) {
+        let uptime = self.now.mono.since(self.started.mono).0 / 1000;
+        line(text, "redis_version", REDIS_VERSION);
+        line(text, "redis_mode", "standalone");
+        line(text, "lanekv_version", env!("CARGO_PKG_VERSION"));
+        line(text, "process_id", self.settings.process_id);
+        line(text, "run_id", format_args!("{:016x}{}", self.identity.boot, self.identity.disk));
+        line(text, "tcp_port", self.settings.port);
+        line(text, "uptime_in_seconds", uptime);
+        line(text, "uptime_in_days", uptime / 86_400);
+    }
+
+    fn info_clients(&self, text: &mut String) {
+        line(text, "connected_clients", self.client_count);
+        line(text, "maxclients", self.settings.clients_max);
+        line(text, "blocked_clients", 0);
+    }
+
+    fn info_stats(&self, text: &mut String) {
+        line(text, "total_connections_received", self.opened_count);
+        line(text, "total_commands_processed", self.stats.commands);
+        line(text, "refused_commands", self.stats.refused);
+        line(text, "timed_out_commands", self.stats.timed_out);
+        line(text, "cut_connections", self.stats.cut);
+        line(text, "offered_batches", self.stats.batches);
+        line(text, "client_sessions", self.store.session_count());
+    }
+
+    fn info_replication(&self, text: &mut String) {
+        let report = self.replica.report(self.now);
+        line(text, "role", "master");
+        line(text, "connected_slaves", 0);
+        line(text, "master_replid", format_args!("{}", report.cluster));
+        line(text, "master_repl_offset", report.index);
+    }
+
+    fn info_lanes(&self, text: &mut String) {
+        let report = self.replica.report(self.now);
+        line(text, "node", self.settings.protocol.me.get());
+        line(text, "incarnation", self.identity.incarnation);
+        line(text, "cluster", report.cluster);
+        line(text, "view", report.view.0);
+        line(text, "voters", numbers(report.voters));
+        line(text, "senders", numbers(report.senders));
+        line(text, "sender", u8::from(report.sender));
+        line(text, "sealed", u8::from(report.sealed));
+        line(text, "hears", numbers(report.hears));
+        line(text, "serving", u8::from(report.serving));
+        line(text, "delivered", report.delivered);
+        line(text, "index", report.index);
+        line(text, "digest", format_args!("{:016x}", report.digest));
+        line(text, "state_digest", format_args!("{:016x}", self.store.digest()));
+        line(text, "waiting_bytes", report.waiting_bytes);
+    }
+
+    #[expect(clippy::unused_self, reason = "all sections are written alike")]
+    fn info_cluster(&self, text: &mut String) {
+        line(text, "cluster_enabled", 0);
+    }
+
+    fn info_keyspace(&self, text: &mut String) {
+        let keys = self.store.key_count();
+        if keys > 0 {
+            line(text, "db0", format_args!("keys={keys},expires=0,avg_ttl=0"));
+        }
+    }
+
+    fn info_commands(&self, text: &mut String) {
+        for spec in crate::store::all() {
+            let calls = self.stats.by_code[usize::from(spec.code)];
+            if calls > 0 && spec.alias_of.is_none() {
+                let name = spec.name.to_ascii_lowercase();
+                let _ = write!(text, "cmdstat_{name}:calls={calls}\r\n");
+            }
+        }
+    }
+}
+
+fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _ = write!(text, "{name}:{value}\r\n");
+}
+
+/// `0,1,2`.
+fn numbers(nodes: NodeSet) -> String {
+    let mut text = String::new();
+    for node in nodes.iter() {
+        let gap = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{gap}{}", node.get());
+    }
+    text
+}

@@ -1,0 +1,180 @@
+//! The connections of clients, without their sockets.
+
+use crate::dialect::{Decoder, RespVersion};
+use crate::types::{Millis, SessionId};
+use crate::wire::client::Consistency;
+
+use super::queue::{BUFFER_KEPT_MAX, Queue, UNANSWERED_MAX};
+
+/// Names a client connection. The caller chooses the index, small and used again; the generation tells
+/// connections with the same index apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientKey {
+    /// Which place in the table.
+    pub index: u32,
+    /// Which connection in that place.
+    pub generation: u32,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) key: ClientKey,
+    /// Counts the connections of this process; `CLIENT ID` tells it.
+    pub(super) id: u64,
+    pub(super) decoder: Decoder,
+    /// Bytes received and not decoded.
+    pub(super) input: Vec<u8>,
+    pub(super) queue: Queue,
+    /// How fresh its reads are, unless a request says otherwise.
+    pub(super) consistency: Consistency,
+    /// By HELLO; the decoder is told before each request.
+    pub(super) resp: RespVersion,
+    pub(super) name: Box<[u8]>,
+    /// The first command of a session that was refused without being multicast; those after it must not overtake it.
+    pub(super) refused: Option<(SessionId, u64)>,
+    /// The batch with its last multicast command.
+    pub(super) last_offer: u64,
+    /// The group of reads that it is in.
+    pub(super) last_reads: u64,
+    /// The client sends nothing more.
+    pub(super) eof: bool,
+    /// Nothing more is taken from it: end of input, QUIT, a protocol error.
+    pub(super) ended: bool,
+    /// It is in the list of connections with undecoded bytes.
+    pub(super) in_backlog: bool,
+    /// It has too many unanswered commands or unsent bytes.
+    pub(super) stalled: bool,
+    /// It is in the list of connections with output.
+    pub(super) has_written: bool,
+    /// It is in the list of connections to close.
+    pub(super) closing: bool,
+    /// Since when the undecoded input has been the beginning of a command.
+    pub(super) command_since: Option<Millis>,
+    /// When output was last taken away, or last appeared where none was.
+    pub(super) output_since: Millis,
+}
+
+impl Client {
+    fn new(key: ClientKey, id: u64, now: Millis) -> Client {
+        Client {
+            key,
+            id,
+            decoder: Decoder::new(),
+            input: Vec::new(),
+            queue: Queue::default(),
+            consistency: Consistency::default(),
+            resp: RespVersion::default(),
+            name: Box::default(),
+            refused: None,
+            last_offer: 0,
+            last_reads: 0,
+            eof: false,
+            ended: false,
+            in_backlog: false,
+            stalled: false,
+            has_written: false,
+            closing: false,
+            command_since: None,
+            output_since: now,
+        }
+    }
+
+    /// Whether more commands would be too much.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.queue.unanswered() >= UNANSWERED_MAX || self.queue.is_output_long()
+    }
+
+    /// Whether a stalled connection may go on. Half of the limits, so that it does not go on for a single command.
+    pub(super) fn is_below_limit(&self) -> bool {
+        self.queue.unanswered() <= UNANSWERED_MAX / 2 && !self.queue.is_output_long()
+    }
+
+    /// Whether it has been told everything that it will be told.
+    pub(super) fn is_finished(&self) -> bool {
+        self.ended && self.queue.is_drained()
+    }
+
+    /// Takes no more commands from it.
+    pub(super) fn end_input(&mut self) {
+        self.ended = true;
+        self.input = Vec::new();
+        self.command_since = None;
+    }
+
+    /// Drops decoded bytes from the front of the input.
+    pub(super) fn consume(input: &mut Vec<u8>, len: usize) {
+        if len == input.len() {
+            if input.capacity() > BUFFER_KEPT_MAX {
+                *input = Vec::new();
+            } else {
+                input.clear();
+            }
+        } else if len > 0 {
+            input.drain(..len);
+        }
+    }
+}
+
+/// All connections, by index.
+#[derive(Debug, Default)]
+pub(super) struct ClientTable {
+    /// Boxed, so that taking one out while its commands are carried out moves a pointer.
+    entries: Vec<Option<Box<Client>>>,
+    count: usize,
+    opened: u64,
+}
+
+impl ClientTable {
+    /// Adds a connection.
+    pub(super) fn open(&mut self, key: ClientKey, now: Millis) {
+        let index = key.index as usize;
+        if index >= self.entries.len() {
+            self.entries.resize_with(index + 1, || None);
+        }
+        self.opened += 1;
+        let old = self.entries[index].replace(Box::new(Client::new(key, self.opened, now)));
+        if old.is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove(&mut self, key: ClientKey) {
+        if self.take(key).is_some() {
+            self.count -= 1;
+        }
+    }
+
+    pub(super) fn get(&self, key: ClientKey) -> Option<&Client> {
+        self.entries.get(key.index as usize)?.as_deref().filter(|client| client.key == key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ClientKey) -> Option<&mut Client> {
+        self.entries.get_mut(key.index as usize)?.as_deref_mut().filter(|client| client.key == key)
+    }
+
+    /// Takes a connection out for a moment; [`ClientTable::put_back`] must follow.
+    pub(super) fn take(&mut self, key: ClientKey) -> Option<Box<Client>> {
+        self.entries.get_mut(key.index as usize)?.take_if(|client| client.key == key)
+    }
+
+    pub(super) fn put_back(&mut self, client: Box<Client>) {
+        let index = client.key.index as usize;
+        self.entries[index] = Some(client);
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
+        self.entries.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How many were ever opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
+    }
+}

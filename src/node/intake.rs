@@ -1,0 +1,304 @@
+//! From a client's bytes to commands under way.
+//!
+//! A connection may decode so many commands in a turn; the rest of its bytes wait in the backlog. A connection with
+//! too many unanswered commands or too much unsent output is stalled: its bytes stay where they are until
+//! replies have left. When the core has no room for more commands, nothing is decoded at all, and the caller leaves
+//! the bytes in the kernel.
+
+use crate::dialect::{Decoded, ReplyStyle};
+use crate::protocol::Intake;
+use crate::store::{self, Class};
+use crate::types::{Now, Reply};
+use crate::wire::batch::SessionSeq;
+use crate::wire::client::Consistency;
+
+use super::clients::Client;
+use super::flight::Route;
+use super::queue::{Needs, State, pack};
+use super::{COMMANDS_MIN, ClientKey, Node, commands, settle};
+
+/// Why decoding stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// There is no further complete command.
+    Drained,
+    /// The connection has had its share of the turn.
+    Budget,
+    /// Too much is unanswered or unsent.
+    Stalled,
+    /// The batch must be offered first.
+    BatchFull,
+    /// Nothing more is taken from this connection.
+    Ended,
+}
+
+/// What came with a command besides its arguments.
+struct Context {
+    style: ReplyStyle,
+    session: Option<SessionSeq>,
+    consistency: Option<Consistency>,
+}
+
+impl Node {
+    /// A client has connected. The caller chooses the key; no other open connection has it.
+    pub fn client_open(&mut self, now: Now, key: ClientKey) {
+        self.clients.open(key, now.mono);
+        self.backend.client_count = self.clients.len();
+        self.backend.opened_count = self.clients.opened();
+    }
+
+    /// Bytes from a client.
+    pub fn client_bytes(&mut self, now: Now, key: ClientKey, bytes: &[u8]) {
+        self.backend.now = now;
+        let Some(mut client) = self.clients.take(key) else { return };
+        let mut stop = Stop::Ended;
+        if !client.ended {
+            let waits = client.in_backlog || client.stalled || !self.takes_commands();
+            if client.input.is_empty() && !waits {
+                let (consumed, why) = self.decode(now, &mut client, bytes);
+                stop = why;
+                if stop != Stop::Ended {
+                    client.input.extend_from_slice(&bytes[consumed..]);
+                }
+            } else {
+                client.input.extend_from_slice(bytes);
+                stop = if waits { Stop::Budget } else { self.decode_input(now, &mut client) };
+            }
+        }
+        self.finish_decoding(now, client, stop);
+    }
+
+    /// The client will send nothing more; what it has asked is still answered.
+    pub fn client_eof(&mut self, now: Now, key: ClientKey) {
+        self.backend.now = now;
+        let Some(mut client) = self.clients.take(key) else { return };
+        client.eof = true;
+        let stop = match (client.in_backlog, client.stalled) {
+            (true, _) => Stop::Budget,
+            (_, true) => Stop::Stalled,
+            _ => Stop::Drained,
+        };
+        self.finish_decoding(now, client, stop);
+    }
+
+    /// The connection is gone; what it has asked is carried out all the same.
+    pub fn client_gone(&mut self, key: ClientKey) {
+        self.clients.remove(key);
+        self.backend.client_count = self.clients.len();
+    }
+
+    /// The bytes to send to a client.
+    pub fn client_output(&self, key: ClientKey) -> &[u8] {
+        self.clients.get(key).map_or(&[], |client| client.queue.output())
+    }
+
+    /// So many bytes of the output are sent; there may be more output then.
+    pub fn client_sent(&mut self, now: Now, key: ClientKey, len: usize) {
+        let Node { backend, clients, backlog, effects, .. } = self;
+        if let Some(client) = clients.get_mut(key) {
+            client.queue.mark_sent(len);
+            client.output_since = now.mono;
+            settle(client, backend, backlog, effects, now);
+        }
+    }
+
+    /// Whether bytes of this client should be read from its socket; if not, [`Effects::resumed`](super::Effects::resumed)
+    /// says when.
+    pub fn wants_read(&self, key: ClientKey) -> bool {
+        self.clients.get(key).is_some_and(|client| !client.in_backlog && !client.stalled)
+    }
+
+    /// Whether commands are taken at all; if not, no client's socket should be read.
+    pub fn takes_commands(&self) -> bool {
+        !self.full && !self.leaving && !self.batch.is_full()
+    }
+
+    /// Goes on with connections that have undecoded bytes, each as far as a turn allows.
+    pub fn run_backlog(&mut self, now: Now) {
+        self.backend.now = now;
+        for _ in 0..self.backlog.len() {
+            if !self.takes_commands() {
+                break;
+            }
+            let Some(key) = self.backlog.pop_front() else { break };
+            let Some(mut client) = self.clients.take(key) else { continue };
+            client.in_backlog = false;
+            let stop = if client.ended { Stop::Ended } else { self.decode_input(now, &mut client) };
+            if !client.in_backlog && stop != Stop::Budget && stop != Stop::Stalled {
+                self.effects.resumed.push(key);
+            }
+            self.finish_decoding(now, client, stop);
+        }
+    }
+
+    fn decode_input(&mut self, now: Now, client: &mut Client) -> Stop {
+        let mut input = std::mem::take(&mut client.input);
+        let (consumed, stop) = self.decode(now, client, &input);
+        if stop != Stop::Ended {
+            Client::consume(&mut input, consumed);
+            client.input = input;
+        }
+        stop
+    }
+
+    /// Notes how far a connection's input has been decoded, and puts the connection back.
+    fn finish_decoding(&mut self, now: Now, mut client: Box<Client>, stop: Stop) {
+        match stop {
+            Stop::Drained if client.eof => client.end_input(),
+            Stop::Drained if client.input.is_empty() => client.command_since = None,
+            Stop::Drained => {
+                client.command_since.get_or_insert(now.mono);
+            }
+            Stop::Budget | Stop::BatchFull => {
+                client.command_since = None;
+                if !client.in_backlog {
+                    client.in_backlog = true;
+                    self.backlog.push_back(client.key);
+                }
+            }
+            Stop::Stalled => {
+                client.command_since = None;
+                client.stalled = true;
+            }
+            Stop::Ended => client.end_input(),
+        }
+        settle(&mut client, &self.backend, &mut self.backlog, &mut self.effects, now);
+        self.clients.put_back(client);
+        if stop == Stop::BatchFull {
+            self.offer_batch(now);
+        }
+    }
+
+    /// Decodes and starts commands; returns how many bytes they were.
+    fn decode(&mut self, now: Now, client: &mut Client, bytes: &[u8]) -> (usize, Stop) {
+        let mut consumed = 0;
+        let budget = (self.turn_budget / 2).max(COMMANDS_MIN);
+        let mut count = 0;
+        // Requests borrow from the decoder, so it is not in its connection while they are started.
+        let mut decoder = std::mem::take(&mut client.decoder);
+        let limits = self.backend.settings.dialect.clone();
+        let stop = loop {
+            if count >= budget {
+                break Stop::Budget;
+            }
+            if self.batch.is_full() {
+                break Stop::BatchFull;
+            }
+            if client.is_over_limit() {
+                break Stop::Stalled;
+            }
+            let rest = &bytes[consumed..];
+            if rest.is_empty() {
+                break Stop::Drained;
+            }
+            decoder.set_resp(client.resp);
+            match decoder.decode(rest, &limits) {
+                Decoded::Request { consumed: len, arguments, style, session, consistency } => {
+                    consumed += len;
+                    count += 1;
+                    // The time that an unfinished command may take begins anew with each.
+                    client.command_since = None;
+                    self.start(now, client, Context { style, session, consistency }, &arguments);
+                    if client.ended {
+                        break Stop::Ended;
+                    }
+                }
+                Decoded::Nothing { consumed: len } => {
+                    consumed += len;
+                    count += 1;
+                }
+                Decoded::Incomplete { .. } => break Stop::Drained,
+                Decoded::Bad { style, reply } => {
+                    client.queue.push_settled(style, reply);
+                    break Stop::Ended;
+                }
+            }
+        };
+        client.decoder = decoder;
+        self.turn_budget = self.turn_budget.saturating_sub(count);
+        (consumed, stop)
+    }
+
+    /// Starts one command: answers it, or finds it a place in a batch or among the reads.
+    fn start(&mut self, now: Now, client: &mut Client, context: Context, arguments: &[&[u8]]) {
+        let Some((name, rest)) = arguments.split_first() else { return };
+        self.backend.stats.commands += 1;
+        let Some(spec) = store::lookup(name) else {
+            client.queue.push_settled(context.style, store::unknown_command(name, rest));
+            return;
+        };
+        self.backend.stats.by_code[usize::from(spec.code)] += 1;
+        if let Err(reply) = store::check(spec, rest, &self.backend.settings.store) {
+            client.queue.push_settled(context.style, reply);
+            return;
+        }
+        let consistency = context.consistency.unwrap_or(client.consistency);
+        match (spec.class, consistency) {
+            (Class::Connection, _) => {
+                commands::carry_out(client, &mut self.backend, context.style, spec, rest);
+            }
+            (Class::Write, _) | (Class::Read, Consistency::Ordered) => {
+                self.multicast(now, client, &context, spec.code, rest);
+            }
+            (Class::Read, Consistency::Local) if client.queue.unanswered() == 0 => {
+                let reply = self.backend.store.read(spec.code, rest);
+                client.queue.push_settled(context.style, reply);
+            }
+            (Class::Read, Consistency::Local) => {
+                let state = State::Read { code: spec.code, arguments: pack(rest), needs: Needs::Nothing };
+                client.queue.push(context.style, state);
+            }
+            (Class::Read, Consistency::Linearizable) => {
+                self.read(now, client, context.style, spec.code, rest);
+            }
+        }
+    }
+
+    fn multicast(&mut self, now: Now, client: &mut Client, context: &Context, code: u8, arguments: &[&[u8]]) {
+        if let Some(reply) = self.refuse_in_session(client, context.session) {
+            self.backend.stats.refused += 1;
+            client.queue.push_settled(context.style, reply);
+            return;
+        }
+        if self.batch.is_empty() {
+            self.batch_since = now.mono;
+        }
+        self.batch.push(context.session, code, arguments);
+        let slot = client.queue.push(context.style, State::Multicast { session: context.session });
+        self.routes.push(Route { client: client.key, slot });
+        client.last_offer = self.next_offer;
+    }
+
+    /// Whether a command is refused: because all are, or because an earlier one of its session was and has not
+    /// been repeated. If the later ones went ahead, the earlier one would leave a gap for ever.
+    fn refuse_in_session(&self, client: &mut Client, session: Option<SessionSeq>) -> Option<Reply> {
+        let earlier = session.zip(client.refused).filter(|(place, (refused, _))| place.session == *refused);
+        if let Some((place, (_, seq))) = earlier {
+            if place.seq > seq {
+                let intake = self.refusing.unwrap_or(Intake::NoQuorum);
+                return Some(self.backend.refusal(intake, false));
+            }
+            client.refused = None;
+        }
+        let intake = self.refusing?;
+        if let Some(place) = session {
+            client.refused = Some((place.session, place.seq));
+        }
+        Some(self.backend.refusal(intake, false))
+    }
+
+    fn read(&mut self, now: Now, client: &mut Client, style: ReplyStyle, code: u8, arguments: &[&[u8]]) {
+        if let Some(intake) = self.refusing {
+            self.backend.stats.refused += 1;
+            client.queue.push_settled(style, self.backend.refusal(intake, true));
+            return;
+        }
+        let needs = if client.last_offer >= self.unsent_offer {
+            Needs::Write
+        } else {
+            client.last_reads = self.reads.join(client.key, client.last_reads, now.mono);
+            Needs::Ticket(client.last_reads)
+        };
+        client.queue.push(style, State::Read { code, arguments: pack(arguments), needs });
+    }
+}

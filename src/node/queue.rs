@@ -1,0 +1,287 @@
+//! The commands of one connection that are not answered yet, and the bytes of those that are.
+//!
+//! Commands finish in any order: a write when it is delivered, a read when its ticket is ready, most others at
+//! once. Replies must come in the order of the commands. So every command gets a *slot*, numbered from 0 for the
+//! whole life of the connection; slots are settled from the front, and a settled one is turned into bytes as soon as
+//! there is room in the output.
+//!
+//! A read is executed when every command before it is settled and the store has caught up with what the read has to
+//! see. That it can also be executed *early* makes pipelining quick: a write of the same connection that
+//! follows it must not be visible to it, so whoever is about to apply that write executes the reads before it first
+//! ([`Queue::settle_before`]). Such a read sees enough. Whatever was acknowledged anywhere before the read began was
+//! acknowledged before the later write was multicast, so it is ordered before that write, and is in the
+//! store by now.
+//!
+//! Replies wait here as values and not as bytes while the output is long, so a client that does not read costs
+//! references and not copies.
+
+use std::collections::VecDeque;
+
+use crate::dialect::{ReplyStyle, encode};
+use crate::types::Reply;
+use crate::wire::Reader;
+use crate::wire::batch::SessionSeq;
+
+use super::backend::Backend;
+use super::commands::Question;
+
+/// With so many unsent bytes a connection's replies are no longer turned into bytes, and it is not read.
+pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
+/// With so many unanswered commands a connection is not read.
+pub(super) const UNANSWERED_MAX: usize = 1024;
+/// A buffer that is empty and larger than this is given back.
+pub(super) const BUFFER_KEPT_MAX: usize = 64 << 10;
+
+/// What a read needs, apart from the commands before it being settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Needs {
+    /// The store as it is.
+    Nothing,
+    /// This read ticket, or a later one.
+    Ticket(u64),
+    /// That the write before it on the same connection is applied. That write was not sent to anybody when the
+    /// read began, so it is ordered after everything acknowledged until then; no ticket is needed.
+    Write,
+}
+
+/// Where a command stands.
+#[derive(Debug)]
+pub(super) enum State {
+    /// It travels in a batch and is answered when that is delivered.
+    Multicast {
+        /// Its place in its client's session.
+        session: Option<SessionSeq>,
+    },
+    /// It waits to be executed.
+    Read {
+        /// Which command.
+        code: u8,
+        /// Packed by [`pack`].
+        arguments: Box<[u8]>,
+        /// What it waits for.
+        needs: Needs,
+    },
+    /// A question to the node, answered when all before it is settled.
+    Ask(Question),
+    /// Answered.
+    Settled(Reply),
+    /// Answered, in bytes already.
+    Encoded(Box<[u8]>),
+}
+
+impl State {
+    fn is_settled(&self) -> bool {
+        matches!(self, State::Settled(_) | State::Encoded(_))
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    style: ReplyStyle,
+    state: State,
+}
+
+/// Slots in the order of the commands, and the output.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// The number of the slot at the front.
+    first: u64,
+    slots: VecDeque<Slot>,
+    /// So many slots at the front are settled.
+    settled: usize,
+    output: Vec<u8>,
+    /// So many bytes of `output` are sent.
+    sent: usize,
+}
+
+impl Queue {
+    /// Takes a command in and returns its slot's number.
+    pub(super) fn push(&mut self, style: ReplyStyle, state: State) -> u64 {
+        self.slots.push_back(Slot { style, state });
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Takes in a command that is answered already.
+    pub(super) fn push_settled(&mut self, style: ReplyStyle, reply: Reply) {
+        if self.slots.is_empty() && !self.is_output_long() {
+            encode(&mut self.output, style, &reply);
+        } else {
+            self.push(style, State::Settled(reply));
+        }
+    }
+
+    /// How many commands wait for their reply, or for room in the output.
+    pub(super) fn unanswered(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether every reply has been handed over as bytes and sent.
+    pub(super) fn is_drained(&self) -> bool {
+        self.slots.is_empty() && self.output().is_empty()
+    }
+
+    /// The bytes to send.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.output[self.sent..]
+    }
+
+    /// Whether so much is unsent that the client should read first.
+    pub(super) fn is_output_long(&self) -> bool {
+        self.output.len() - self.sent >= OUTPUT_LEN_SOFT
+    }
+
+    /// The first `len` bytes of the output are sent.
+    pub(super) fn mark_sent(&mut self, len: usize) {
+        self.sent += len;
+        debug_assert!(self.sent <= self.output.len());
+        if self.sent == self.output.len() {
+            self.sent = 0;
+            if self.output.capacity() > BUFFER_KEPT_MAX {
+                self.output = Vec::new();
+            } else {
+                self.output.clear();
+            }
+        } else if self.sent >= OUTPUT_LEN_SOFT {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    fn slot_mut(&mut self, number: u64) -> Option<&mut Slot> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.slots.get_mut(index)
+    }
+
+    /// Whether the multicast command in this slot still waits for its reply.
+    pub(super) fn awaits(&mut self, number: u64) -> bool {
+        self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
+    }
+
+    /// Answers a multicast command; later answers to the same one are ignored.
+    pub(super) fn answer(&mut self, number: u64, reply: Reply) {
+        if let Some(slot) = self.slot_mut(number)
+            && matches!(slot.state, State::Multicast { .. })
+        {
+            slot.state = State::Settled(reply);
+        }
+    }
+
+    /// Answers a multicast command without its having been applied as far as this node knows, and with it the reads
+    /// that rely on it. Returns its place in its session.
+    pub(super) fn give_up(&mut self, number: u64, reply: &Reply, read_reply: &Reply) -> Option<SessionSeq> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let State::Multicast { session } = self.slots.get(index)?.state else {
+            return None;
+        };
+        self.slots[index].state = State::Settled(reply.clone());
+        for slot in self.slots.range_mut(index + 1..) {
+            match slot.state {
+                State::Multicast { .. } => break,
+                State::Read { needs: Needs::Write, .. } => slot.state = State::Settled(read_reply.clone()),
+                _ => {}
+            }
+        }
+        session
+    }
+
+    /// Answers the reads that wait for a ticket up to this one.
+    pub(super) fn give_up_reads(&mut self, ticket: u64, reply: &Reply) {
+        for slot in self.slots.range_mut(self.settled..) {
+            if let State::Read { needs: Needs::Ticket(needed), .. } = slot.state
+                && needed <= ticket
+            {
+                slot.state = State::Settled(reply.clone());
+            }
+        }
+    }
+
+    /// Executes whatever can be executed now, and turns settled replies into bytes while there is room.
+    pub(super) fn settle(&mut self, backend: &Backend) {
+        while let Some(slot) = self.slots.get_mut(self.settled) {
+            let reply = match &slot.state {
+                State::Settled(_) | State::Encoded(_) => None,
+                State::Multicast { .. } => break,
+                State::Read { needs: Needs::Ticket(ticket), .. } if *ticket > backend.ready_up_to => break,
+                State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
+                State::Ask(question) => Some(backend.answer(question)),
+            };
+            if let Some(reply) = reply {
+                slot.state = State::Settled(reply);
+            }
+            self.settled += 1;
+        }
+        self.encode_settled();
+    }
+
+    /// Executes every read before this slot now, because the command in the slot is about to be applied.
+    pub(super) fn settle_before(&mut self, number: u64, backend: &Backend) {
+        let Some(end) = number.checked_sub(self.first).and_then(|end| usize::try_from(end).ok()) else {
+            return;
+        };
+        while self.settled < end.min(self.slots.len()) {
+            let slot = &mut self.slots[self.settled];
+            let reply = match &slot.state {
+                State::Settled(_) | State::Encoded(_) => None,
+                // Batches are delivered in the order in which they were offered, so whatever was
+                // multicast before has been answered.
+                State::Multicast { .. } => break,
+                State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
+                State::Ask(question) => Some(backend.answer(question)),
+            };
+            if let Some(reply) = reply {
+                slot.state = State::Settled(reply);
+            }
+            self.settled += 1;
+        }
+    }
+
+    fn encode_settled(&mut self) {
+        while self.settled > 0 && !self.is_output_long() {
+            let Some(slot) = self.slots.pop_front() else { break };
+            self.first += 1;
+            self.settled -= 1;
+            match &slot.state {
+                State::Settled(reply) => encode(&mut self.output, slot.style, reply),
+                State::Encoded(bytes) => self.output.extend_from_slice(bytes),
+                _ => debug_assert!(slot.state.is_settled(), "only settled slots are counted as such"),
+            }
+        }
+        if self.slots.is_empty() && self.slots.capacity() > UNANSWERED_MAX / 8 {
+            self.slots = VecDeque::new();
+        }
+    }
+}
+
+/// Keeps a read's arguments in one piece: each as length and bytes.
+pub(super) fn pack(arguments: &[&[u8]]) -> Box<[u8]> {
+    let len = arguments.iter().map(|a| 4 + a.len()).sum();
+    let mut bytes = Vec::with_capacity(len);
+    let mut writer = crate::wire::Writer::new(&mut bytes);
+    for argument in arguments {
+        writer.blob(argument);
+    }
+    bytes.into_boxed_slice()
+}
+
+fn read(backend: &Backend, code: u8, packed: &[u8]) -> Reply {
+    // Most reads have one argument: spare them the vector.
+    let mut reader = Reader::new(packed);
+    let next = |reader: &mut Reader<'_>| -> &[u8] {
+        let len = reader.u32().expect("packed here") as usize;
+        let start = packed.len() - reader.rest().len();
+        reader.bytes(len).expect("packed here");
+        &packed[start..start + len]
+    };
+    if packed.is_empty() {
+        return backend.store.read(code, &[]);
+    }
+    let first = next(&mut reader);
+    if reader.rest().is_empty() {
+        return backend.store.read(code, &[first]);
+    }
+    let mut arguments = vec![first];
+    while !reader.rest().is_empty() {
+        arguments.push(next(&mut reader));
+    }
+    backend.store.read(code, &arguments)
+}

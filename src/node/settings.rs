@@ -1,0 +1,52 @@
+//! What a node is told once.
+
+use crate::config::Config;
+use crate::types::{Millis, NodeId, limits};
+use crate::{dialect, protocol, store};
+
+/// What a node is told once, at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For the core.
+    pub protocol: protocol::Settings,
+    /// A command not delivered after so long is answered `TIMEOUT`.
+    pub client_timeout: Millis,
+    /// Most connections of clients; the caller enforces it.
+    pub clients_max: usize,
+    /// For the store.
+    pub store: store::Limits,
+    /// For the dialects.
+    pub dialect: dialect::DecodeLimits,
+    /// The port that clients connect to, for INFO.
+    pub port: u16,
+    /// The process, for INFO; zero if there is none.
+    pub process_id: u32,
+}
+
+impl Settings {
+    /// The settings of one member of a configuration; `None` if it is not in it.
+    pub fn new(config: &Config, me: NodeId, seed: u64) -> Option<Settings> {
+        let member = config.member(me)?;
+        let set = &config.settings;
+        Some(Settings {
+            protocol: protocol::Settings {
+                me,
+                members: config.members().iter().map(|member| member.id).collect(),
+                member_hash: config.member_hash(),
+                suspicion: set.suspicion_timeout,
+                heartbeat: set.heartbeat,
+                window: set.window_len,
+                seed,
+            },
+            client_timeout: set.client_timeout,
+            clients_max: set.clients_max,
+            store: store::Limits { value_len_max: set.value_len_max, ..store::Limits::default() },
+            dialect: dialect::DecodeLimits {
+                bulk_len_max: set.value_len_max.max(limits::KEY_LEN_MAX),
+                ..dialect::DecodeLimits::default()
+            },
+            port: member.address.port(),
+            process_id: 0,
+        })
+    }
+}
