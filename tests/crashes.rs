@@ -1,11 +1,16 @@
-//! Nodes that die, freeze and come back while clients write. What is asserted on time is generous, so that a busy machine
-//! does not fail the tests; the measured figures are printed.
+//! Nodes that die, freeze and come back while clients write. What is asserted on time is generous, so that a busy
+//! machine does not fail the tests; the measured figures are printed.
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Cluster, Layout, Load, PATIENCE, Random, Resp, median, seed, until};
+use lanekv::client::{Client, Options};
+use lanekv::config::Address;
+use lanekv::wire::client::WireReply;
 
 /// How long a test lets the load run between two events: long enough for a few hundred writes.
 fn pause_between(random: &mut Random) -> Duration {
@@ -63,8 +68,8 @@ fn no_acknowledged_write_is_lost_when_any_node_is_killed_twenty_times() {
         }
     }
     println!(
-        "{KILLS} kills: median gap {:.1} ms, of senders ({}) {:.1} ms; {} % under 100 ms; longest {:.1} ms; while coming \
-         back median {:.1} ms, longest {:.1} ms",
+        "{KILLS} kills: median gap {:.1} ms, of senders ({}) {:.1} ms; {} % under 100 ms; longest {:.1} ms; \
+         while coming back median {:.1} ms, longest {:.1} ms",
         median(&gaps).as_secs_f64() * 1e3,
         sender_gaps.len(),
         median(&sender_gaps).as_secs_f64() * 1e3,
@@ -312,4 +317,58 @@ fn nodes_stopped_one_after_the_other_hand_over_without_an_error() {
     outcome.assert_no_complaints();
     cluster.wait_equal(&cluster.all(), PATIENCE);
     outcome.assert_kept(&cluster, &cluster.all());
+}
+
+#[test]
+fn counting_through_kills_is_exact_with_sessions() {
+    const CLIENTS: usize = 30;
+    const EACH: usize = 300;
+    let mut random = Random::new(seed());
+    let mut cluster = Cluster::start(Layout::of(3));
+    let done = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let mut client = session_client(&cluster, number % 3);
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || {
+                let command = [b"INCR".to_vec(), b"counter".to_vec()];
+                let mut last = 0;
+                for _ in 0..EACH {
+                    let reply = client.execute(&command).unwrap_or_else(|error| panic!("{error}"));
+                    let WireReply::Integer(count) = reply else { panic!("INCR answered {reply:?}") };
+                    assert!(count > last, "{count} after {last}");
+                    last = count;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let mut kills = 0;
+    while done.load(Ordering::Relaxed) < CLIENTS * EACH * 9 / 10 && clients.iter().any(|c| !c.is_finished()) {
+        std::thread::sleep(pause_between(&mut random) / 3);
+        let victim = random.below(3);
+        cluster.kill9(victim);
+        std::thread::sleep(Duration::from_millis(200));
+        cluster.start_nodes(&[victim]);
+        kills += 1;
+    }
+    for client in clients {
+        client.join().expect("a client failed");
+    }
+    println!("{} INCR by {CLIENTS} clients with sessions, {kills} nodes killed meanwhile", CLIENTS * EACH);
+    assert!(kills > 0, "counted before the first kill");
+    for node in 0..3 {
+        let count = cluster.resp(node).ask(&["GET", "counter"]);
+        assert_eq!(count, Resp::bulk((CLIENTS * EACH).to_string()), "at node {node}");
+    }
+    cluster.wait_equal(&cluster.all(), PATIENCE);
+}
+
+/// A client of the library: it has a session and moves between nodes.
+fn session_client(cluster: &Cluster, first: usize) -> Client {
+    let addresses: Vec<Address> = (0..cluster.len())
+        .map(|node| Address::parse(cluster.address(node)).expect("an address of ours"))
+        .collect();
+    let options = Options { first: Some(first), deadline: Duration::from_secs(30), ..Options::default() };
+    Client::new(addresses, options)
 }

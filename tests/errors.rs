@@ -259,12 +259,13 @@ fn the_prompt_program_tells_by_its_exit_code_how_it_went() {
     let ports = PortBlock::take();
     let dir = TempDir::new("client-codes");
     let (conf, data) = single(&dir, &ports);
-    let run = |arguments: &[&str], input: &str| {
+    let run_with = |flags: &[&str], arguments: &[&str], input: &str| {
         let mut command = kvclient();
-        command.current_dir(dir.path()).arg(&conf).args(arguments);
+        command.current_dir(dir.path()).args(flags).arg(&conf).args(arguments);
         Finished::of(&mut command, input.as_bytes())
     };
-    run(&["--timeout", "1s", "GET", "name"], "").assert_refused(3, "");
+    let run = |arguments: &[&str], input: &str| run_with(&[], arguments, input);
+    run_with(&["--timeout", "1s"], &["GET", "name"], "").assert_refused(3, "");
     let mut node =
         Running::start(kvnode().arg("0").arg(&conf).arg("--data-dir").arg(&data), &dir.path().join("log"));
     node.wait_ready();
@@ -276,12 +277,12 @@ fn the_prompt_program_tells_by_its_exit_code_how_it_went() {
     assert_eq!(mixed.code, Some(1), "{mixed:?}");
     let lines: Vec<&str> = mixed.stdout.lines().collect();
     assert_eq!((lines.len(), lines[0], lines[2]), (3, "OK", "1"), "{mixed:?}");
-    run(&["--format", "xml", "GET", "a"], "").assert_refused(2, "xml");
+    run_with(&["--format", "xml"], &["GET", "a"], "").assert_refused(2, "xml");
     let missing = Finished::of(kvclient().arg(dir.path().join("missing.conf")).arg("GET").arg("a"), b"");
     missing.assert_refused(2, "missing.conf");
-    let redis = run(&["--format", "redis", "INCR", "n"], "");
+    let redis = run_with(&["--format", "redis"], &["INCR", "n"], "");
     assert_eq!(redis.stdout, "(integer) 1\n", "{redis:?}");
-    let json = run(&["--format", "json", "MGET", "a", "nothing"], "");
+    let json = run_with(&["--format", "json"], &["MGET", "a", "nothing"], "");
     assert_eq!(json.stdout, "[\"1\",null]\n", "{json:?}");
 }
 

@@ -1,9 +1,10 @@
 //! Broken links between nodes that are themselves well.
 //!
-//! All nodes share one `nodes.conf` (they compare its hash), so a proxy cannot stand in it as the address of a peer for one
-//! node only. But the file may give names, and names may mean something else to each node: every node runs in a mount
-//! namespace with its own `/etc/hosts`, in which its peers live at loopback addresses where proxies listen. Where the machine
-//! does not allow mount namespaces, the tests say so and pass; the simulator breaks links everywhere.
+//! All nodes share one `nodes.conf` (they compare its hash), so a proxy cannot stand in it as the address of a peer
+//! for one node only. But the file may give names, and a name may mean something else to each node: every node
+//! runs in a mount namespace with its own `/etc/hosts`, in which its peers live at loopback addresses where proxies
+//! listen. Where the machine does not allow mount namespaces, the tests say so and pass; the simulator breaks
+//! links everywhere.
 
 mod common;
 
