@@ -492,6 +492,76 @@ fn more_clients_than_allowed_are_told_so() {
 }
 
 #[test]
+fn clients_beyond_the_open_files_are_served_or_closed_and_the_node_recovers() {
+    let cluster = Cluster::start(Layout::of(3).open_files(64));
+    let mut held = Vec::new();
+    let mut closed = 0;
+    for _ in 0..200 {
+        let Ok(mut client) = RespClient::try_connect(cluster.address(0)) else {
+            closed += 1;
+            continue;
+        };
+        match client.try_ask(&["PING"]) {
+            Ok(Resp::Status(_)) => held.push(client),
+            Ok(other) => panic!("PING answered {other:?}"),
+            Err(_) => closed += 1,
+        }
+    }
+    println!("64 open files: {} clients served, {closed} closed", held.len());
+    assert!(!held.is_empty());
+    let used = cluster.running(0).cpu_time();
+    let begin = Instant::now();
+    std::thread::sleep(Duration::from_secs(2));
+    let share = (cluster.running(0).cpu_time() - used).as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0;
+    println!("out of file descriptors: {share:.1} % of a core");
+    assert!(share < 20.0, "spins without file descriptors: {share:.1} % of a core");
+    // Peers are not crowded out.
+    assert_eq!(held[0].ask(&["SET", "a", "1"]), Resp::ok());
+    held.truncate(1);
+    let begin = Instant::now();
+    until("a new client is served", PATIENCE, || {
+        let reply = RespClient::try_connect(cluster.address(0)).ok()?.try_ask(&["PING"]).ok()?;
+        (reply == Resp::Status("PONG".into())).then_some(())
+    });
+    println!("a new client is served {:.1?} after descriptors became free", begin.elapsed());
+    cluster.wait_equal(&[0, 1, 2], PATIENCE);
+}
+
+#[test]
+fn clients_that_stall_are_closed_in_time() {
+    const LIMIT: Duration = Duration::from_secs(40);
+    let cluster = Cluster::start(Layout::of(3));
+    let mut client = cluster.resp(0);
+    assert_eq!(client.ask(&["SET", "big", &"x".repeat(1 << 20)]), Resp::ok());
+    let quiet = Quiet::start(cluster.address(0));
+    let begin = Instant::now();
+    // A thousand with half a command each, one that asks for 64 MiB and reads nothing.
+    let mut stalled: Vec<TcpStream> = (0..raise_open_files(1_000))
+        .map(|number| {
+            let mut stream = socket(cluster.address(0));
+            let half: &[u8] = if number % 2 == 0 { b"*2\r\n$3\r\nGET\r\n$4\r\nna" } else { b"SET half a li" };
+            stream.write_all(half).expect("connected");
+            stream
+        })
+        .collect();
+    let mut deaf = socket(cluster.address(0));
+    deaf.write_all(&encode_command(&["GET", "big"]).repeat(64)).expect("connected");
+    for stream in &mut stalled {
+        stream.set_read_timeout(Some(LIMIT)).expect("not zero");
+        read_to_close(stream);
+    }
+    println!("{} half commands were closed within {:.1?}", stalled.len(), begin.elapsed());
+    assert!(begin.elapsed() < LIMIT);
+    // What the kernel had taken for it is still there; the rest is not, and the connection is at its end.
+    until("the deaf client is closed", LIMIT, || {
+        let clients = cluster.info(0).get("connected_clients")?.parse::<usize>().ok()?;
+        (clients <= 4).then_some(())
+    });
+    println!("the client that read nothing was closed within {:.1?}", begin.elapsed());
+    quiet.finish("stalled clients");
+}
+
+#[test]
 fn connections_that_come_and_go_leave_nothing_behind() {
     let cluster = Cluster::start(Layout::of(1));
     let descriptors = || {

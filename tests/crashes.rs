@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Layout, Load, PATIENCE, Random, Resp, median, seed, until};
+use common::{Cluster, Layout, Load, PATIENCE, Random, Resp, longest_gap, median, seed, until};
 use lanekv::client::{Client, Options};
 use lanekv::config::Address;
 use lanekv::wire::client::WireReply;
@@ -19,6 +19,20 @@ fn pause_between(random: &mut Random) -> Duration {
 
 fn percent(part: &[Duration], limit: Duration) -> usize {
     part.iter().filter(|gap| **gap < limit).count() * 100 / part.len().max(1)
+}
+
+#[test]
+fn gaps_are_measured_over_the_edges_of_a_span() {
+    let begin = Instant::now();
+    let at = |ms: u64| begin + Duration::from_millis(ms);
+    let ms = Duration::from_millis;
+    let writes = [at(100), at(110), at(200), at(210), at(500)];
+    // The gap from 110 to 200 reaches into the span, so all of it counts; the one from 210 to 500 begins in it.
+    assert_eq!(longest_gap(&writes, at(150), at(205)), ms(90));
+    assert_eq!(longest_gap(&writes, at(150), at(220)), ms(290));
+    assert_eq!(longest_gap(&writes, at(600), at(650)), ms(150));
+    assert_eq!(longest_gap(&[], at(100), at(150)), ms(50));
+    assert_eq!(median(&[ms(3), ms(1), ms(2)]), ms(2));
 }
 
 #[test]

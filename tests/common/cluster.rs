@@ -18,6 +18,7 @@ pub(crate) struct Layout {
     flags: Vec<String>,
     /// Per node, who it believes the others to be: the text of its own `/etc/hosts`.
     hosts: Vec<String>,
+    open_files: Option<u32>,
 }
 
 impl Layout {
@@ -37,6 +38,13 @@ impl Layout {
     #[must_use]
     pub(crate) fn flag(mut self, flag: &str) -> Layout {
         self.flags.push(flag.into());
+        self
+    }
+
+    /// Gives every node so many file descriptors only.
+    #[must_use]
+    pub(crate) fn open_files(mut self, limit: u32) -> Layout {
+        self.open_files = Some(limit);
         self
     }
 
@@ -140,12 +148,17 @@ impl Cluster {
 
     /// The command line that starts a node.
     pub(crate) fn command(&self, node: usize) -> Command {
-        let mut command = if self.layout.hosts.is_empty() {
-            kvnode()
-        } else {
+        let mut command = if !self.layout.hosts.is_empty() {
             let mut command = in_mount_namespace(&self.dir.path().join(format!("hosts-{node}")));
             command.arg(env!("CARGO_BIN_EXE_kvnode"));
             command
+        } else if let Some(limit) = self.layout.open_files {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""));
+            command.arg(env!("CARGO_BIN_EXE_kvnode"));
+            command
+        } else {
+            kvnode()
         };
         command.arg(node.to_string()).arg(&self.conf).arg("--data-dir").arg(&self.nodes[node].data);
         command.args(&self.layout.flags);
