@@ -93,7 +93,7 @@ fn main() -> ExitCode {
             }
             Err(error) => {
                 notice(&error.to_string());
-                Status::NoNode.into()
+                if error.is_configuration() { Status::Usage.into() } else { Status::NoNode.into() }
             }
         },
     }
@@ -127,6 +127,9 @@ fn read_config(path: &Path) -> Result<Config, Vec<String>> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(CONFIG_LEN_MAX + 1).read_to_end(&mut bytes));
     match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(vec![format!("{name}: {error}; the first argument is the cluster's nodes.conf")])
+        }
         Err(error) => Err(vec![format!("{name}: {error}")]),
         Ok(len) if len as u64 > CONFIG_LEN_MAX => {
             Err(vec![format!("{name}: longer than {CONFIG_LEN_MAX} bytes, expected a nodes.conf")])

@@ -11,8 +11,6 @@ use crate::wire::batch::SessionSeq;
 use crate::wire::client::{Consistency, KIND_RESPONSE, WireReply, decode_response, encode_request};
 use crate::wire::{DecodeError, FRAME_HEADER_LEN, FrameError, FrameHeader, split_frame};
 
-/// After so long without use, a look whether the node has closed the connection is worth its cost.
-const IDLE_MIN: Duration = Duration::from_millis(20);
 /// A payload's buffer grows by at most so much before its bytes have arrived.
 const READ_LEN: usize = 256 << 10;
 
@@ -22,7 +20,6 @@ pub struct Connection {
     stream: TcpStream,
     next_id: u64,
     buffer: Vec<u8>,
-    last_use: Instant,
 }
 
 /// Why a request has no reply. The connection is of no more use then.
@@ -71,12 +68,7 @@ impl Connection {
             match TcpStream::connect_timeout(&resolved, timeout) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    return Ok(Connection {
-                        stream,
-                        next_id: 1,
-                        buffer: Vec::new(),
-                        last_use: Instant::now(),
-                    });
+                    return Ok(Connection { stream, next_id: 1, buffer: Vec::new() });
                 }
                 Err(error) => last = error,
             }
@@ -86,9 +78,6 @@ impl Connection {
 
     /// Whether the node has closed the connection, or said something unasked, since the last reply.
     pub fn is_stale(&self) -> bool {
-        if self.last_use.elapsed() < IDLE_MIN {
-            return false;
-        }
         let peek = || {
             self.stream.set_nonblocking(true)?;
             let peeked = self.stream.peek(&mut [0]);
@@ -129,7 +118,6 @@ impl Connection {
         if response.id != id {
             return Err(CallError::Unexpected { kind });
         }
-        self.last_use = Instant::now();
         Ok(response.reply)
     }
 

@@ -111,6 +111,13 @@ impl fmt::Display for LocalClusterError {
 
 impl std::error::Error for LocalClusterError {}
 
+impl LocalClusterError {
+    /// Whether the configuration is at fault, which its author can mend.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, LocalClusterError::Config(_) | LocalClusterError::NotLocal { .. })
+    }
+}
+
 /// Starts the cluster that lives in `dir`, founding it if it is not there. `spawn` starts one node of the
 /// configuration with its data in the directory given.
 ///
@@ -268,4 +275,134 @@ fn free_port() -> Result<TcpListener, LocalClusterError> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let near = (FIRST_PORT..FIRST_PORT + PORTS_TRIED).find_map(|port| bind(port).ok());
     near.map_or_else(|| bind(0), Ok).map_err(LocalClusterError::Port)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    /// A node that holds its port, as a real one does, and notes when it is stopped.
+    #[derive(Debug)]
+    struct Fake {
+        id: u8,
+        _listener: TcpListener,
+        stopped: Rc<RefCell<Vec<u8>>>,
+    }
+
+    impl RunningNode for Fake {
+        fn stop(self) {
+            self.stopped.borrow_mut().push(self.id);
+        }
+    }
+
+    /// Tests that choose ports do so one at a time: a port is free for a moment between choice and start.
+    static PORTS: Mutex<()> = Mutex::new(());
+
+    struct TempDir(PathBuf);
+
+    impl TempDir {
+        fn new(name: &str) -> TempDir {
+            let path = std::env::temp_dir().join(format!("local-cluster-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            TempDir(path)
+        }
+    }
+
+    impl Drop for TempDir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn start_fake(
+        dir: &Path,
+        stopped: &Rc<RefCell<Vec<u8>>>,
+    ) -> Result<LocalCluster<Fake>, LocalClusterError> {
+        start(dir, |member, _, data_dir| {
+            let id = member.id.get();
+            assert_eq!(data_dir, dir.join(format!("node-{id}")));
+            let listener = TcpListener::bind((member.address.host(), member.address.port()))?;
+            Ok::<_, io::Error>(Fake { id, _listener: listener, stopped: stopped.clone() })
+        })
+    }
+
+    #[test]
+    fn a_cluster_is_founded_found_again_and_held_by_one_process() {
+        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = TempDir::new("found");
+        let stopped = Rc::default();
+        let cluster = start_fake(&dir.0, &stopped).expect("free ports");
+        assert_eq!(cluster.config().members().len(), 3);
+        let config = cluster.config().clone();
+        let error = start_fake(&dir.0, &stopped).expect_err("held").to_string();
+        assert!(error.contains(&format!("process {} already", std::process::id())), "{error}");
+        drop(cluster);
+        assert_eq!(*stopped.borrow(), [0, 1, 2]);
+        let again = start_fake(&dir.0, &stopped).expect("the same ports");
+        if again.moved().is_empty() {
+            assert_eq!(again.config(), &config);
+        }
+    }
+
+    #[test]
+    fn a_node_whose_port_is_taken_moves_and_the_file_says_so() {
+        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = TempDir::new("moved");
+        let stopped = Rc::default();
+        let old = start_fake(&dir.0, &stopped).expect("free ports").config().clone();
+        let file = dir.0.join("nodes.conf");
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let taken = taken.local_addr().map(|address| (taken, address)).expect("bound");
+        let text = fs::read_to_string(&file).expect("written");
+        let text = text.replace(&old.members()[1].address.to_string(), &taken.1.to_string());
+        fs::write(&file, format!("{text}# {}\nset heartbeat 20ms\n", taken.1)).expect("written");
+        let cluster = start_fake(&dir.0, &stopped).expect("another port");
+        assert!(
+            cluster.moved().iter().any(|text| text.contains("node 1 moved to 127.0.0.1:")),
+            "{:?}",
+            cluster.moved()
+        );
+        assert_ne!(cluster.config().members()[1].address.port(), taken.1.port());
+        let text = fs::read_to_string(&file).expect("written");
+        assert!(
+            text.ends_with(&format!("# {}\nset heartbeat 20ms\n", taken.1)),
+            "the rest is as it was: {text}"
+        );
+        let parsed = Config::parse("nodes.conf", &text).expect("well formed");
+        assert_eq!(&parsed, cluster.config());
+    }
+
+    #[test]
+    fn a_node_that_does_not_start_takes_the_others_down() {
+        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = TempDir::new("fails");
+        let stopped: Rc<RefCell<Vec<u8>>> = Rc::default();
+        let result = start(&dir.0, |member, _, _| {
+            if member.id.get() == 2 {
+                return Err("no luck");
+            }
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            Ok(Fake { id: member.id.get(), _listener: listener, stopped: stopped.clone() })
+        });
+        assert_eq!(result.err().map(|error| error.to_string()), Some("node 2: no luck".to_owned()));
+        assert_eq!(*stopped.borrow(), [0, 1]);
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_checked() {
+        let dir = TempDir::new("changed");
+        fs::create_dir_all(&dir.0).expect("a directory");
+        let file = dir.0.join("nodes.conf");
+        let stopped = Rc::default();
+        fs::write(&file, "0 192.0.2.1:7100\n").expect("written");
+        let error = start_fake(&dir.0, &stopped).expect_err("elsewhere").to_string();
+        assert!(error.contains("found address 192.0.2.1:7100, expected only loopback"), "{error}");
+        fs::write(&file, "0 localhost\n").expect("written");
+        let error = start_fake(&dir.0, &stopped).expect_err("no port").to_string();
+        assert!(error.contains("nodes.conf:1: found \"localhost\""), "{error}");
+    }
 }

@@ -7,7 +7,7 @@
 //! ([`session`]). Where the fate cannot be learned in time, the client says so and never guesses.
 //!
 //! On top of that stand the programs' parts: [`words`] splits lines into arguments, [`commands`] knows what
-//! the commands are, [`print`] turns replies into text, Redis' notation or JSON, [`shell`] runs one command,
+//! the commands are, [`mod@print`] turns replies into text, Redis' notation or JSON, [`shell`] runs one command,
 //! a pipe or a prompt, and [`local_cluster`] starts three nodes inside the process.
 //!
 //! The client blocks: one thread, one request in flight. Left out on purpose: pipelining, subscriptions,

@@ -33,9 +33,9 @@ impl Address {
             check_name_or_v4(host)?;
             (host, port)
         };
-        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        let digits = !port.starts_with('0') && port.bytes().all(|b| b.is_ascii_digit());
         match port.parse::<u16>() {
-            Ok(port) if digits && port > 0 => Ok(Address { host: host.to_owned(), port }),
+            Ok(port) if digits => Ok(Address { host: host.to_owned(), port }),
             _ => Err(Fault::Port { found: port.to_owned() }),
         }
     }

@@ -116,6 +116,7 @@ const BAD: &[(&str, u32, &str)] = &[
     ("0 b\u{fc}cher:1", 1, "expected a host name"),
     ("0 a:", 1, "found port \"\", expected a number from 1 to 65535"),
     ("0 a:0", 1, "found port \"0\""),
+    ("0 a:080", 1, "found port \"080\""),
     ("0 a:65536", 1, "found port \"65536\""),
     ("0 a:+80", 1, "found port \"+80\""),
     ("0 a:80x", 1, "found port \"80x\""),

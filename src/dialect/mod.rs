@@ -184,10 +184,16 @@ impl Decoder {
         match binary::decode(input, limits.frame_len_max) {
             Ok(binary::Progress::Whole { request, len }) => {
                 self.needed = 0;
+                let style = ReplyStyle::Binary { id: request.id };
+                // A frame may be longer than what a batch can carry.
+                let arguments_len: usize = request.arguments.iter().map(|argument| argument.len()).sum();
+                if arguments_len > limits.command_len_max {
+                    return self.bad(style, ProtocolError::TooBigRequest);
+                }
                 Decoded::Request {
                     consumed: len,
                     arguments: request.arguments,
-                    style: ReplyStyle::Binary { id: request.id },
+                    style,
                     session: request.session,
                     consistency: request.consistency,
                 }

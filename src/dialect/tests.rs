@@ -241,6 +241,9 @@ fn limits_hold_before_the_bytes_have_come() {
         assert_eq!(feed(bytes, 0..bytes.len(), &limits), feed(bytes, [], &limits), "byte by byte");
     }
     let mut frame = Vec::new();
+    encode_request(&mut frame, 5, None, None, &[&x(40), &x(21)]);
+    assert_eq!(show(&frame, &limits), "Binary { id: 5 } ERR Protocol error: too big request");
+    frame.clear();
     encode_request(&mut frame, 1, None, None, &[&x(200)]);
     assert_eq!(
         show(&frame[..12], &limits),

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::types::{
-    Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, OriginPair,
-    Position, Timestamp, ViewNumber,
+    Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, Position, Timestamp,
+    ViewNumber,
 };
 
 /// One timestamp per lane of a view, in the order of the view's senders.

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::types::{Batch, Entry, Label, Millis, NodeId, OriginPair, Position, Timestamp, ViewNumber};
+use crate::types::{
+    Batch, Entry, Label, Millis, NodeId, NodeSet, OriginPair, Position, Timestamp, ViewNumber,
+};
 
 use super::api::{OfferTicket, Output, Verdict};
 use super::lane::Taken;
@@ -80,7 +82,7 @@ impl Offers {
     }
 
     /// A sender did not take a batch: it and those after it are offered again, a little later.
-    pub(crate) fn on_refused(&mut self, from: NodeId, label: &Label, now: Millis, pause: Millis) {
+    fn note_refused(&mut self, from: NodeId, label: &Label, now: Millis, pause: Millis) {
         if self.lose(|offer| offer.seq >= label.seq && offer.place == Place::Forwarded(from)) {
             self.pause_until = now.plus(pause);
         }
@@ -204,36 +206,73 @@ impl Replica {
         }
     }
 
-    /// The sender to forward to: the present one while it will do, else the one with the least waiting.
+    /// Whom to forward to: a sender; or, behind broken links, a peer that hears one and passes it on.
     pub(crate) fn forward_target(&self, now: Millis) -> Option<NodeId> {
-        let me = self.settings.me;
-        let view = &self.log().view;
-        let linked = self.peers.linked();
-        let usable = |node: NodeId| {
-            node != me && linked.contains(node) && self.peers.links(me, me, node, self.current, now)
-        };
-        let alive = |s: &&super::message::Sender| {
-            usable(s.node) && self.peers.get(s.node).is_some_and(|p| p.incarnation == s.incarnation)
-        };
-        let load = |node: NodeId| self.peers.row(node, self.current).map_or(u32::MAX, |row| row.waiting);
-        if let Some(target) = self.offers.target
-            && view.senders.iter().filter(alive).any(|s| s.node == target)
-        {
-            return Some(target);
-        }
-        view.senders.iter().filter(alive).map(|s| s.node).min_by_key(|node| (load(*node), *node))
+        self.direct_sender(now).or_else(|| self.relay(now))
     }
 
-    pub(crate) fn on_forward(&mut self, from: NodeId, label: Label, batch: Batch, out: &mut Vec<Output>) {
+    /// A sender that can be reached: the present target while it will do, else the one with the least waiting.
+    fn direct_sender(&self, now: Millis) -> Option<NodeId> {
+        let alive = self.log().view.senders.iter().filter(|s| {
+            self.is_usable(s.node, now)
+                && self.peers.get(s.node).is_some_and(|p| p.incarnation == s.incarnation)
+        });
+        let alive: NodeSet = alive.map(|s| s.node).collect();
+        let load = |node: NodeId| self.peers.row(node, self.current).map_or(u32::MAX, |row| row.waiting);
+        let target = self.offers.target.filter(|target| alive.contains(*target));
+        target.or_else(|| alive.iter().min_by_key(|node| (load(*node), *node)))
+    }
+
+    /// A peer that can be reached and hears a sender.
+    fn relay(&self, now: Millis) -> Option<NodeId> {
+        let senders = self.log().view.sender_set();
+        let hears_one = |node: &NodeId| {
+            self.peers
+                .row(*node, self.current)
+                .is_some_and(|row| !row.hears.intersection(senders).without(self.settings.me).is_empty())
+        };
+        let able = |node: &NodeId| self.is_usable(*node, now) && !senders.contains(*node) && hears_one(node);
+        let target = self.offers.target.filter(able);
+        target.or_else(|| self.peers.iter().map(|(node, _)| node).find(able))
+    }
+
+    fn is_usable(&self, node: NodeId, now: Millis) -> bool {
+        let me = self.settings.me;
+        node != me && self.peers.linked().contains(node) && self.peers.links(me, me, node, self.current, now)
+    }
+
+    pub(crate) fn on_forward(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        label: Label,
+        batch: Batch,
+        out: &mut Vec<Output>,
+    ) {
         if self.origins.knows(&label) {
             return;
         }
         let full = self.offers.relayed_bytes >= self.settings.window.saturating_mul(4);
-        if !self.may_append() || full || label.origin != from {
-            return self.send(from, Message::Refused { label }, out);
+        if self.may_append() && !full {
+            self.offers.relayed_bytes += batch.bytes().len();
+            self.append(label, batch, out);
+            return;
         }
-        self.offers.relayed_bytes += batch.bytes().len();
-        self.append(label, batch, out);
+        // One hop more for an origin that reaches no sender itself.
+        match self.direct_sender(now) {
+            Some(sender) if self.my_lane().is_none() && sender != from => {
+                self.send(sender, Message::Forward { label, batch }, out);
+            }
+            _ => self.send(from, Message::Refused { label }, out),
+        }
+    }
+
+    pub(crate) fn on_refused(&mut self, now: Millis, from: NodeId, label: Label, out: &mut Vec<Output>) {
+        if label.origin == self.settings.me {
+            self.offers.note_refused(from, &label, now, self.settings.heartbeat);
+        } else {
+            self.send(label.origin, Message::Refused { label }, out);
+        }
     }
 
     /// An entry was delivered: if it is one of ours, it is done, or has to be offered again.
@@ -269,7 +308,7 @@ impl Replica {
                 let latest = self.offers.waiting.iter().find(|o| o.seq == entry.label.seq).map(|o| o.place);
                 let again = match latest {
                     Some(Place::Own(at)) => at == position,
-                    Some(Place::Forwarded(node)) => node == entry.node && entry.view == self.current,
+                    Some(Place::Forwarded(_)) => entry.view == self.current,
                     Some(Place::Nowhere) | None => false,
                 };
                 if again {

@@ -403,8 +403,8 @@ impl Replica {
             Message::SealAccepted { view, ballot } => self.on_accepted(now, from, view, ballot, out),
             Message::NewView { decisions } => self.on_new_view(now, from, decisions, out),
             Message::ViewRequest { view } => self.tell_decisions(from, view, out),
-            Message::Forward { label, batch } => self.on_forward(from, label, batch, out),
-            Message::Refused { label } => self.offers.on_refused(from, &label, now, self.settings.heartbeat),
+            Message::Forward { label, batch } => self.on_forward(now, from, label, batch, out),
+            Message::Refused { label } => self.on_refused(now, from, label, out),
             Message::ReadProbe { nonce } => self.on_read_probe(from, nonce, out),
             Message::ReadAnswer { nonce, view, sealed, accepted } => {
                 self.on_read_answer(now, from, nonce, view, sealed, accepted);

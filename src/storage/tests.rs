@@ -423,11 +423,16 @@ fn a_value_full_of_false_records_does_not_pass_for_records() {
     assert!(recovered.torn_bytes >= 2000 * record.len() as u64);
 }
 
+/// `STORAGE_SEEDS=20000` makes the crash test longer.
+fn seeds() -> u64 {
+    std::env::var("STORAGE_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+}
+
 /// Appends, syncs, rotates, fills, stops and starts at random; loses power at random moments, in
 /// recovery too. What was durable must come back, and every record as it was.
 #[test]
 fn crash_images_hold_at_least_what_was_durable() {
-    for seed in 0..400 {
+    for seed in 0..seeds() {
         let mut random = splitmix(seed);
         let mut disk = MemoryDisk::new();
         let mut durable = 0;
@@ -455,15 +460,15 @@ fn crash_images_hold_at_least_what_was_durable() {
                 }
                 durable = log.durable().0;
             }
-            if random() % 8 == 0 {
+            if random() % 8 < 1 {
                 log.write_clean_mark().unwrap();
                 durable = log.last().0;
             }
             drop(log);
-            if random() % 4 > 0 {
+            if random() % 4 < 3 {
                 disk = disk.crash(&mut random);
             }
-            while random() % 3 == 0 {
+            while random() % 3 < 1 {
                 // Power is lost in the middle of recovery.
                 let operation = [
                     Operation::Create,

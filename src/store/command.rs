@@ -162,6 +162,9 @@ pub(crate) fn no_check(_: &[&[u8]]) -> Result<(), CommandError> {
 /// The same is checked once more when the command is applied, except that `limits.value_len_max` is a setting
 /// of this node: a log's commands are held to [`limits::VALUE_LEN_CEILING`] on all nodes alike.
 ///
+/// A command that is refused here was not applied and has not used up its number in a client session; one that is
+/// refused when applied has.
+///
 /// # Errors
 /// The reply for the client, in Redis' words.
 pub fn check(spec: &CommandSpec, arguments: &[&[u8]], limits: &Limits) -> Result<(), Reply> {

@@ -35,7 +35,7 @@ type Slot = HashMap<Box<[u8]>, Item, FixedState>;
 /// All keys.
 #[derive(Clone)]
 pub(crate) struct Keyspace {
-    /// Empty until the first write, then one place per slot; `None`: no key was ever in it.
+    /// Empty until the first write, then one place per slot; `None`: no key is in it.
     slots: Vec<Option<Arc<Slot>>>,
     len: usize,
     digest: u64,
@@ -85,16 +85,23 @@ impl Keyspace {
 
     /// Takes `key` out; says whether it was there.
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
-        let Some(Some(slot)) = self.slots.get_mut(slot_of(key)) else {
+        let Some(place) = self.slots.get_mut(slot_of(key)) else {
+            return false;
+        };
+        let Some(slot) = place else {
             return false;
         };
         // Asked before `make_mut`, which may have to copy the slot.
         if !slot.contains_key(key) {
             return false;
         }
-        let Some(old) = Arc::make_mut(slot).remove(key) else {
+        let slot = Arc::make_mut(slot);
+        let Some(old) = slot.remove(key) else {
             return false;
         };
+        if slot.is_empty() {
+            *place = None;
+        }
         self.digest = self.digest.wrapping_sub(item_hash(key, &old));
         self.len -= 1;
         true
@@ -162,6 +169,10 @@ mod tests {
         assert_ne!(one.digest(), two.digest(), "revisions count");
         assert!(one.remove(b"k7") && !one.remove(b"k7") && two.remove(b"k7"));
         assert_eq!(one.digest(), two.digest());
+        for i in 0..100 {
+            two.remove(format!("k{i}").as_bytes());
+        }
+        assert!(two.slots.iter().all(Option::is_none), "an empty slot costs nothing");
         one.clear();
         assert_eq!((one.len(), one.digest(), one.digest_recomputed()), (0, 0, 0));
     }

@@ -150,6 +150,7 @@ impl Sessions {
         while let Some(&(last_used, id)) = self.by_use.first()
             && now.since(last_used) > limits.session_idle
         {
+            self.by_use.pop_first();
             self.remove(id);
         }
     }
@@ -231,8 +232,8 @@ impl Sessions {
     }
 
     fn remove_oldest(&mut self) -> bool {
-        let oldest = self.by_use.first().map(|&(_, id)| id);
-        oldest.inspect(|&id| self.remove(id)).is_some()
+        let oldest = self.by_use.pop_first();
+        oldest.inspect(|&(_, id)| self.remove(id)).is_some()
     }
 }
 
@@ -263,7 +264,7 @@ fn reply_hash(seq: u64, reply: &Reply) -> u64 {
             Reply::Bulk(bytes) => fold(2, bytes),
             Reply::Integer(value) => fold(3, &value.to_le_bytes()),
             Reply::Error(text) => fold(4, text.as_bytes()),
-            Reply::Array(items) => fold(5, &items.len().to_le_bytes()),
+            Reply::Array(items) => fold(5, &(items.len() as u64).to_le_bytes()),
         }
     });
     hash

@@ -13,16 +13,15 @@
 //! as Linux does it. Images are made of shared pages, so that a copy of the whole disk costs a few
 //! pointers.
 
+mod image;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Disk, DiskFile};
-
-const SECTOR_LEN: u64 = 512;
-const PAGE_LEN: usize = 4096;
-type Page = [u8; PAGE_LEN];
+use image::{Chance, Change, Inode};
 
 /// A kind of call to a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,249 +57,6 @@ impl Call {
     /// A call on a file.
     pub fn new(operation: Operation, name: &str) -> Call {
         Call { operation, name: name.to_owned() }
-    }
-}
-
-/// A file's bytes, in pages; an absent page is zeros.
-#[derive(Clone, Default, Debug)]
-struct Image {
-    len: u64,
-    pages: Vec<Option<Arc<Page>>>,
-}
-
-fn to_usize(n: u64) -> usize {
-    usize::try_from(n).expect("a file in memory is not larger than memory")
-}
-
-impl Image {
-    fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
-        let len = to_usize(self.len.saturating_sub(offset).min(buf.len() as u64));
-        let start = to_usize(offset);
-        let mut done = 0;
-        while done < len {
-            let (page, at) = ((start + done) / PAGE_LEN, (start + done) % PAGE_LEN);
-            let part = (PAGE_LEN - at).min(len - done);
-            match &self.pages[page] {
-                Some(bytes) => buf[done..done + part].copy_from_slice(&bytes[at..at + part]),
-                None => buf[done..done + part].fill(0),
-            }
-            done += part;
-        }
-        len
-    }
-
-    fn grow(&mut self, len: u64) {
-        self.len = self.len.max(len);
-        let pages = to_usize(self.len).div_ceil(PAGE_LEN);
-        if pages > self.pages.len() {
-            self.pages.resize(pages, None);
-        }
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        self.grow(offset + bytes.len() as u64);
-        let start = to_usize(offset);
-        let mut done = 0;
-        while done < bytes.len() {
-            let (page, at) = ((start + done) / PAGE_LEN, (start + done) % PAGE_LEN);
-            let part = (PAGE_LEN - at).min(bytes.len() - done);
-            let page = Arc::make_mut(self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE_LEN])));
-            page[at..at + part].copy_from_slice(&bytes[done..done + part]);
-            done += part;
-        }
-    }
-
-    fn zero(&mut self, offset: u64, len: u64) {
-        self.grow(offset + len);
-        let (start, end) = (to_usize(offset), to_usize(offset + len));
-        let mut at = start;
-        while at < end {
-            let (page, from) = (at / PAGE_LEN, at % PAGE_LEN);
-            let to = (end - page * PAGE_LEN).min(PAGE_LEN);
-            if from == 0 && to == PAGE_LEN {
-                self.pages[page] = None;
-            } else if let Some(bytes) = &mut self.pages[page] {
-                Arc::make_mut(bytes)[from..to].fill(0);
-            }
-            at = page * PAGE_LEN + to;
-        }
-    }
-
-    fn set_len(&mut self, len: u64) {
-        if len < self.len {
-            self.zero(len, self.len - len);
-            self.pages.truncate(to_usize(len).div_ceil(PAGE_LEN));
-            self.len = len;
-        } else {
-            self.grow(len);
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Write { offset: u64, bytes: Vec<u8> },
-    Zero { offset: u64, len: u64 },
-    SetLen(u64),
-}
-
-#[derive(Clone, Default, Debug)]
-struct Inode {
-    live: Image,
-    durable: Image,
-    pending: Vec<Change>,
-    /// How many files are open on it.
-    open_count: u64,
-}
-
-impl Inode {
-    fn apply(&mut self, change: Change) {
-        match &change {
-            Change::Write { offset, bytes } => self.live.write(*offset, bytes),
-            Change::Zero { offset, len } => self.live.zero(*offset, *len),
-            Change::SetLen(len) => self.live.set_len(*len),
-        }
-        self.pending.push(change);
-    }
-
-    fn sync(&mut self) {
-        let cut = self.pending.iter().any(|change| matches!(change, Change::SetLen(_)));
-        if cut {
-            self.durable = self.live.clone();
-            self.pending.clear();
-            return;
-        }
-        self.durable.grow(self.live.len);
-        for change in self.pending.drain(..) {
-            let (offset, len) = match change {
-                Change::Write { offset, bytes } => (offset, bytes.len() as u64),
-                Change::Zero { offset, len } => (offset, len),
-                Change::SetLen(_) => continue,
-            };
-            for page in to_usize(offset) / PAGE_LEN..to_usize(offset + len).div_ceil(PAGE_LEN) {
-                self.durable.pages[page].clone_from(&self.live.pages[page]);
-            }
-        }
-    }
-
-    /// What a power failure leaves of this file.
-    fn crash(&self, chance: &mut Chance<'_>) -> Inode {
-        let mut image = self.durable.clone();
-        // Bytes and length reach the disk each for itself.
-        let mut len = image.len;
-        for change in &self.pending {
-            match change {
-                Change::SetLen(to) => {
-                    if chance.keeps() {
-                        image.set_len(*to);
-                        len = *to;
-                    }
-                }
-                Change::Zero { offset, len: count } => {
-                    if chance.keeps() {
-                        image.zero(*offset, *count);
-                    }
-                    if chance.keeps() {
-                        len = len.max(offset + count);
-                    }
-                }
-                Change::Write { offset, bytes } => {
-                    write_torn(&mut image, *offset, bytes, chance);
-                    if chance.keeps() {
-                        len = len.max(offset + bytes.len() as u64);
-                    }
-                }
-            }
-        }
-        image.set_len(len);
-        Inode { live: image.clone(), durable: image, ..Inode::default() }
-    }
-}
-
-fn write_torn(image: &mut Image, offset: u64, bytes: &[u8], chance: &mut Chance<'_>) {
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = offset + done as u64;
-        let part = to_usize(SECTOR_LEN - at % SECTOR_LEN).min(bytes.len() - done);
-        let sector = &bytes[done..done + part];
-        match chance.sector(part) {
-            Sector::Kept => image.write(at, sector),
-            Sector::Lost => {}
-            Sector::Torn(len) => image.write(at, &sector[..len]),
-            Sector::Garbage(seed) => {
-                let garbage: Vec<u8> = (0..part).map(|i| mix(seed, i as u64)).collect();
-                image.write(at, &garbage);
-            }
-        }
-        done += part;
-    }
-}
-
-/// One byte of noise.
-fn mix(seed: u64, i: u64) -> u8 {
-    let mixed = (seed ^ i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed.to_be_bytes()[0]
-}
-
-enum Sector {
-    Kept,
-    Lost,
-    Torn(usize),
-    Garbage(u64),
-}
-
-/// How a crash chooses. The extremes are drawn as often as the mixtures, and one way keeps the
-/// changes in their order up to a point, which is what mostly happens.
-struct Chance<'a> {
-    random: &'a mut dyn FnMut() -> u64,
-    /// Of 256, how many changes are kept.
-    keep: u64,
-    /// In the mode that keeps a beginning: how many more are kept.
-    left: Option<u64>,
-}
-
-impl<'a> Chance<'a> {
-    fn new(random: &'a mut dyn FnMut() -> u64) -> Chance<'a> {
-        let (keep, left) = match random() % 6 {
-            0 => (0, None),
-            1 => (256, None),
-            2 => (128, None),
-            3 => (230, None),
-            4 => (26, None),
-            _ => (0, Some(random() % 64)),
-        };
-        Chance { random, keep, left }
-    }
-
-    fn keeps(&mut self) -> bool {
-        match &mut self.left {
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
-            None => self.keep == 256 || (self.keep > 0 && (self.random)() % 256 < self.keep),
-        }
-    }
-
-    fn sector(&mut self, len: usize) -> Sector {
-        if self.keep == 256 || self.left.is_some_and(|left| left > 1) {
-            self.keeps();
-            return Sector::Kept;
-        }
-        if self.keep == 0 && self.left != Some(1) {
-            return Sector::Lost;
-        }
-        if self.left == Some(1) {
-            self.left = Some(0);
-            return Sector::Torn(to_usize((self.random)() % (len as u64 + 1)));
-        }
-        match (self.random)() % 64 {
-            0 => Sector::Garbage((self.random)()),
-            1..6 => Sector::Torn(to_usize((self.random)() % (len as u64 + 1))),
-            _ if self.keeps() => Sector::Kept,
-            _ => Sector::Lost,
-        }
     }
 }
 
@@ -464,13 +220,7 @@ impl MemoryDisk {
     pub fn corrupt(&self, name: &str, offset: u64, mask: u8) {
         let mut state = self.state();
         let inode = state.find(name).expect("the file to corrupt exists");
-        let inode = state.inode(inode);
-        for image in [&mut inode.live, &mut inode.durable] {
-            let mut byte = [0];
-            if image.read(offset, &mut byte) == 1 {
-                image.write(offset, &[byte[0] ^ mask]);
-            }
-        }
+        state.inode(inode).corrupt(offset, mask);
     }
 }
 
@@ -572,11 +322,11 @@ impl Drop for MemoryFile {
 
 impl DiskFile for MemoryFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.disk.state().inode(self.inode).live.len)
+        Ok(self.disk.state().inode(self.inode).size())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        Ok(self.disk.state().inode(self.inode).live.read(offset, buf))
+        Ok(self.disk.state().inode(self.inode).read(offset, buf))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -597,13 +347,127 @@ impl DiskFile for MemoryFile {
         let inode = state.inode(self.inode);
         match entered {
             Ok(()) => inode.sync(),
-            // The kernel reports a failed write-back once and marks the pages clean.
-            Err(_) => inode.pending.clear(),
+            Err(_) => inode.forget(),
         }
         entered
     }
 
     fn sync_all(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::image::to_usize;
+    use super::*;
+
+    fn content(disk: &MemoryDisk, name: &str) -> Option<Vec<u8>> {
+        let file = disk.open(name).ok()?;
+        let mut bytes = vec![0; to_usize(file.size().unwrap())];
+        file.read_at(0, &mut bytes).unwrap();
+        Some(bytes)
+    }
+
+    /// Random numbers that make a crash keep nothing, or everything.
+    const NOTHING: u64 = 0;
+    const EVERYTHING: u64 = 1;
+
+    #[test]
+    fn only_what_was_synced_must_survive() {
+        let disk = MemoryDisk::new();
+        let file = disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(0, b"synced").unwrap();
+        file.sync_data().unwrap();
+        file.write_at(2, b"-- and not").unwrap();
+        disk.create("b").unwrap();
+        assert_eq!(content(&disk, "a").unwrap(), b"sy-- and not");
+        let nothing = disk.crash(&mut || NOTHING);
+        assert_eq!(content(&nothing, "a").unwrap(), b"synced");
+        assert_eq!(content(&nothing, "b"), None);
+        let everything = disk.crash(&mut || EVERYTHING);
+        assert_eq!(content(&everything, "a").unwrap(), b"sy-- and not");
+        assert_eq!(content(&everything, "b").unwrap(), b"");
+        assert_ne!(disk.boot_id(), nothing.boot_id());
+    }
+
+    #[test]
+    fn a_rename_may_survive_the_bytes_it_publishes() {
+        let disk = MemoryDisk::new();
+        let file = disk.create("new").unwrap();
+        file.write_at(0, b"bytes").unwrap();
+        disk.rename("new", "name").unwrap();
+        disk.sync_dir().unwrap();
+        assert_eq!(content(&disk.crash(&mut || NOTHING), "name").unwrap(), b"");
+    }
+
+    #[test]
+    fn a_failed_sync_forgets_what_it_should_have_written() {
+        let disk = MemoryDisk::new();
+        let file = disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(0, b"bytes").unwrap();
+        disk.fail(Operation::Sync, 0, io::ErrorKind::Other);
+        assert!(file.sync_data().is_err());
+        file.sync_data().unwrap();
+        assert_eq!(content(&disk, "a").unwrap(), b"bytes");
+        assert_ne!(content(&disk.crash(&mut || EVERYTHING), "a").unwrap(), b"bytes");
+    }
+
+    #[test]
+    fn sectors_survive_each_for_itself() {
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 20
+        };
+        let disk = MemoryDisk::new();
+        let file = disk.create("a").unwrap();
+        file.zero_fill(0, 3 * 512).unwrap();
+        file.sync_all().unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(0, &[1; 3 * 512]).unwrap();
+        let mut seen = [false; 8];
+        for _ in 0..2000 {
+            let bytes = content(&disk.crash(&mut random), "a").unwrap();
+            let kept = |sector: usize| bytes[sector * 512..][..512].iter().all(|&byte| byte == 1);
+            seen[usize::from(kept(0)) | usize::from(kept(1)) << 1 | usize::from(kept(2)) << 2] = true;
+        }
+        assert_eq!(seen, [true; 8]);
+    }
+
+    #[test]
+    fn images_read_as_a_plain_vector_does() {
+        let mut random = (0_u64..).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17);
+        let mut next = |max: u64| random.next().unwrap() % max;
+        let disk = MemoryDisk::new();
+        let file = disk.create("a").unwrap();
+        disk.sync_dir().unwrap();
+        let mut twin: Vec<u8> = Vec::new();
+        for _ in 0..300 {
+            let (offset, len) = (to_usize(next(20_000)), to_usize(next(9000)));
+            match next(5) {
+                0 => {
+                    file.set_len(offset as u64).unwrap();
+                    twin.resize(offset, 0);
+                }
+                op => {
+                    let byte = u8::try_from(next(256)).unwrap() * u8::from(op > 1);
+                    twin.resize(twin.len().max(offset + len), 0);
+                    twin[offset..offset + len].fill(byte);
+                    if op > 1 {
+                        file.write_at(offset as u64, &vec![byte; len]).unwrap();
+                    } else {
+                        file.zero_fill(offset as u64, len as u64).unwrap();
+                    }
+                }
+            }
+            assert!(content(&disk, "a").unwrap() == twin);
+            if next(3) == 0 {
+                file.sync_data().unwrap();
+                assert!(content(&disk.crash(&mut || NOTHING), "a").unwrap() == twin);
+            }
+        }
     }
 }
