@@ -1,8 +1,8 @@
 //! The commands of the README are run, and what it says they print is what they print.
 //!
-//! Blocks marked `console` are read: a line after `$ ` is a command, the lines up to the next one are its output. Nodes are
-//! started in the background, as in terminals of their own. A line `NAME> COMMAND` under the one-command start is typed at
-//! the prompt. Ports and the place of the programs are replaced, so that the test can run anywhere.
+//! Blocks marked `console` are read: a line after `$ ` is a command, the lines up to the next one are its output.
+//! Nodes are started in the background, as in terminals of their own. A line `NAME> COMMAND` under the one-command
+//! start is typed at the prompt. Ports and the place of the programs are replaced, so that the test can run anywhere.
 
 mod common;
 
