@@ -1,0 +1,204 @@
+//! Accepting connections, and the sockets of clients.
+
+use std::net::Shutdown;
+
+use mio::Interest;
+
+use crate::dialect::{ReplyStyle, encode};
+use crate::node::ClientKey;
+use crate::protocol::HELLO_KIND;
+use crate::types::{Millis, Now, Reply};
+use crate::wire::MAGIC;
+
+use super::connection::{ConnectionKey, Received, Role};
+use super::event_loop::{CLIENT_READ_LEN, EventLoop};
+use super::listener::Listener;
+use super::peers::HELLO_PATIENCE;
+
+/// Connections accepted in a turn.
+const ACCEPT_COUNT: usize = 32;
+/// Connections beyond the limit of clients: those of peers, and those that have not said what they are.
+const EXTRA_COUNT: usize = 128;
+/// Reads that a closing connection is worth to be closed without a reset.
+const DRAIN_READS: usize = 16;
+
+impl EventLoop {
+    pub(super) fn can_accept(&self, now: Millis) -> bool {
+        let can = |l: &Listener| l.ready && l.retry_at.is_none_or(|at| now >= at);
+        can(&self.listener) || self.peer_listener.as_ref().is_some_and(can)
+    }
+
+    pub(super) fn accept_deadline(&self) -> Option<Millis> {
+        let peers = self.peer_listener.as_ref().and_then(|listener| listener.retry_at);
+        self.listener.retry_at.into_iter().chain(peers).min()
+    }
+
+    /// Accepts some of the connections that wait.
+    pub(super) fn accept(&mut self, now: Now) {
+        for _ in 0..ACCEPT_COUNT {
+            let peers = self.peer_listener.as_mut().and_then(|listener| listener.accept(now.mono));
+            let peers_only = peers.is_some();
+            let Some((stream, _)) = peers.or_else(|| self.listener.accept(now.mono)) else { break };
+            // Replies are whole when they are written; waiting to fill a packet helps nobody.
+            let _ = stream.set_nodelay(true);
+            let is_full = self.connections.len() >= self.clients_max + EXTRA_COUNT;
+            let role = if is_full { Role::Parting } else { Role::Fresh };
+            let registry = self.poll.registry();
+            let made = self.connections.insert(stream, role, |stream, token| {
+                registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
+            });
+            match made {
+                Ok(key) if is_full => self.refuse_client(key, ReplyStyle::Resp2),
+                Ok(key) => {
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.peers_only = peers_only;
+                    }
+                }
+                Err(error) => self.complain(now.mono, || format!("cannot watch a connection: {error}")),
+            }
+        }
+        self.close_late_greetings(now);
+    }
+
+    /// Reads from clients, as long as the node takes commands.
+    pub(super) fn read_clients(&mut self, now: Now) {
+        for _ in 0..self.client_queue.len() {
+            if !self.node.takes_commands() {
+                break;
+            }
+            let Some(key) = self.client_queue.pop_front() else { break };
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.queued = false;
+                self.read_client(now, key);
+            }
+        }
+    }
+
+    fn read_client(&mut self, now: Now, key: ConnectionKey) {
+        let client = key.client();
+        // If not, the node says when it does again, and the bytes wait in the kernel.
+        if !self.node.wants_read(client) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.readable) else { return };
+        match connection.receive(&mut self.scratch[..CLIENT_READ_LEN]) {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Bytes(len)) => {
+                self.node.client_bytes(now, client, &self.scratch[..len]);
+                self.queue_read(key);
+            }
+            Ok(Received::End) => self.node.client_eof(now, client),
+            Err(_) => self.close_client(key),
+        }
+    }
+
+    /// The first bytes decide: a hello's beginning is a peer, anything else a client.
+    pub(super) fn read_unknown(&mut self, now: Now, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key).filter(|c| c.readable) else { return };
+        let len = match connection.receive(&mut self.scratch[..CLIENT_READ_LEN]) {
+            Ok(Received::Nothing) => return,
+            Ok(Received::Bytes(len)) => len,
+            Ok(Received::End) | Err(_) => {
+                self.connections.remove(key);
+                return;
+            }
+        };
+        connection.input.extend_from_slice(&self.scratch[..len]);
+        let begins_like_peer = match connection.input.as_slice() {
+            [MAGIC] => true,
+            [MAGIC, kind, ..] => *kind == HELLO_KIND,
+            _ => false,
+        };
+        if begins_like_peer {
+            if connection.role == Role::Fresh {
+                connection.role = Role::Greeting;
+                self.greeting.push_back((key, now.mono.plus(HELLO_PATIENCE)));
+            }
+            self.take_hello(now, key);
+            return;
+        }
+        if connection.peers_only {
+            self.complain(now.mono, || "closing connection: no hello where only peers are served".to_owned());
+            self.connections.remove(key);
+            return;
+        }
+        let input = std::mem::take(&mut connection.input);
+        if self.client_count >= self.clients_max {
+            let is_frame = input.first() == Some(&MAGIC);
+            self.refuse_client(key, if is_frame { ReplyStyle::Binary { id: 0 } } else { ReplyStyle::Resp2 });
+            return;
+        }
+        connection.role = Role::Client;
+        self.client_count += 1;
+        self.node.client_open(now, key.client());
+        self.node.client_bytes(now, key.client(), &input);
+        self.queue_read(key);
+    }
+
+    fn refuse_client(&mut self, key: ConnectionKey, style: ReplyStyle) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let reply = match style {
+            ReplyStyle::Binary { .. } => Reply::error("BUSY max number of clients reached"),
+            _ => Reply::error("ERR max number of clients reached"),
+        };
+        encode(connection.output.buffer(), style, &reply);
+        connection.role = Role::Parting;
+        self.flush_other(key);
+    }
+
+    /// Whatever a connection that is being closed still sends is of no interest.
+    pub(super) fn read_parting(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match connection.receive(&mut self.scratch[..CLIENT_READ_LEN]) {
+            Ok(Received::Bytes(_)) => self.queue_read(key),
+            Ok(Received::Nothing) => {}
+            Ok(Received::End) | Err(_) => {
+                self.connections.remove(key);
+            }
+        }
+    }
+
+    /// Sends the output of these clients.
+    pub(super) fn flush_clients(&mut self, now: Now, clients: &[ClientKey]) {
+        for &client in clients {
+            self.flush_client(now, client.into());
+        }
+    }
+
+    /// Sends what a client's socket takes.
+    pub(super) fn flush_client(&mut self, now: Now, key: ConnectionKey) {
+        let client = key.client();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        while connection.writable {
+            let output = self.node.client_output(client);
+            if output.is_empty() {
+                return;
+            }
+            match connection.send(output) {
+                Ok(Some(len)) => self.node.client_sent(now, client, len),
+                Ok(None) => return,
+                Err(_) => {
+                    self.close_client(key);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes a client's connection; its last output, if there was any, is with the kernel.
+    pub(super) fn close_client(&mut self, key: ConnectionKey) {
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        if connection.role == Role::Client {
+            self.client_count -= 1;
+            self.node.client_gone(key.client());
+        }
+        let _ = connection.stream.shutdown(Shutdown::Write);
+        // A socket closed with unread bytes is reset, and a reset may overtake the last reply.
+        for _ in 0..DRAIN_READS {
+            match connection.receive(&mut self.scratch[..CLIENT_READ_LEN]) {
+                Ok(Received::Bytes(_)) => {}
+                _ => break,
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Listening sockets.
+//!
+//! When the process is out of descriptors, `accept` fails and leaves the connection where it is, and no new event will
+//! tell of it. So a spare descriptor is given up for a moment to accept and close one connection, which tells its client
+//! the truth at once, and the listener is tried again after a pause.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use mio::net::{TcpListener, TcpStream};
+
+use crate::config::Address;
+use crate::types::Millis;
+
+/// How long accepting pauses after an error.
+const RETRY_AFTER: Millis = Millis(100);
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    /// There may be a connection to accept.
+    pub(super) ready: bool,
+    /// After an error: try again then.
+    pub(super) retry_at: Option<Millis>,
+    spare: Option<File>,
+}
+
+impl Listener {
+    /// Listens on the first of the address's IP addresses that can be listened on.
+    pub(super) fn bind(address: &Address) -> io::Result<Listener> {
+        let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
+        for address in (address.host(), address.port()).to_socket_addrs()? {
+            result = TcpListener::bind(address);
+            if result.is_ok() {
+                break;
+            }
+        }
+        Ok(Listener { socket: result?, ready: true, retry_at: None, spare: spare() })
+    }
+
+    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The next connection, or `None` if there is none for now.
+    pub(super) fn accept(&mut self, now: Millis) -> Option<(TcpStream, SocketAddr)> {
+        if !self.ready || self.retry_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        self.retry_at = None;
+        if self.spare.is_none() {
+            self.spare = spare();
+        }
+        loop {
+            match self.socket.accept() {
+                Ok(accepted) => return Some(accepted),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.ready = false,
+                    // Only that one connection is gone.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => continue,
+                    _ => {
+                        log::warn!("accept failed, trying again in {RETRY_AFTER}: {error}");
+                        if self.spare.take().is_some() {
+                            drop(self.socket.accept());
+                            self.spare = spare();
+                        }
+                        self.retry_at = Some(now.plus(RETRY_AFTER));
+                    }
+                },
+            }
+            return None;
+        }
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
