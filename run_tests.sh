@@ -67,12 +67,14 @@ step "unit tests" cargo test --quiet --lib --bins
 step "documentation tests" cargo test --quiet --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 step "release build" cargo build --release --quiet
+# Tests are built in the quick profile; the programs that they start are those built for speed.
+export LANEKV_BIN_DIR=target/release
 mapfile -t others < <(other_tests)
-step "source rules and other tests" cargo test --release --quiet "${others[@]}"
+step "source rules and other tests" cargo test --quiet "${others[@]}"
 step "simulator, 2000 seeds" target/release/kvsim --runs 2000
 # The process tests print what they measure; one at a time, for the sake of the figures.
 for name in "${process_tests[@]}"; do
-    step "processes: $name" cargo test --release --test "$name" -- --nocapture --test-threads=1
+    step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1
     figures '^([0-9]+ kills:|.*median|.*longest gap|idle:|.*per second|.*idle connections|skipped|only )'
 done
 
@@ -87,6 +89,6 @@ if command -v nc >/dev/null && nc -h 2>&1 | grep -q -- '-N'; then
 else
     echo "    skipped: nc scripts, because netcat-openbsd is not installed and cannot be installed by this user"
 fi
-step "commands of the readme" cargo test --release --quiet --test readme
+step "commands of the readme" cargo test --quiet --test readme
 step "benches compile" cargo bench --no-run --quiet
 finish 0

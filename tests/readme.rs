@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Finished, PortBlock, Running, TempDir, kvclient};
+use common::{Finished, PortBlock, Running, TempDir, kvclient, program};
 
 /// A command with what it should print.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,10 +67,8 @@ fn what_the_readme_shows_is_what_happens() {
     let dir = TempDir::new("readme");
     dir.write("nodes.conf", &localized("nodes.conf"));
     fs::create_dir_all(dir.path().join("target/release")).expect("writable");
-    for (name, program) in
-        [("kvnode", env!("CARGO_BIN_EXE_kvnode")), ("kvclient", env!("CARGO_BIN_EXE_kvclient"))]
-    {
-        symlink(program, dir.path().join("target/release").join(name)).expect("writable");
+    for name in ["kvnode", "kvclient"] {
+        symlink(program(name), dir.path().join("target/release").join(name)).expect("writable");
     }
 
     let mut nodes: Vec<(Running, Step)> = Vec::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::{PATIENCE, PortBlock, Resp, RespClient, Running, TempDir, TextClient, kvnode, until};
+use super::{PATIENCE, PortBlock, Resp, RespClient, Running, TempDir, TextClient, kvnode, program, until};
 
 /// What a cluster is made of.
 #[derive(Clone, Default)]
@@ -150,12 +150,12 @@ impl Cluster {
     pub(crate) fn command(&self, node: usize) -> Command {
         let mut command = if !self.layout.hosts.is_empty() {
             let mut command = in_mount_namespace(&self.dir.path().join(format!("hosts-{node}")));
-            command.arg(env!("CARGO_BIN_EXE_kvnode"));
+            command.arg(program("kvnode"));
             command
         } else if let Some(limit) = self.layout.open_files {
             let mut command = Command::new("sh");
             command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""));
-            command.arg(env!("CARGO_BIN_EXE_kvnode"));
+            command.arg(program("kvnode"));
             command
         } else {
             kvnode()

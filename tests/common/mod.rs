@@ -16,7 +16,7 @@ mod tools;
 pub(crate) use cluster::{Cluster, Layout, own_hosts_work};
 pub(crate) use load::{Load, Outcome, longest_gap, median};
 pub(crate) use ports::PortBlock;
-pub(crate) use process::{Finished, Running, kvclient, kvnode};
+pub(crate) use process::{Finished, Running, kvclient, kvnode, program};
 pub(crate) use proxy::Proxy;
 pub(crate) use resp::{Resp, RespClient, encode_command};
 pub(crate) use text::TextClient;

@@ -11,14 +11,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::PATIENCE;
 
+/// A built program: of the profile under test, or from the directory in `LANEKV_BIN_DIR`, so that tests built quickly
+/// can measure programs built for speed.
+pub(crate) fn program(name: &str) -> PathBuf {
+    match std::env::var_os("LANEKV_BIN_DIR") {
+        Some(dir) => Path::new(env!("CARGO_MANIFEST_DIR")).join(dir).join(name),
+        None if name == "kvnode" => env!("CARGO_BIN_EXE_kvnode").into(),
+        None => env!("CARGO_BIN_EXE_kvclient").into(),
+    }
+}
+
 /// A command line of the built `kvnode`.
 pub(crate) fn kvnode() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_kvnode"))
+    Command::new(program("kvnode"))
 }
 
 /// A command line of the built `kvclient`, without the history and settings of whoever runs the tests.
 pub(crate) fn kvclient() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kvclient"));
+    let mut command = Command::new(program("kvclient"));
     command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
