@@ -269,7 +269,6 @@ fn a_node_that_was_away_catches_up() {
     let mut cluster = Cluster::start(Layout::of(3));
     cluster.kill9(2);
     let load = Load::start(&cluster, 8);
-    load.goes_down(2);
     std::thread::sleep(Duration::from_secs(2));
     let begin = Instant::now();
     cluster.start_nodes(&[2]);

@@ -193,6 +193,11 @@ impl Cluster {
         }
     }
 
+    /// Whether a node was started and neither killed nor stopped since.
+    pub(crate) fn is_started(&self, node: usize) -> bool {
+        self.nodes[node].running.is_some()
+    }
+
     pub(crate) fn running(&self, node: usize) -> &Running {
         self.nodes[node].running.as_ref().expect("the node was started")
     }

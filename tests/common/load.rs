@@ -78,7 +78,8 @@ fn value_of(key: &str) -> String {
 }
 
 impl Load {
-    /// Starts so many writers; writer `i` writes at node `i` modulo the number of nodes.
+    /// Starts so many writers; writer `i` writes at node `i` modulo the number of nodes. Nodes that do not run
+    /// count as down.
     pub(crate) fn start(cluster: &Cluster, writers: usize) -> Load {
         Self::start_named(cluster, 0, writers)
     }
@@ -87,7 +88,7 @@ impl Load {
     pub(crate) fn start_named(cluster: &Cluster, first: usize, writers: usize) -> Load {
         let nodes = cluster.len();
         let board = Arc::new(Board {
-            numbers: Mutex::new(vec![0; nodes]),
+            numbers: Mutex::new((0..nodes).map(|node| u64::from(!cluster.is_started(node))).collect()),
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
         });
