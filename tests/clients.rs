@@ -247,6 +247,30 @@ fn a_half_closed_connection_gets_every_reply() {
 }
 
 #[test]
+fn a_half_closed_connection_ends_when_its_last_reply_is_sent() {
+    // Heartbeats so rare that whoever waits for one is noticed.
+    for nodes in [1, 2, 3] {
+        let layout = Layout::of(nodes).set("heartbeat", "1s").set("suspicion-timeout", "5s");
+        let cluster = Cluster::start(layout);
+        let mut waits = Vec::new();
+        for round in 0..20 {
+            let mut client = cluster.text(round % nodes);
+            let begin = Instant::now();
+            client.send(&format!("SET a {round}\n")).expect("connected");
+            assert_eq!(client.finish(), "OK\n");
+            waits.push(begin.elapsed());
+        }
+        waits.sort();
+        println!(
+            "{nodes} nodes: a write by nc -N ends after {:.1?} (median), {:.1?} at most",
+            median(&waits),
+            waits[19]
+        );
+        assert!(waits[19] < Duration::from_millis(500), "{nodes} nodes: {waits:.1?}");
+    }
+}
+
+#[test]
 fn quit_is_answered_and_nothing_after_it_is_executed() {
     let cluster = Cluster::start(Layout::of(1));
     let mut client = cluster.text(0);
@@ -493,7 +517,7 @@ fn more_clients_than_allowed_are_told_so() {
 
 #[test]
 fn clients_beyond_the_open_files_are_served_or_closed_and_the_node_recovers() {
-    let cluster = Cluster::start(Layout::of(3).open_files(64));
+    let cluster = Cluster::start(Layout::of(3).open_files(128));
     let mut held = Vec::new();
     let mut closed = 0;
     for _ in 0..200 {
@@ -503,11 +527,15 @@ fn clients_beyond_the_open_files_are_served_or_closed_and_the_node_recovers() {
         };
         match client.try_ask(&["PING"]) {
             Ok(Resp::Status(_)) => held.push(client),
+            Ok(Resp::Error(text)) => {
+                assert_eq!(text, "ERR max number of clients reached");
+                closed += 1;
+            }
             Ok(other) => panic!("PING answered {other:?}"),
             Err(_) => closed += 1,
         }
     }
-    println!("64 open files: {} clients served, {closed} closed", held.len());
+    println!("128 open files: {} clients served, {closed} refused or closed", held.len());
     assert!(!held.is_empty());
     let used = cluster.running(0).cpu_time();
     let begin = Instant::now();

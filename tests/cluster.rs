@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{
     Cluster, Finished, Layout, PATIENCE, PortBlock, Resp, RespClient, Running, TempDir, TextClient, kvclient,
-    kvnode, seed,
+    kvnode, median, seed,
 };
 
 const USERS: [(&str, &str); 5] = [
@@ -273,6 +273,36 @@ fn a_connection_chooses_how_fresh_its_reads_are() {
         (reader.ask("GET local") == "99").then_some(())
     });
     assert!(reader.ask("CONSISTENCY sometimes").starts_with("ERR "));
+}
+
+#[test]
+fn a_lone_write_or_read_waits_for_no_heartbeat() {
+    for nodes in [1, 2, 3, 5] {
+        // Heartbeats so rare that whoever waits for one is noticed.
+        let layout = Layout::of(nodes).set("heartbeat", "1s").set("suspicion-timeout", "5s");
+        let cluster = Cluster::start(layout);
+        for node in 0..nodes {
+            let mut client = cluster.resp(node);
+            let (mut writes, mut reads) = (Vec::new(), Vec::new());
+            for round in 0..30 {
+                // Nothing else is under way: what a command needs it has to set going itself.
+                std::thread::sleep(Duration::from_millis(3));
+                let begin = Instant::now();
+                assert_eq!(client.ask(&["SET", "lone", &round.to_string()]), Resp::ok());
+                writes.push(begin.elapsed());
+                let begin = Instant::now();
+                assert_eq!(client.ask(&["GET", "lone"]), Resp::bulk(round.to_string()));
+                reads.push(begin.elapsed());
+            }
+            let longest = writes.iter().chain(&reads).max().copied().unwrap_or_default();
+            println!(
+                "{nodes} nodes, at node {node}: a lone write takes {:.2?}, a lone read {:.2?} (median); longest {longest:.2?}",
+                median(&writes),
+                median(&reads)
+            );
+            assert!(longest < Duration::from_millis(500), "{nodes} nodes: {longest:?}, writes {writes:.1?}");
+        }
+    }
 }
 
 #[test]

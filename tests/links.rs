@@ -10,9 +10,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{
-    Cluster, Layout, Load, PATIENCE, PortBlock, Proxy, Resp, TempDir, median, own_hosts_work, until,
-};
+use common::{Cluster, Layout, Load, PATIENCE, PortBlock, Proxy, Resp, TempDir, own_hosts_work, until};
 
 /// A cluster whose peers reach each other through proxies, one for each direction of each link.
 struct Wired {
@@ -148,7 +146,11 @@ fn a_node_cut_off_refuses_and_the_majority_goes_on() {
     let load = Load::start(cluster, 6);
     let mut gaps = Vec::new();
     for lonely in 0..3 {
-        cluster.wait_sender(lonely, Duration::from_secs(30));
+        // All links are whole again, and all writers have written since.
+        for node in 0..3 {
+            cluster.wait_sender(node, Duration::from_secs(30));
+        }
+        std::thread::sleep(Duration::from_millis(300));
         load.goes_down(lonely);
         let begin = Instant::now();
         let others: Vec<usize> = (0..3).filter(|node| *node != lonely).collect();
@@ -181,7 +183,7 @@ fn a_node_cut_off_refuses_and_the_majority_goes_on() {
         gaps.iter().map(|(others, begin, end)| outcome.longest_gap(others, *begin, *end)).collect();
     println!("longest gaps of the majorities: {gaps:.1?}");
     outcome.assert_no_complaints();
-    assert!(median(&gaps) < Duration::from_secs(2), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < Duration::from_secs(2)), "{gaps:?}");
     cluster.wait_equal(&[0, 1, 2], PATIENCE);
     outcome.assert_kept(cluster, &[0, 1, 2]);
 }
