@@ -89,8 +89,9 @@ impl Output {
                 Ok(len) => self.sent += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // What is sent must not pile up in front of a peer that always lags a little.
-                    if self.sent >= BUFFER_KEPT_MAX {
+                    // What is sent must not pile up in front of a peer that always lags a little; and
+                    // moving must not cost more than sending.
+                    if self.sent >= self.bytes.len() / 2 {
                         self.bytes.drain(..self.sent);
                         self.sent = 0;
                     }

@@ -21,7 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::node::{Effects, Node, NodeInput};
 use crate::protocol::{Note, Refusal};
 use crate::storage::{DataDir, LogWriter};
-use crate::types::{Lsn, Millis, NodeId, NodeSet, Now};
+use crate::types::{Lsn, Millis, NodeId, Now};
 
 use super::clock::{Clock, Jitter};
 use super::connection::{ConnectionKey, Connections, Role};
@@ -124,11 +124,10 @@ pub(super) struct EventLoop {
     pub(super) flush_queue: Vec<ConnectionKey>,
     /// Sockets are read into this.
     pub(super) scratch: Vec<u8>,
-    /// A message is encoded here once for all its receivers.
-    pub(super) frame: Vec<u8>,
     pub(super) resolver: Resolver,
     pub(super) jitter: Jitter,
     signals: Option<Signals>,
+    has_signal: bool,
     shared: Arc<Shared>,
     pub(super) me: NodeId,
     pub(super) suspicion: Millis,
@@ -165,10 +164,10 @@ impl EventLoop {
             client_queue: VecDeque::new(),
             flush_queue: Vec::new(),
             scratch: vec![0; PEER_READ_LEN],
-            frame: Vec::new(),
             resolver: Resolver::new(parts.waker),
             jitter: Jitter::new(parts.seed),
             signals: parts.signals,
+            has_signal: false,
             shared: parts.shared,
             me: parts.me,
             suspicion: parts.suspicion,
@@ -236,8 +235,9 @@ impl EventLoop {
                         listener.ready = true;
                     }
                 }
-                // What they are about is looked at in every turn.
-                WAKER | SIGNALS => {}
+                // What it is about is looked at in every turn.
+                WAKER => {}
+                SIGNALS => self.has_signal = true,
                 token => {
                     if let Some(key) = ConnectionKey::from_token(token) {
                         self.note_event(key, event);
@@ -327,7 +327,9 @@ impl EventLoop {
             self.node.handle(now, NodeInput::DiskSlow(true));
         }
         let mut asked = usize::from(self.shared.stop.load(Ordering::Acquire) && self.stopping.is_none());
-        if let Some(signals) = &mut self.signals {
+        if std::mem::take(&mut self.has_signal)
+            && let Some(signals) = &mut self.signals
+        {
             asked += signals.pending().count();
         }
         for _ in 0..asked {
@@ -447,10 +449,5 @@ impl EventLoop {
     /// The link to this peer.
     pub(super) fn link_index(&self, peer: NodeId) -> Option<usize> {
         self.links.iter().position(|link| link.peer == peer)
-    }
-
-    /// All peers whose link is up.
-    pub(super) fn linked(&self, to: NodeSet) -> impl Iterator<Item = ConnectionKey> {
-        self.links.iter().filter(move |link| to.contains(link.peer)).filter_map(Link::up)
     }
 }

@@ -208,22 +208,27 @@ impl EventLoop {
 
     /// Queues a message for those of these peers whose link is up.
     pub(super) fn send(&mut self, to: NodeSet, message: &Message) {
-        let keys: Vec<ConnectionKey> = self.linked(to).collect();
-        let [first, rest @ ..] = keys.as_slice() else { return };
-        if rest.is_empty() {
-            if let Some(connection) = self.connections.get_mut(*first) {
+        let mut encoded: Option<(ConnectionKey, usize)> = None;
+        for index in 0..self.links.len() {
+            let Some(key) = self.links[index].up().filter(|_| to.contains(self.links[index].peer)) else {
+                continue;
+            };
+            let Some((first, start)) = encoded else {
+                // Encoded once, straight into the first output.
+                let Some(connection) = self.connections.get_mut(key) else { continue };
+                encoded = Some((key, connection.output.buffer().len()));
                 encode_message(connection.output.buffer(), message);
-            }
-            return;
-        }
-        self.frame.clear();
-        encode_message(&mut self.frame, message);
-        for key in keys {
+                continue;
+            };
+            let Some(source) = self.connections.get_mut(first) else { continue };
+            let bytes = std::mem::take(source.output.buffer());
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.output.buffer().extend_from_slice(&self.frame);
+                connection.output.buffer().extend_from_slice(&bytes[start..]);
+            }
+            if let Some(source) = self.connections.get_mut(first) {
+                *source.output.buffer() = bytes;
             }
         }
-        self.frame.shrink_to(LINK_OUTPUT_MAX / 16);
     }
 
     /// Sends what the peers' sockets take, and cuts links that have too much left.

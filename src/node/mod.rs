@@ -31,12 +31,14 @@ mod intake;
 mod queue;
 mod replay;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
 use crate::protocol::{
     Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Refusal,
-    Replica, Report, Verdict, encode_record,
+    Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
 use crate::store::{Applied, Store};
@@ -160,7 +162,6 @@ pub struct Node {
     next_sweep: Millis,
     outputs: Vec<Output>,
     effects: Effects,
-    record: Vec<u8>,
 }
 
 impl Node {
@@ -201,7 +202,6 @@ impl Node {
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
             effects: Effects::default(),
-            record: Vec::new(),
         }
     }
 
@@ -319,10 +319,9 @@ impl Node {
         for output in outputs.drain(..) {
             match output {
                 Output::Persist { lsn, record } => {
-                    self.record.clear();
-                    let kind = encode_record(&mut self.record, &record);
-                    let bytes = &self.record;
-                    self.effects.records.push(lsn, kind, |buffer| buffer.extend_from_slice(bytes));
+                    self.effects.records.push(lsn, record_kind(&record), |buffer| {
+                        encode_record(buffer, &record);
+                    });
                     if record.always_synced() {
                         self.effects.records.require_sync();
                     }

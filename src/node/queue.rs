@@ -141,7 +141,8 @@ impl Queue {
             } else {
                 self.output.clear();
             }
-        } else if self.sent >= OUTPUT_LEN_SOFT {
+        } else if self.sent >= self.output.len() / 2 {
+            // At least as much has been sent as is moved.
             self.output.drain(..self.sent);
             self.sent = 0;
         }

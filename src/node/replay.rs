@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::protocol::{Record, Recovery, RecoveryError, Settings, decode_record, encode_record};
+use crate::protocol::{Record, Recovery, RecoveryError, Settings, decode_record, encode_record, record_kind};
 use crate::storage::RecordGroup;
 use crate::types::{Incarnation, Lsn};
 use crate::wire::DecodeError;
@@ -74,9 +74,9 @@ impl Replay {
         let incarnation = Incarnation(self.recovery.last_incarnation().0 + 1);
         let lsn = self.recovery.last_lsn().next();
         let record = Record::Start { incarnation };
-        let mut bytes = Vec::new();
-        let kind = encode_record(&mut bytes, &record);
-        group.push(lsn, kind, |buffer| buffer.extend_from_slice(&bytes));
+        group.push(lsn, record_kind(&record), |buffer| {
+            encode_record(buffer, &record);
+        });
         group.require_sync();
         self.recovery.push(lsn, record).map_err(|error| ReplayError::Contradiction { lsn, error })?;
         Ok(incarnation)

@@ -11,6 +11,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 use super::api::Output;
 use super::lane::{Fill, Taken};
 use super::message::{Decision, LaneVector, Message, Record};
+use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
 /// A question on its way.
@@ -110,6 +111,11 @@ impl Replica {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);
                 progress = true;
+                if mutated(Mutation::FillIsVote)
+                    && let Some(log) = self.views.get_mut(&entry.view)
+                {
+                    log.lanes[lane].accept(entry.t);
+                }
             }
         }
         progress
@@ -137,8 +143,10 @@ impl Replica {
 
     /// Asks for whatever is missing.
     pub(crate) fn ask_for_missing(&mut self, now: Millis, out: &mut Vec<Output>) {
-        self.ask_for_ended_views(now, out);
-        if self.log().frozen.is_none() {
+        if !mutated(Mutation::NoCatchUp) {
+            self.ask_for_ended_views(now, out);
+        }
+        if self.log().frozen.is_none() && !mutated(Mutation::NoResend) {
             self.ask_for_open_lanes(now, out);
         }
     }

@@ -554,6 +554,18 @@ pub fn decode_refusal(payload: &[u8]) -> Result<Refusal> {
     })
 }
 
+/// The kind that [`encode_record`] returns for this record.
+pub fn record_kind(record: &Record) -> u8 {
+    match record {
+        Record::Start { .. } => record_kind::START,
+        Record::Entry(_) => record_kind::ENTRY,
+        Record::Fill(_) => record_kind::FILL,
+        Record::Promise { .. } => record_kind::PROMISE,
+        Record::Accept { .. } => record_kind::ACCEPT,
+        Record::Decision(_) => record_kind::DECISION,
+    }
+}
+
 /// Appends a record's payload and returns its kind.
 pub fn encode_record(out: &mut Vec<u8>, record: &Record) -> u8 {
     let w = &mut Writer::new(out);

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::types::{Entry, Index, Millis, NodeSet, Position, Timestamp};
 
 use super::api::{Delivery, Output, Verdict};
+use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
 impl Replica {
@@ -28,7 +29,7 @@ impl Replica {
             let Some((lane, position)) = log.head() else { break };
             let open = log.decided.is_none();
             // Up to the ends of a decided view everything is chosen.
-            let chosen = !open || position.t <= log.chosen(lane, mine);
+            let chosen = !open || position.t <= log.chosen(lane, mine) || mutated(Mutation::DeliverUnchosen);
             if !chosen {
                 break;
             }
@@ -42,7 +43,7 @@ impl Replica {
                 .filter(|(other, _)| log.frontier(*other) < position.t)
                 .map(|(_, sender)| sender.node)
                 .collect();
-            if !behind.is_empty() {
+            if !behind.is_empty() && !(open && mutated(Mutation::NoFrontierWait)) {
                 if open && self.blocked.is_none_or(|(at, ..)| at != position) {
                     self.blocked = Some((position, behind, now));
                 } else if let Some((_, lanes, _)) = &mut self.blocked {
@@ -60,7 +61,11 @@ impl Replica {
 
     fn deliver_one(&mut self, entry: Arc<Entry>, now: Millis, out: &mut Vec<Output>) {
         let position = entry.position();
-        assert!(position > self.delivered, "Agreement: {position} is delivered after {}", self.delivered);
+        assert!(
+            position > self.delivered || mutated(Mutation::NoFrontierWait),
+            "Agreement: {position} is delivered after {}",
+            self.delivered
+        );
         self.delivered = position;
         let verdict = self.origins.judge(&entry.label);
         self.time = self.time.max(entry.wall);
@@ -76,7 +81,7 @@ impl Replica {
 
     /// Whether everything up to `target` is delivered in the current view, and every older view to its ends (rule Q).
     pub(crate) fn has_delivered(&self, target: &[Timestamp]) -> bool {
-        self.delivering == self.current
+        (self.delivering == self.current || mutated(Mutation::ReadSkipsOlderViews))
             && self.log().lanes.iter().zip(target).all(|(lane, target)| lane.delivered() >= *target)
     }
 }

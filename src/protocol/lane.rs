@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::types::{Entry, NodeId, Position, Timestamp, limits};
 
 use super::message::{Ballot, LaneVector, Value, View};
+use super::mutation::{Mutation, mutated};
 
 /// The entries of one sender in one view, as far as this node has them.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +62,7 @@ impl Lane {
         if entry.t <= self.received() {
             return Taken::Known;
         }
-        if entry.prev != self.received() {
+        if entry.prev != self.received() && !mutated(Mutation::LaneOverGap) {
             return Taken::Gap;
         }
         self.entries.push(Arc::clone(entry));
@@ -71,7 +72,7 @@ impl Lane {
 
     /// Rule B: a frontier counts only on top of a gapless lane. Returns whether it could be used.
     pub(crate) fn hear_frontier(&mut self, received: Timestamp, frontier: Timestamp) -> bool {
-        if self.received() < received {
+        if self.received() < received && !mutated(Mutation::FrontierOverGap) {
             return false;
         }
         self.frontier = self.frontier.max(frontier);

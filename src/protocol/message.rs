@@ -60,7 +60,11 @@ impl View {
 
     /// `n / 2 + 1`; in view 0 all of them (rule N).
     pub fn quorum(&self) -> usize {
-        if self.number == ViewNumber(0) { self.voters.len() } else { self.voters.len() / 2 + 1 }
+        if self.number == ViewNumber(0) && !super::mutated(super::Mutation::MajorityFounds) {
+            self.voters.len()
+        } else {
+            self.voters.len() / 2 + 1
+        }
     }
 
     /// The nodes that vote.

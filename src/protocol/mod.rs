@@ -10,6 +10,7 @@ mod codec;
 mod delivery;
 mod lane;
 mod message;
+mod mutation;
 mod offers;
 mod origins;
 mod peers;
@@ -25,11 +26,15 @@ pub use api::{
 };
 pub use codec::{
     HELLO_KIND, REFUSAL_KIND, decode_hello, decode_message, decode_record, decode_refusal, encode_hello,
-    encode_message, encode_record, encode_refusal,
+    encode_message, encode_record, encode_refusal, record_kind,
 };
 pub use message::{
     Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
     Sender, Status, Value, View, Voter,
 };
+pub use mutation::Mutation;
+pub(crate) use mutation::mutated;
+#[cfg(feature = "mutations")]
+pub use mutation::set_mutation;
 pub use recovery::{Recovery, RecoveryError};
 pub use replica::Replica;

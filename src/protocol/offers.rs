@@ -14,6 +14,7 @@ use crate::types::{
 use super::api::{OfferTicket, Output, Verdict};
 use super::lane::Taken;
 use super::message::{Message, Record};
+use super::mutation::{Mutation, mutated};
 use super::replica::{Held, Replica};
 
 /// Where the latest copy of a batch went.
@@ -91,7 +92,7 @@ impl Offers {
     /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may be.
     pub(crate) fn on_view_end(&mut self, view: ViewNumber, end: Option<Timestamp>) {
         self.lose(|offer| match offer.place {
-            Place::Own(at) => at.view == view && Some(at.t) > end,
+            Place::Own(at) => at.view == view && Some(at.t) > end && !mutated(Mutation::ForgetVoid),
             Place::Forwarded(_) => true,
             Place::Nowhere => true,
         });
@@ -121,7 +122,7 @@ impl Replica {
 
     /// Whether this node may append to its lane now (rules A and I).
     pub(crate) fn may_append(&self) -> bool {
-        self.my_lane().is_some() && self.log().frozen.is_none()
+        self.my_lane().is_some() && (self.log().frozen.is_none() || mutated(Mutation::SealedSenderAppends))
     }
 
     fn append(&mut self, label: Label, batch: Batch, out: &mut Vec<Output>) -> Position {
@@ -311,7 +312,7 @@ impl Replica {
                     Some(Place::Forwarded(_)) => entry.view == self.current,
                     Some(Place::Nowhere) | None => false,
                 };
-                if again {
+                if again && !mutated(Mutation::NoReoffer) {
                     self.offers.lose(|_| true);
                     self.offers.pause_until = now.plus(self.settings.heartbeat);
                 }

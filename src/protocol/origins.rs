@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::types::{Label, NodeId, OriginPair};
 
 use super::api::Verdict;
+use super::mutation::{Mutation, mutated};
 
 /// The last batch applied of each origin.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,6 +21,9 @@ impl Origins {
     pub(crate) fn judge(&mut self, label: &Label) -> Verdict {
         let (pair, last) = self.last.get(&label.origin).copied().unwrap_or_default();
         let verdict = if label.pair < pair || (label.pair == pair && label.seq <= last) {
+            if mutated(Mutation::NoDedupe) {
+                return Verdict::Applied;
+            }
             Verdict::Repeated
         } else if label.seq == (if label.pair == pair { last + 1 } else { 1 }) {
             Verdict::Applied

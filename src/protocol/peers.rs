@@ -79,7 +79,8 @@ impl Peers {
     pub(crate) fn enter_view(&mut self, now: Millis) {
         self.grace_until = now.plus(self.suspicion);
         for peer in self.peers.values_mut() {
-            if peer.linked && peer.row.is_some() {
+            // Not for those whose connection is broken and who have not been heard since.
+            if peer.heard_at.is_some() || (peer.linked && peer.row.is_some()) {
                 peer.heard_at = Some(now);
             }
             peer.fit_since = None;

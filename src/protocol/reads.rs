@@ -9,6 +9,7 @@ use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::{Output, ReadTicket};
 use super::message::{LaneVector, Message, Nonce};
+use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
 /// One probe and the reads that share it.
@@ -140,6 +141,7 @@ impl Replica {
         let log = self.log();
         let quorum = log.view.quorum();
         // Answers of sealed voters and of other views are not counted.
+        let sealed = sealed && !mutated(Mutation::SealedAnswersCount);
         let counts = view == self.current && !sealed && log.view.voter(from).is_some();
         if !counts || nonce.incarnation != self.identity.incarnation || accepted.len() != log.lanes.len() {
             return;
@@ -152,6 +154,6 @@ impl Replica {
         for (target, accepted) in attempt.target.iter_mut().zip(accepted) {
             *target = (*target).max(accepted);
         }
-        attempt.complete = attempt.answered.len() >= quorum;
+        attempt.complete = attempt.answered.len() >= quorum || mutated(Mutation::ReadAlone);
     }
 }

@@ -13,6 +13,7 @@ use crate::types::{
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
 use super::lane::{Taken, ViewLog};
 use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
+use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
 use super::peers::Peers;
@@ -301,7 +302,10 @@ impl Replica {
     /// The lane that this incarnation owns in the current view (rule A).
     pub(crate) fn my_lane(&self) -> Option<usize> {
         let senders = &self.log().view.senders;
-        senders.iter().position(|s| s.node == self.settings.me && s.incarnation == self.identity.incarnation)
+        senders.iter().position(|s| {
+            s.node == self.settings.me
+                && (s.incarnation == self.identity.incarnation || mutated(Mutation::RestartedSenderContinues))
+        })
     }
 
     /// Whom this node hears, itself included.
@@ -454,7 +458,8 @@ impl Replica {
             return Self::ignore(from, format!("entry {entry} of a lane that the view does not have"), out);
         };
         // A voter that has promised takes no Append (rule I); nobody else writes this incarnation's lane (rule A).
-        if log.frozen.is_some() || mine == Some(lane) {
+        let sealed = log.frozen.is_some() && !mutated(Mutation::SealedVoterVotes);
+        if sealed || mine == Some(lane) {
             return;
         }
         if log.lanes[lane].take(entry) == Taken::Added {
@@ -462,6 +467,9 @@ impl Replica {
             self.row_changed = true;
             let held = Held::Vote { view: entry.view, lane, t: entry.t };
             self.persist(Record::Entry(Arc::clone(entry)), Some(held), out);
+            if mutated(Mutation::VoteBeforeSync) {
+                self.log_mut().lanes[lane].accept(entry.t);
+            }
         }
     }
 
@@ -478,6 +486,12 @@ impl Replica {
         if status.view > self.current {
             // It is alive and ahead: heard, but its lanes are of another view.
             self.peers.note_heard(from, now);
+        }
+        if mutated(Mutation::StaleViewVotes) && status.view < self.current {
+            let log = self.log_mut();
+            for (i, stated) in status.lanes.iter().enumerate().take(log.lanes.len()) {
+                log.hear_vote(from, i, stated.accepted);
+            }
         }
         if !self.same_view(now, from, status.view, out) {
             if let Some(peer) = self.peers.get_mut(from) {
@@ -626,7 +640,13 @@ impl Replica {
         let lane_row = |(i, lane): (usize, &super::lane::Lane)| LaneRow {
             received: lane.received(),
             // "All my entries up to my clock are those up to my tail": only the owner may say so (rule A).
-            frontier: if mine == Some(i) { self.clock.max(lane.frontier()) } else { lane.frontier() },
+            frontier: if mine == Some(i) && mutated(Mutation::FrontierAhead) {
+                Timestamp(self.clock.0 + 5)
+            } else if mine == Some(i) {
+                self.clock.max(lane.frontier())
+            } else {
+                lane.frontier()
+            },
             accepted: if self.is_voter() { lane.accepted() } else { Timestamp::ZERO },
         };
         Status {
@@ -651,7 +671,11 @@ impl Replica {
         assert!(self.delivering <= self.current, "delivering {} ahead of {}", self.delivering, self.current);
         let log = self.log();
         assert!(log.decided.is_none(), "One decision: the current view {} is decided", self.current);
-        if let Some(frozen) = &log.frozen {
+        if let Some(frozen) = &log.frozen
+            && !mutated(Mutation::FillIsVote)
+            && !mutated(Mutation::SealedVoterVotes)
+            && !mutated(Mutation::SealedSenderAppends)
+        {
             for (lane, frozen) in log.lanes.iter().zip(frozen) {
                 assert!(
                     lane.accepted() <= *frozen,

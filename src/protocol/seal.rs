@@ -13,6 +13,7 @@ use crate::types::{ClusterId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNum
 use super::api::{Note, Output};
 use super::lane::Fill;
 use super::message::{Ballot, Decision, LaneVector, Message, Promise, Record, Sender, Value, View, Voter};
+use super::mutation::{Mutation, mutated};
 use super::replica::{Held, Replica};
 
 /// How far this node's own ballot is.
@@ -107,7 +108,10 @@ impl Replica {
     fn promise(&mut self, ballot: Ballot, held: Option<Held>, out: &mut Vec<Output>) {
         let view = self.current;
         let log = self.log_mut();
-        assert!(log.promised.is_none_or(|p| p < ballot), "promises only rise: {ballot} in {view}");
+        assert!(
+            log.promised.is_none_or(|p| p < ballot) || mutated(Mutation::PromiseLowerBallot),
+            "promises only rise: {ballot} in {view}"
+        );
         log.promised = Some(ballot);
         let frozen = log.freeze();
         self.row_changed = true;
@@ -193,6 +197,7 @@ impl Replica {
         if let Some(promised) = log.promised
             && promised >= ballot
             && !again
+            && !mutated(Mutation::PromiseLowerBallot)
         {
             return self.send(from, Message::SealReject { view, ballot, promised }, out);
         }
@@ -206,7 +211,11 @@ impl Replica {
 
     /// Sends as soon as every record so far is durable.
     fn send_when_durable(&mut self, to: NodeId, message: Message, out: &mut Vec<Output>) {
-        if self.persisted >= self.last_lsn {
+        let early = match message {
+            Message::SealPromise { .. } => mutated(Mutation::PromiseBeforeSync),
+            _ => false,
+        };
+        if self.persisted >= self.last_lsn || early {
             self.send(to, message, out);
         } else {
             self.held.push_back((self.last_lsn, Held::Send { to, message }));
@@ -241,7 +250,7 @@ impl Replica {
             return self.send_when_durable(from, Message::SealAccepted { view, ballot }, out);
         }
         // Accepting is promising (rule K): also for one who was not asked to promise, and before anything is filled in.
-        if log.promised != Some(ballot) {
+        if log.promised != Some(ballot) && !mutated(Mutation::AcceptWithoutPromise) {
             self.promise(ballot, None, out);
         }
         self.on_fill(entries, out);
@@ -253,7 +262,7 @@ impl Replica {
     fn try_accept(&mut self, now: Millis, out: &mut Vec<Output>) {
         let Some((ballot, value)) = self.sealing.pending.take() else { return };
         let log = self.log();
-        if log.promised != Some(ballot) {
+        if log.promised != Some(ballot) && !mutated(Mutation::AcceptWithoutPromise) {
             return;
         }
         // Where the voters change, every entry of all earlier views has to be here too (rule L).
@@ -277,7 +286,8 @@ impl Replica {
         let view = self.current;
         let log = self.log_mut();
         assert!(
-            log.promised == Some(ballot) && log.holds(&value.ends),
+            (log.promised == Some(ballot) || mutated(Mutation::AcceptWithoutPromise))
+                && log.holds(&value.ends),
             "a value is accepted in the promised ballot only, and with every entry at hand: {ballot} in {view}"
         );
         let frozen = log.freeze();
@@ -285,7 +295,11 @@ impl Replica {
         let held = if ballot.node == self.settings.me {
             Held::Accepted { view, ballot }
         } else {
-            Held::Send { to: ballot.node, message: Message::SealAccepted { view, ballot } }
+            let message = Message::SealAccepted { view, ballot };
+            if mutated(Mutation::AcceptBeforeSync) {
+                self.send(ballot.node, message.clone(), out);
+            }
+            Held::Send { to: ballot.node, message }
         };
         let record = Record::Accept { view, ballot, frozen, value: Box::new(value) };
         self.persist(record, Some(held), out);
@@ -395,14 +409,17 @@ impl Replica {
         let random = self.random().max(1);
         let attempt = self.sealing.attempt.as_ref().expect("only a sealer chooses");
         let reported = attempt.promises.values().filter_map(|p| p.accepted.as_ref());
-        if let Some((_, value)) = reported.max_by_key(|(ballot, _)| *ballot) {
+        if let Some((_, value)) = reported.max_by_key(|(ballot, _)| *ballot)
+            && !mutated(Mutation::IgnoreAcceptedValue)
+        {
             return value.clone();
         }
         let view = &self.log().view;
         let ends = (0..view.senders.len())
             .map(|lane| {
                 let last = attempt.promises.values().map(|p| p.last[lane]);
-                last.max().unwrap_or(Timestamp::ZERO)
+                let end = if mutated(Mutation::ShortestEnds) { last.min() } else { last.max() };
+                end.unwrap_or(Timestamp::ZERO)
             })
             .collect();
         let senders = self.choose_senders(attempt);
@@ -425,9 +442,12 @@ impl Replica {
             view.senders.contains(&Sender { node, incarnation: promise.incarnation })
         };
         let stays = |node: NodeId| !attempt.drop.contains(node) && !self.is_leaving(node);
-        let owners = promises
-            .iter()
-            .filter(|(node, p)| stays(**node) && (listed(**node, p) || attempt.promote.contains(**node)));
+        let linked = |a: NodeId, b: NodeId| promises[&a].hears.contains(b) && promises[&b].hears.contains(a);
+        // A sender that too few hear would be a reason to seal the next view at once.
+        let is_heard = |node: NodeId| promises.keys().filter(|x| linked(**x, node)).count() >= view.quorum();
+        let owners = promises.iter().filter(|(node, p)| {
+            stays(**node) && is_heard(**node) && (listed(**node, p) || attempt.promote.contains(**node))
+        });
         let mut chosen: NodeSet = owners.map(|(node, _)| *node).collect();
         if chosen.is_empty() {
             chosen = promises.keys().copied().filter(|node| stays(*node)).collect();
@@ -436,7 +456,6 @@ impl Replica {
             chosen = promises.keys().copied().collect();
         }
         // Never two of which one does not hear the other: the one with fewer links stays out.
-        let linked = |a: NodeId, b: NodeId| promises[&a].hears.contains(b) && promises[&b].hears.contains(a);
         let links = |a: NodeId, among: NodeSet| among.iter().filter(|b| *b != a && linked(a, *b)).count();
         loop {
             let broken =
@@ -488,7 +507,7 @@ impl Replica {
             }
             return;
         }
-        if now.since(*since) > suspicion.times(2) {
+        if now.since(*since) > suspicion.times(2) && !mutated(Mutation::WaitForHolder) {
             // Who held it is gone, perhaps for ever; a higher ballot finds what a majority has (rule J).
             self.sealing.attempt = None;
             self.sealing.watch.seal_seen_at = Some(now);
@@ -554,7 +573,7 @@ impl Replica {
         let next = value.next.voter_set();
         let decided = accepted.intersection(voters).len() >= quorum
             && accepted.intersection(next).len() > next.len() / 2;
-        if decided {
+        if decided || mutated(Mutation::DecideAlone) {
             let decision = Decision { view, value: value.clone() };
             let all = self.peers.iter().map(|(node, _)| node).collect();
             self.send_all(all, Message::NewView { decisions: vec![decision.clone()] }, out);

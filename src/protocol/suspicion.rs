@@ -7,6 +7,7 @@ use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::Output;
 use super::message::{LaneVector, Sender, Voter};
+use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
 /// Why to seal, and what that means for the next senders.
@@ -108,6 +109,9 @@ impl Replica {
                 self.peers.hears(node, now)
                     && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
             });
+        if sealed && mutated(Mutation::NoStepIn) {
+            return None;
+        }
         let (reason, since, delay) = if sealed {
             let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
             // Its sealer has a suspicion time-out to finish, unless it is known to be gone.
@@ -156,7 +160,8 @@ impl Replica {
                 return Some(Reason::new(format!("sender {} has restarted", sender.node)));
             }
             let hearers = self.known_hearers(sender.node, voters, now);
-            if hearers < quorum {
+            let deaf = mutated(Mutation::OwnEarsOnly) && !self.peers.hears(sender.node, now);
+            if hearers < quorum || deaf {
                 let text = format!("sender {} is heard by {hearers} of {quorum} voters", sender.node);
                 return Some(Reason::new(text));
             }
@@ -215,7 +220,8 @@ impl Replica {
         if node == self.settings.me {
             return self.leaving || self.disk_slow;
         }
-        self.peers.row(node, self.current).is_some_and(|row| row.leaving)
+        // Whatever view it spoke of: it will not want to send in the next one either.
+        self.peers.get(node).and_then(|p| p.row.as_ref()).is_some_and(|row| row.leaving)
     }
 
     /// At a start: whether everybody heard hears everybody heard, or has had time to. Otherwise a seal would leave out
@@ -318,6 +324,7 @@ impl Replica {
         let mark: &[Timestamp] = &self.sealing.watch.mark;
         let caught_up = delivering == self.current && received.iter().zip(mark).all(|(r, m)| r >= m);
         caught_up
+            && self.known_hearers(node, view.voter_set(), now) >= view.quorum()
             && view.senders.iter().filter(|s| s.node != node).all(|s| {
                 self.peers.links(me, node, s.node, self.current, now)
                     && self.peers.links(me, s.node, node, self.current, now)

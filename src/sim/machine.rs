@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::protocol::{
-    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, OfferTicket, Output, ReadTicket, Record,
-    Recovery, Refusal, Replica, Report, Settings, decode_record, encode_record,
+    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Mutation, OfferTicket, Output, ReadTicket,
+    Record, Recovery, Refusal, Replica, Report, Settings, decode_record, encode_record, mutated,
 };
 use crate::types::{DiskId, Incarnation, Index, Lsn, NodeId, NodeSet, Now};
 use crate::wire::batch::BatchBuilder;
@@ -49,7 +49,9 @@ impl Disk {
     pub(crate) fn crash(&mut self, extra: usize) {
         self.records.truncate(self.durable + extra);
         // What is read back is made durable before anything is said about it (rule D).
-        self.durable = self.records.len();
+        if !mutated(Mutation::ReadBackIsDurable) {
+            self.durable = self.records.len();
+        }
     }
 
     pub(crate) fn unsynced(&self) -> usize {

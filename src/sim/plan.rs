@@ -32,6 +32,11 @@ pub struct Plan {
     pub slow_disk: u64,
     /// A node asks to leave, and is restarted.
     pub leave: u64,
+    /// Chances, per mille, that a node crashes just after it wrote a record of a seal, and that a connection breaks under
+    /// a message of a seal.
+    pub seal_crash: u64,
+    /// See `seal_crash`.
+    pub seal_cut: u64,
     /// Longest message delay, in microseconds.
     pub delay_us: u64,
     /// Longest fsync, in microseconds.
@@ -59,6 +64,8 @@ impl Plan {
         let pause = chance(300, 50);
         let slow_disk = chance(300, 50);
         let leave = chance(150, 20);
+        let seal_crash = chance(500, 250);
+        let seal_cut = chance(500, 300);
         Plan {
             seed,
             nodes,
@@ -73,6 +80,8 @@ impl Plan {
             pause,
             slow_disk,
             leave,
+            seal_crash,
+            seal_cut,
             delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
             leave_one_dead: nodes >= 3 && random.permille(200),
@@ -91,6 +100,8 @@ impl Plan {
             self.pause,
             self.slow_disk,
             self.leave,
+            self.seal_crash,
+            self.seal_cut,
         ];
         faults.iter().all(|chance| *chance == 0)
     }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::protocol::{
-    Decision, Input, Message, Record, Settings, decode_hello, decode_message, encode_hello, encode_message,
+    Input, Message, Record, Settings, decode_hello, decode_message, encode_hello, encode_message,
 };
 use crate::types::{DiskId, Lsn, Millis, NodeId, NodeSet, Now};
 use crate::wire::split_frame;
@@ -44,6 +44,8 @@ enum Event {
     Dial { from: usize, to: usize, boot: u64 },
     /// A disk has synced so much.
     Synced { node: usize, boot: u64, len: usize },
+    /// A node stops, and starts again.
+    Crash { node: usize, boot: u64, down: u64 },
     /// A node starts.
     Start { node: usize },
     /// A client begins something.
@@ -115,12 +117,16 @@ struct World {
     faults: Random,
     clients: Random,
     storm_over: bool,
+    /// When everything had settled, and how many views had been decided then.
+    quiet_since: Option<(u64, usize)>,
     digest: u64,
     trace: bool,
 }
 
 const MS: u64 = 1_000;
 const SUSPICION_MS: u64 = 300;
+/// How long a run goes on after everything has settled.
+const QUIET_US: u64 = 3_000 * MS;
 
 /// Runs a plan to its end.
 pub fn run(plan: Plan, trace: bool) -> Outcome {
@@ -178,6 +184,7 @@ impl World {
             faults: Random::new(seed, 6),
             clients: Random::new(seed, 7),
             storm_over: false,
+            quiet_since: None,
             digest: 0,
             trace,
             plan,
@@ -244,9 +251,19 @@ impl World {
                 self.calm();
                 calmed_at = Some(self.now);
             }
-            if let Some(since) = calmed_at {
-                if self.is_settled() {
+            if let Some((since, views)) = self.quiet_since {
+                // Calm operation causes no seal, but for the promotion of each node once.
+                let changes = self.checker.decisions() - views;
+                if changes > self.hosts.len() {
+                    self.checker.stuck(format!("{changes} view changes while nothing happens"));
+                }
+                if self.now > since + QUIET_US {
                     return;
+                }
+            } else if let Some(since) = calmed_at {
+                if self.is_settled() {
+                    self.note(|| "everything has settled".into());
+                    self.quiet_since = Some((self.now, self.checker.decisions()));
                 }
                 if self.now > since + 30_000 * MS || self.count > 20_000_000 {
                     let what = self.what_is_stuck();
@@ -260,6 +277,12 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Start { node } => self.start(node),
+            Event::Crash { node, boot, down } => {
+                if self.hosts[node].boot == boot && !self.storm_over {
+                    self.crash(node);
+                    self.at(self.now + down, Event::Start { node });
+                }
+            }
             Event::Turn { node, boot } => {
                 if self.hosts[node].boot == boot && self.hosts[node].turn_at == Some(self.now) {
                     self.turn(node);
@@ -385,8 +408,16 @@ impl World {
         for record in &effects.stored {
             match record {
                 Record::Entry(entry) | Record::Fill(entry) => self.checker.stored(id, entry),
-                Record::Decision(decision) => self.decided(node, decision),
+                Record::Decision(decision) => self.checker.decided(id, decision),
                 _ => {}
+            }
+            let of_seal =
+                matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
+            if of_seal && !self.storm_over && self.faults.permille(self.plan.seal_crash) {
+                let delay = self.faults.below(1 << self.faults.clone().between(6, 17));
+                let down = self.faults.below(1 << self.faults.clone().between(8, 20));
+                let boot = self.hosts[node].boot;
+                self.at(self.now + delay, Event::Crash { node, boot, down });
             }
             self.note(|| format!("n{node} persists {record}"));
         }
@@ -400,10 +431,6 @@ impl World {
         if let Some(reason) = effects.halt {
             self.checker.stuck(format!("n{node} halts: {reason}"));
         }
-    }
-
-    fn decided(&mut self, node: usize, decision: &Decision) {
-        self.checker.decided(Self::node(node), decision);
     }
 
     fn sync(&mut self, node: usize) {
@@ -453,6 +480,21 @@ impl World {
                 continue;
             }
             self.note(|| format!("n{from} -> n{to} {message}"));
+            let of_seal = matches!(
+                message,
+                Message::SealPrepare { .. }
+                    | Message::SealPromise { .. }
+                    | Message::SealAccept { .. }
+                    | Message::SealAccepted { .. }
+                    | Message::NewView { .. }
+                    | Message::Fill { .. }
+                    | Message::Forward { .. }
+            );
+            if of_seal && !self.storm_over && self.faults.permille(self.plan.seal_cut) {
+                self.note(|| format!("the connection n{from} -> n{to} breaks under it"));
+                self.cut(from, to);
+                continue;
+            }
             self.ship(from, to, connection, bytes.clone());
         }
     }

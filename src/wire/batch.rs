@@ -99,6 +99,8 @@ impl BatchBuilder {
         self.count = 0;
         let batch = Batch::new(self.bytes.as_slice()).expect("commands are checked against the limits");
         self.bytes.truncate(4);
+        // The memory of one huge command is not kept.
+        self.bytes.shrink_to(2 * limits::BATCH_LEN_SOFT);
         batch
     }
 }
