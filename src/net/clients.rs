@@ -39,9 +39,12 @@ impl EventLoop {
             let peers = self.peer_listener.as_mut().and_then(|listener| listener.accept(now.mono));
             let peers_only = peers.is_some();
             let Some((stream, _)) = peers.or_else(|| self.listener.accept(now.mono)) else { break };
+            if self.is_stopping() {
+                continue;
+            }
             // Replies are whole when they are written; waiting to fill a packet helps nobody.
             let _ = stream.set_nodelay(true);
-            let is_full = self.connections.len() >= self.clients_max + EXTRA_COUNT;
+            let is_full = !peers_only && self.connections.len() >= self.clients_max + EXTRA_COUNT;
             let role = if is_full { Role::Parting } else { Role::Fresh };
             let registry = self.poll.registry();
             let made = self.connections.insert(stream, role, |stream, token| {

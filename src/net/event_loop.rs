@@ -417,6 +417,11 @@ impl EventLoop {
         }
     }
 
+    /// Whether the node has been asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// Whether everything that a stop waits for is done.
     fn has_stopped(&mut self, now: Now) -> bool {
         let Some(stopping) = &self.stopping else { return false };

@@ -69,6 +69,9 @@ const COMMANDS_MIN: usize = 64;
 const TIMEOUT: &str = "TIMEOUT the command was multicast but not delivered in time; it may still be applied";
 const READ_TIMEOUT: &str = "TIMEOUT the read was not answered in time; nothing was changed by it";
 
+const BUSY: &str = "BUSY too many commands wait for delivery; the command was not multicast";
+const READ_BUSY: &str = "BUSY too many commands wait for delivery; nothing was read";
+
 /// Something that happened outside.
 #[derive(Clone, Debug)]
 pub enum NodeInput {
@@ -253,12 +256,14 @@ impl Node {
         let hold = self.hold();
         let held = !self.batch.is_empty() || !self.reads.is_empty();
         let refusal =
-            self.closed_since.filter(|_| held || !self.backlog.is_empty()).map(|since| since.plus(hold));
+            self.closed_since.filter(|_| held && self.refusing.is_none()).map(|since| since.plus(hold));
+        let busy = Some(self.batch_since).filter(|_| !self.batch.is_empty());
         let sweep = (self.clients.len() > 0).then_some(self.next_sweep);
         [
             self.backend.replica.deadline(),
             self.offers.oldest().map(|since| since.plus(timeout)),
             self.reads.oldest().map(|since| since.plus(timeout)),
+            busy.map(|since| since.plus(timeout)),
             refusal,
             sweep,
         ]
@@ -267,9 +272,11 @@ impl Node {
         .min()
     }
 
-    /// Whether a turn is wanted at once, because undecoded or unoffered commands can go on.
+    /// Whether a turn is wanted at once: undecoded or unoffered commands can go on, or there are effects already.
     pub fn has_work(&self) -> bool {
-        (self.takes_commands() && !self.backlog.is_empty())
+        !self.effects.closing.is_empty()
+            || !self.effects.resumed.is_empty()
+            || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
     }
 
@@ -448,26 +455,34 @@ impl Node {
     /// Refuses the commands that nobody has heard of yet, and the reads.
     fn refuse_held(&mut self, now: Now, intake: Intake) {
         if !self.batch.is_empty() {
-            self.batch.clear();
             let (reply, read_reply) =
                 (self.backend.refusal(intake, false), self.backend.refusal(intake, true));
-            let Node { backend, clients, backlog, effects, routes, .. } = self;
-            for route in routes.drain(..) {
-                let Some(client) = clients.get_mut(route.client) else { continue };
-                backend.stats.refused += 1;
-                if let Some(place) = client.queue.give_up(route.slot, &reply, &read_reply)
-                    && client.refused.is_none_or(|(session, _)| session != place.session)
-                {
-                    client.refused = Some((place.session, place.seq));
-                }
-                settle(client, backend, backlog, effects, now);
-            }
+            self.refuse_batch(now, &reply, &read_reply);
         }
         if !self.reads.is_empty() {
             let reply = self.backend.refusal(intake, true);
             while let Some(group) = self.reads.expire(Millis(u64::MAX)) {
                 self.give_up_reads(now, group, &reply);
             }
+        }
+    }
+
+    /// Refuses the commands of the batch that has not been offered.
+    fn refuse_batch(&mut self, now: Now, reply: &Reply, read_reply: &Reply) {
+        self.batch.clear();
+        // No later read may rely on a write of this batch.
+        self.next_offer += 1;
+        self.unsent_offer = self.next_offer;
+        let Node { backend, clients, backlog, effects, routes, .. } = self;
+        for route in routes.drain(..) {
+            let Some(client) = clients.get_mut(route.client) else { continue };
+            backend.stats.refused += 1;
+            if let Some(place) = client.queue.give_up(route.slot, reply, read_reply)
+                && client.refused.is_none_or(|(session, _)| session != place.session)
+            {
+                client.refused = Some((place.session, place.seq));
+            }
+            settle(client, backend, backlog, effects, now);
         }
     }
 
@@ -500,6 +515,9 @@ impl Node {
         let Some(limit) = now.mono.0.checked_sub(timeout.0).map(Millis) else {
             return;
         };
+        if !self.batch.is_empty() && self.batch_since <= limit {
+            self.refuse_batch(now, &Reply::error(BUSY), &Reply::error(READ_BUSY));
+        }
         while let Some(routes) = self.offers.expire(limit) {
             self.give_up(now, &routes);
             self.offers.recycle(routes);
