@@ -146,6 +146,30 @@ fn a_stopped_cluster_comes_back_with_its_data() {
 }
 
 #[test]
+fn nodes_stopped_all_at_once_end_quickly_and_write_little() {
+    let mut cluster = Cluster::start(Layout::of(3));
+    assert_eq!(cluster.text(0).ask("SET name john"), "OK");
+    let begin = Instant::now();
+    for node in 0..3 {
+        cluster.running(node).signal(rustix::process::Signal::TERM);
+    }
+    for node in 0..3 {
+        let status = cluster.running_mut(node).wait_exit(PATIENCE);
+        assert_eq!(status.code(), Some(0), "node {node}");
+    }
+    println!("three nodes stopped together end within {:.1?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    for node in 0..3 {
+        // There is nobody to hand over to: sealing one view after the other leads nowhere.
+        let views = cluster.running(node).log_text().matches("entered view").count();
+        assert!(views < 20, "node {node} entered {views} views while stopping");
+        cluster.forget(node);
+    }
+    cluster.start_all();
+    assert_eq!(cluster.text(1).ask("GET name"), "john");
+}
+
+#[test]
 fn a_node_stopped_under_load_answers_what_it_took() {
     let mut cluster = Cluster::start(Layout::of(3));
     let mut client = cluster.resp(0);

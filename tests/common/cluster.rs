@@ -211,6 +211,11 @@ impl Cluster {
         self.nodes[node].running.take().expect("the node was started").kill();
     }
 
+    /// To be called when a node has ended by itself.
+    pub(crate) fn forget(&mut self, node: usize) {
+        self.nodes[node].running = None;
+    }
+
     /// SIGTERM, then waits for the end.
     pub(crate) fn stop(&mut self, node: usize) -> ExitStatus {
         let mut running = self.nodes[node].running.take().expect("the node was started");
