@@ -419,7 +419,7 @@ impl World {
         Ok(())
     }
 
-    /// Loses what is in a link, or the first `count` of a kind.
+    /// Loses whatever is in a link, or the first `count` of a kind.
     pub(crate) fn lose(&mut self, from: usize, to: usize, kind: Option<&str>, count: usize) -> Outcome {
         let queue = &mut self.link(from, to).queue;
         let before = queue.len();
@@ -429,8 +429,10 @@ impl World {
             lost += usize::from(lose);
             !lose
         });
-        if queue.len() == before {
-            return Err(format!("n{from} -> n{to} has no {} to lose", kind.unwrap_or("message")));
+        if let Some(kind) = kind
+            && queue.len() == before
+        {
+            return Err(format!("n{from} -> n{to} has no {kind} to lose"));
         }
         Ok(())
     }
