@@ -18,6 +18,8 @@ use lanekv::wire::split_frame;
 const SUSPICION_MS: u64 = 300;
 /// The heartbeat of every node, in milliseconds.
 const HEARTBEAT_MS: u64 = 50;
+/// Time passes in steps of at least so many milliseconds.
+const STEP_MS: u64 = 10;
 /// Nothing that a healthy cluster does takes more rounds of messages than this without time passing.
 const ROUNDS_MAX: usize = 1_000;
 /// What the kinds of lines are called that a script sees only if it asks for them.
@@ -477,11 +479,14 @@ impl World {
         }
     }
 
-    /// Time passes and messages travel.
+    /// Time passes and messages travel. Every node gets its turn when it wants one.
     pub(crate) fn run(&mut self, ms: u64) -> Outcome {
         let end = self.now + ms;
         while self.now < end {
-            self.tick((end - self.now).min(10));
+            let awake = self.hosts.iter().filter(|host| !host.paused);
+            let wanted = awake.filter_map(|host| host.replica.as_ref()?.deadline()).min();
+            let next = wanted.map_or(end, |at| at.0.max(self.now + STEP_MS)).min(end);
+            self.tick(next - self.now);
             self.deliver_all()?;
         }
         Ok(())
