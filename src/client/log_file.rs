@@ -112,10 +112,9 @@ mod tests {
         let path = dir.join("a.log");
         let say = |text: &str| {
             let log = LogFile::open(&path).expect("it can be written");
-            // Not by way of the macros: the level of the whole process is not this test's business.
-            let record = Record::builder().level(Level::Warn).args(format_args!("{text}")).build();
             log::set_max_level(log::max_level().max(LevelFilter::Warn));
-            log.log(&record);
+            // Not by way of the macros: who logs for the whole process is not this test's business.
+            log.log(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build());
         };
         say("first");
         say("second");
