@@ -2,7 +2,8 @@
 //!
 //! One iteration is one batch, from the offer at its sender until every node has delivered it; many are under way at once.
 //! Replicas are wired together in one thread (`common::cluster`), so the figure for five nodes is what one core needs for
-//! the work of all five; a real node has a core of its own, and pays for sockets, checksums and its disk besides.
+//! the work of all five; a real node has a core of its own, and pays for sockets, checksums, its disk and the store
+//! besides. What is delivered is not applied here: that is the bench `store`.
 
 mod common;
 
@@ -32,11 +33,11 @@ fn main() {
                 continue;
             }
             let nodes = if node_count == 1 { "1-node".to_owned() } else { format!("{node_count}-nodes") };
-            let mut group = criterion.benchmark_group(format!("multicast/{name}/{nodes}"));
+            let mut group = criterion.benchmark_group(format!("multicast/{nodes}-{name}"));
             for batch_count in BATCH_COUNTS {
                 let batch = common::set_batch(batch_count, VALUE_LEN);
                 let mut figure = Figure {
-                    what: format!("{nodes}, {name}, {batch_count} commands a batch"),
+                    what: format!("{}, {}, batches of {batch_count}", words(&nodes), words(name)),
                     commands: 0,
                     time: Duration::ZERO,
                 };
@@ -47,6 +48,7 @@ fn main() {
                         let begun = Instant::now();
                         cluster.multicast(&batch, iterations, senders);
                         let time = begun.elapsed();
+                        cluster.check_agreement();
                         figure.commands += iterations * batch_count as u64;
                         figure.time += time;
                         time
@@ -64,8 +66,18 @@ fn main() {
 /// Says in plain words what was measured; nothing where that was a mere try.
 fn summarize(figures: &[Figure]) {
     const WORTH_TELLING: Duration = Duration::from_millis(200);
-    for figure in figures.iter().filter(|figure| figure.time >= WORTH_TELLING) {
+    let worth = figures.iter().filter(|figure| figure.time >= WORTH_TELLING);
+    for figure in worth {
         let rate = figure.commands as f64 / figure.time.as_secs_f64();
-        println!("{}: {:.0} thousand commands a second delivered on every node", figure.what, rate / 1e3);
+        let rate = if rate < 1e6 {
+            format!("{:.0} thousand", rate / 1e3)
+        } else {
+            format!("{:.1} million", rate / 1e6)
+        };
+        println!("{}: {rate} commands a second delivered on every node, in one thread", figure.what);
     }
+}
+
+fn words(name: &str) -> String {
+    name.replace('-', " ")
 }

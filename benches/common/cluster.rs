@@ -123,6 +123,16 @@ impl Cluster {
         }
     }
 
+    /// Panics unless all nodes have delivered the same entries in the same order.
+    pub(crate) fn check_agreement(&self) {
+        let digests = self.hosts.iter().map(|host| {
+            let report = host.replica.report(self.now);
+            (report.index, report.digest)
+        });
+        let digests: Vec<_> = digests.collect();
+        assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    }
+
     fn delivered(&self) -> u64 {
         self.hosts.iter().map(|host| host.delivered).sum()
     }
