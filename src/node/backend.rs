@@ -1,5 +1,5 @@
-//! What replies are made from: the store, the core's state, counters. Kept apart from the connections, so that one
-//! can be written while the other is read.
+//! What replies are made from: the store, the core's state, counters. Kept apart from the connections, so
+//! that one can be written while the other is read.
 
 use std::fmt::Write as _;
 

@@ -1,27 +1,30 @@
 //! One turn of a node: core, store and clients together, still without sockets.
 //!
-//! The caller owns the sockets, the log and the clock. In a turn of its loop it hands everything that has arrived to
-//! [`Node::handle`] and the `client_` methods, and ends with [`Node::end_turn`], which leaves in [`Effects`] what is
-//! to be done: records for the log, messages for peers, connections that have output. Nothing is sent and
-//! nothing is written before the turn ends, so one frame, one record and one write serve all commands of a turn.
+//! The caller owns the sockets, the log and the clock. In a turn of its loop it hands everything that has
+//! arrived to [`Node::handle`] and the `client_` methods, and ends with [`Node::end_turn`], which leaves
+//! in [`Effects`] what is to be done: records for the log, messages for peers, connections that have
+//! output. Nothing is sent and nothing is written before the turn ends, so one frame, one record and one
+//! write serve all commands of a turn.
 //!
-//! **The way of a command.** Its bytes are decoded (`intake`). What is wrong with it is answered at once. A write is
-//! appended to the batch of the turn and gets a slot in its connection's `queue`; at the end of the turn the
-//! batch is offered to the core under a ticket, and `flight` remembers which slot each of its commands belongs to.
-//! When the core delivers it, the store applies the commands one by one and the replies go to those slots. A
-//! linearizable read gets a slot too; all those of a turn share a read ticket, and are executed when the core
-//! says that the store has caught up. Everything of class `Connection` is answered by `commands`.
+//! **The way of a command.** Its bytes are decoded (`intake`). What is wrong with it is answered at once.
+//! A write is appended to the batch of the turn and gets a slot in its connection's `queue`; at the end
+//! of the turn the batch is offered to the core under a ticket, and `flight` remembers which slot each of
+//! its commands belongs to. When the core delivers it, the store applies the commands one by one and the
+//! replies go to those slots. A linearizable read gets a slot too; all those of a turn share a read
+//! ticket, and are executed when the core says that the store has caught up. Everything of class
+//! `Connection` is answered by `commands`.
 //!
-//! **Order.** Replies of a connection come in the order of its commands; `queue` explains why a read may be executed
-//! before its ticket is ready. All connections of a turn go into the same batches, in the order in which they were
-//! read.
+//! **Order.** Replies of a connection come in the order of its commands; `queue` explains why a read may
+//! be executed before its ticket is ready. All connections of a turn go into the same batches, in the
+//! order in which they were read.
 //!
-//! **When the node cannot take commands**, those that have not been offered wait for twice the suspicion time-out, which
-//! is what a change of view usually takes; then they and all that follow are refused until the core takes commands
-//! again. A command once offered is never given up: if it is not delivered in time its client is told `TIMEOUT`.
+//! **When the node cannot take commands**, those that have not been offered wait for twice the suspicion
+//! time-out, which is what a change of view usually takes; then they and all that follow are refused
+//! until the core takes commands again. A command once offered is never given up: if it is not delivered
+//! in time its client is told `TIMEOUT`.
 //!
-//! The same inputs give the same effects, whatever the machine does: there is no clock, no thread and no randomness here, and
-//! the simulator runs this very code.
+//! The same inputs give the same effects, whatever the machine does: there is no clock, no thread and no
+//! randomness here, and the simulator runs this very code.
 
 mod backend;
 mod clients;
@@ -68,6 +71,9 @@ const COMMANDS_MIN: usize = 64;
 
 const TIMEOUT: &str = "TIMEOUT the command was multicast but not delivered in time; it may still be applied";
 const READ_TIMEOUT: &str = "TIMEOUT the read was not answered in time; nothing was changed by it";
+
+const BUSY: &str = "BUSY too many commands wait for delivery; the command was not multicast";
+const READ_BUSY: &str = "BUSY too many commands wait for delivery; nothing was read";
 
 /// Something that happened outside.
 #[derive(Clone, Debug)]
@@ -165,8 +171,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable. `seed` is for
-    /// the store's hashing alone.
+    /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable.
+    /// `seed` is for the store's hashing alone.
     pub fn new(settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
         let replica = Replica::new(settings.protocol.clone(), identity, replay.into_recovery(), now);
         let store = Store::new(settings.store.clone(), seed);
@@ -253,12 +259,14 @@ impl Node {
         let hold = self.hold();
         let held = !self.batch.is_empty() || !self.reads.is_empty();
         let refusal =
-            self.closed_since.filter(|_| held || !self.backlog.is_empty()).map(|since| since.plus(hold));
+            self.closed_since.filter(|_| held && self.refusing.is_none()).map(|since| since.plus(hold));
+        let busy = Some(self.batch_since).filter(|_| !self.batch.is_empty());
         let sweep = (self.clients.len() > 0).then_some(self.next_sweep);
         [
             self.backend.replica.deadline(),
             self.offers.oldest().map(|since| since.plus(timeout)),
             self.reads.oldest().map(|since| since.plus(timeout)),
+            busy.map(|since| since.plus(timeout)),
             refusal,
             sweep,
         ]
@@ -267,9 +275,12 @@ impl Node {
         .min()
     }
 
-    /// Whether a turn is wanted at once, because undecoded or unoffered commands can go on.
+    /// Whether a turn is wanted at once: undecoded or unoffered commands can go on, or there are effects
+    /// already.
     pub fn has_work(&self) -> bool {
-        (self.takes_commands() && !self.backlog.is_empty())
+        !self.effects.closing.is_empty()
+            || !self.effects.resumed.is_empty()
+            || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
     }
 
@@ -448,26 +459,34 @@ impl Node {
     /// Refuses the commands that nobody has heard of yet, and the reads.
     fn refuse_held(&mut self, now: Now, intake: Intake) {
         if !self.batch.is_empty() {
-            self.batch.clear();
             let (reply, read_reply) =
                 (self.backend.refusal(intake, false), self.backend.refusal(intake, true));
-            let Node { backend, clients, backlog, effects, routes, .. } = self;
-            for route in routes.drain(..) {
-                let Some(client) = clients.get_mut(route.client) else { continue };
-                backend.stats.refused += 1;
-                if let Some(place) = client.queue.give_up(route.slot, &reply, &read_reply)
-                    && client.refused.is_none_or(|(session, _)| session != place.session)
-                {
-                    client.refused = Some((place.session, place.seq));
-                }
-                settle(client, backend, backlog, effects, now);
-            }
+            self.refuse_batch(now, &reply, &read_reply);
         }
         if !self.reads.is_empty() {
             let reply = self.backend.refusal(intake, true);
             while let Some(group) = self.reads.expire(Millis(u64::MAX)) {
                 self.give_up_reads(now, group, &reply);
             }
+        }
+    }
+
+    /// Refuses the commands of the batch that has not been offered.
+    fn refuse_batch(&mut self, now: Now, reply: &Reply, read_reply: &Reply) {
+        self.batch.clear();
+        // No later read may rely on a write of this batch.
+        self.next_offer += 1;
+        self.unsent_offer = self.next_offer;
+        let Node { backend, clients, backlog, effects, routes, .. } = self;
+        for route in routes.drain(..) {
+            let Some(client) = clients.get_mut(route.client) else { continue };
+            backend.stats.refused += 1;
+            if let Some(place) = client.queue.give_up(route.slot, reply, read_reply)
+                && client.refused.is_none_or(|(session, _)| session != place.session)
+            {
+                client.refused = Some((place.session, place.seq));
+            }
+            settle(client, backend, backlog, effects, now);
         }
     }
 
@@ -500,6 +519,9 @@ impl Node {
         let Some(limit) = now.mono.0.checked_sub(timeout.0).map(Millis) else {
             return;
         };
+        if !self.batch.is_empty() && self.batch_since <= limit {
+            self.refuse_batch(now, &Reply::error(BUSY), &Reply::error(READ_BUSY));
+        }
         while let Some(routes) = self.offers.expire(limit) {
             self.give_up(now, &routes);
             self.offers.recycle(routes);

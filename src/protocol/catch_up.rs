@@ -100,6 +100,7 @@ impl Replica {
     pub(crate) fn on_fill(&mut self, entries: &[Arc<Entry>], out: &mut Vec<Output>) -> bool {
         let mut progress = false;
         for entry in entries {
+            let (leap, forged) = (self.is_leap(entry.t), self.is_forged(entry));
             let Some(log) = self.views.get_mut(&entry.view) else { continue };
             let Some(lane) = log.view.lane_of(entry.node) else { continue };
             let wanted = match log.end(lane) {
@@ -107,6 +108,7 @@ impl Replica {
                 // In the open view votes would be mixed up with fillings before the vector is frozen.
                 None => log.frozen.is_some(),
             };
+            let wanted = wanted && !leap && !forged;
             if wanted && log.lanes[lane].take(entry) == Taken::Added {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);

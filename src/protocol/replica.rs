@@ -34,6 +34,14 @@ pub(crate) enum Held {
     Accepted { view: ViewNumber, ballot: Ballot },
 }
 
+impl Held {
+    /// Whether this is the promise of this ballot to this node.
+    pub(crate) fn is_promise(&self, node: NodeId, promised: Ballot) -> bool {
+        matches!(self, Held::Send { to, message: Message::SealPromise { ballot, .. } }
+            if *to == node && *ballot == promised)
+    }
+}
+
 /// One node's part in the replication protocol.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -363,16 +371,20 @@ impl Replica {
         walls[walls.len() / 2]
     }
 
-    pub(crate) fn wall(&self) -> Millis {
-        self.wall
-    }
-
     /// Raises the clock to an entry's timestamp.
     pub(crate) fn witness(&mut self, t: Timestamp) {
         self.clock = self.clock.max(t);
     }
 
-    fn is_leap(&self, t: Timestamp) -> bool {
+    /// Whether an entry claims to be a batch of this process that this process has not made.
+    pub(crate) fn is_forged(&self, entry: &Entry) -> bool {
+        entry.label.origin == self.settings.me
+            && entry.label.pair.incarnation == self.identity.incarnation
+            && entry.label.seq > self.offers.last_seq()
+    }
+
+    /// Whether a timestamp is too far ahead to be true.
+    pub(crate) fn is_leap(&self, t: Timestamp) -> bool {
         t.0 > self.clock.0.saturating_add(limits::CLOCK_LEAP_MAX)
     }
 
@@ -445,6 +457,9 @@ impl Replica {
         if !self.same_view(now, from, entry.view, out) {
             return;
         }
+        if self.is_forged(entry) {
+            return Self::ignore(from, format!("entry {entry} with a label that was never given"), out);
+        }
         if self.is_leap(entry.t) {
             return Self::ignore(
                 from,
@@ -500,6 +515,7 @@ impl Replica {
             return;
         }
         let leap = status.lanes.iter().any(|lane| self.is_leap(lane.frontier));
+        let mut raised = NodeSet::EMPTY;
         let log = self.log_mut();
         if status.lanes.len() != log.lanes.len() || leap {
             return Self::ignore(from, format!("{status}, which does not fit the view or the clock"), out);
@@ -507,9 +523,22 @@ impl Replica {
         for (i, stated) in status.lanes.iter().enumerate() {
             log.hear_vote(from, i, stated.accepted);
             if mine != Some(i) {
+                let before = log.lanes[i].frontier();
                 log.lanes[i].hear_frontier(stated.received, stated.frontier);
+                if log.lanes[i].frontier() > before {
+                    raised.insert(log.view.senders[i].node);
+                }
             }
         }
+        // Whoever does not hear the owner of a lane learns its frontier from others.
+        self.row_changed |= !raised.is_empty()
+            && self.peers.iter().any(|(node, _)| {
+                node != from
+                    && self.peers.row(node, self.current).is_some_and(|row| {
+                        raised.without(node).intersection(row.hears) != raised.without(node)
+                    })
+                    && self.peers.hears(node, now)
+            });
         self.peers.note_heard(from, now);
         if let Some(peer) = self.peers.get_mut(from) {
             peer.row = Some(Arc::clone(status));
@@ -702,7 +731,7 @@ impl Replica {
         self.offers.on_view_end(self.current, mine);
         self.current = next.number;
         self.views.insert(next.number, ViewLog::new(next.clone()));
-        self.peers.enter_view(now);
+        self.peers.enter_view(now, next.number, next.senders.len());
         self.sealing.enter_view(now);
         self.reads.restart();
         self.resends.clear();
