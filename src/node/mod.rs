@@ -31,6 +31,7 @@ mod clients;
 mod commands;
 mod flight;
 mod intake;
+mod patience;
 mod queue;
 mod replay;
 mod settings;
@@ -45,7 +46,7 @@ use crate::protocol::{
 };
 use crate::storage::RecordGroup;
 use crate::store::{Applied, Store};
-use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Reply};
+use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
@@ -54,26 +55,13 @@ pub use settings::Settings;
 
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
-use flight::{Offers, ReadGroup, ReadGroups, Route};
+use flight::{Offers, ReadGroups, Route};
+use patience::SWEEP_EVERY;
 
-/// How often slow clients are looked for.
-const SWEEP_EVERY: Millis = Millis(5_000);
-/// A client that takes no output for so long is cut off.
-const OUTPUT_PATIENCE: Millis = Millis(30_000);
-/// A command that has begun must be complete after so long, and a second for each [`COMMAND_RATE`] received.
-const COMMAND_PATIENCE: Millis = Millis(30_000);
-/// Bytes a second that the sender of a long command must manage.
-const COMMAND_RATE: usize = 64 << 10;
 /// Commands that all connections together may decode in a turn before each has to do with [`COMMANDS_MIN`].
 const COMMANDS_PER_TURN: usize = 1024;
 /// Commands that any connection may decode in a turn.
 const COMMANDS_MIN: usize = 64;
-
-const TIMEOUT: &str = "TIMEOUT the command was multicast but not delivered in time; it may still be applied";
-const READ_TIMEOUT: &str = "TIMEOUT the read was not answered in time; nothing was changed by it";
-
-const BUSY: &str = "BUSY too many commands wait for delivery; the command was not multicast";
-const READ_BUSY: &str = "BUSY too many commands wait for delivery; nothing was read";
 
 /// Something that happened outside.
 #[derive(Clone, Debug)]
@@ -157,6 +145,8 @@ pub struct Node {
     unsent_offer: u64,
     /// Since when the core takes no commands.
     closed_since: Option<Millis>,
+    /// Since when the core has had no room.
+    full_since: Option<Millis>,
     /// Commands are refused, because of this.
     refusing: Option<Intake>,
     full: bool,
@@ -200,6 +190,7 @@ impl Node {
             next_offer: 1,
             unsent_offer: 1,
             closed_since: None,
+            full_since: None,
             refusing: None,
             full: false,
             leaving: false,
@@ -260,7 +251,7 @@ impl Node {
         let held = !self.batch.is_empty() || !self.reads.is_empty();
         let refusal =
             self.closed_since.filter(|_| held && self.refusing.is_none()).map(|since| since.plus(hold));
-        let busy = Some(self.batch_since).filter(|_| !self.batch.is_empty());
+        let busy = self.full_since.filter(|_| self.refusing.is_none());
         let sweep = (self.clients.len() > 0).then_some(self.next_sweep);
         [
             self.backend.replica.deadline(),
@@ -313,10 +304,6 @@ impl Node {
             || !self.reads.is_empty()
             || self.offers.oldest().is_some()
             || self.clients.iter_mut().any(|client| !client.queue.is_drained())
-    }
-
-    fn hold(&self) -> Millis {
-        self.backend.settings.protocol.suspicion.times(2)
     }
 
     fn run_core(&mut self, now: Now, input: Input) {
@@ -406,90 +393,6 @@ impl Node {
         }
     }
 
-    /// Answers `TIMEOUT` to whoever still waits in these slots.
-    fn give_up(&mut self, now: Now, routes: &[Route]) {
-        if routes.is_empty() {
-            return;
-        }
-        let (reply, read_reply) = (Reply::error(TIMEOUT), Reply::error(READ_TIMEOUT));
-        let Node { backend, clients, backlog, effects, .. } = self;
-        for route in routes {
-            if let Some(client) = clients.get_mut(route.client) {
-                if client.queue.awaits(route.slot) {
-                    backend.stats.timed_out += 1;
-                    client.queue.give_up(route.slot, &reply, &read_reply);
-                }
-                settle(client, backend, backlog, effects, now);
-            }
-        }
-    }
-
-    fn give_up_reads(&mut self, now: Now, group: ReadGroup, reply: &Reply) {
-        if group.begun {
-            self.run_core(now, Input::CancelRead(group.ticket));
-        }
-        let Node { backend, clients, backlog, effects, .. } = self;
-        for &key in &group.clients {
-            if let Some(client) = clients.get_mut(key) {
-                client.queue.give_up_reads(group.ticket.0, reply);
-                settle(client, backend, backlog, effects, now);
-            }
-        }
-        self.reads.recycle(group);
-    }
-
-    fn look_at_intake(&mut self, now: Now) {
-        let intake = self.backend.replica.intake(self.backend.now);
-        self.full = intake == Intake::Full;
-        match intake {
-            Intake::Open | Intake::Full => {
-                self.closed_since = None;
-                self.refusing = None;
-            }
-            Intake::NoQuorum | Intake::Loading => {
-                let since = *self.closed_since.get_or_insert(now.mono);
-                if now.mono.since(since) >= self.hold() {
-                    self.refusing = Some(intake);
-                    self.refuse_held(now, intake);
-                }
-            }
-        }
-    }
-
-    /// Refuses the commands that nobody has heard of yet, and the reads.
-    fn refuse_held(&mut self, now: Now, intake: Intake) {
-        if !self.batch.is_empty() {
-            let (reply, read_reply) =
-                (self.backend.refusal(intake, false), self.backend.refusal(intake, true));
-            self.refuse_batch(now, &reply, &read_reply);
-        }
-        if !self.reads.is_empty() {
-            let reply = self.backend.refusal(intake, true);
-            while let Some(group) = self.reads.expire(Millis(u64::MAX)) {
-                self.give_up_reads(now, group, &reply);
-            }
-        }
-    }
-
-    /// Refuses the commands of the batch that has not been offered.
-    fn refuse_batch(&mut self, now: Now, reply: &Reply, read_reply: &Reply) {
-        self.batch.clear();
-        // No later read may rely on a write of this batch.
-        self.next_offer += 1;
-        self.unsent_offer = self.next_offer;
-        let Node { backend, clients, backlog, effects, routes, .. } = self;
-        for route in routes.drain(..) {
-            let Some(client) = clients.get_mut(route.client) else { continue };
-            backend.stats.refused += 1;
-            if let Some(place) = client.queue.give_up(route.slot, reply, read_reply)
-                && client.refused.is_none_or(|(session, _)| session != place.session)
-            {
-                client.refused = Some((place.session, place.seq));
-            }
-            settle(client, backend, backlog, effects, now);
-        }
-    }
-
     fn offer_batch(&mut self, now: Now) {
         if self.batch.is_empty() || self.backend.replica.intake(self.backend.now) != Intake::Open {
             return;
@@ -510,43 +413,6 @@ impl Node {
             && let Some(ticket) = self.reads.begin()
         {
             self.run_core(now, Input::Read(ticket));
-        }
-    }
-
-    /// Answers what has waited for too long.
-    fn expire(&mut self, now: Now) {
-        let timeout = self.backend.settings.client_timeout;
-        let Some(limit) = now.mono.0.checked_sub(timeout.0).map(Millis) else {
-            return;
-        };
-        if !self.batch.is_empty() && self.batch_since <= limit {
-            self.refuse_batch(now, &Reply::error(BUSY), &Reply::error(READ_BUSY));
-        }
-        while let Some(routes) = self.offers.expire(limit) {
-            self.give_up(now, &routes);
-            self.offers.recycle(routes);
-        }
-        while let Some(group) = self.reads.expire(limit) {
-            self.backend.stats.timed_out += 1;
-            self.give_up_reads(now, group, &Reply::error(READ_TIMEOUT));
-        }
-    }
-
-    /// Closes connections whose client takes no output, or does not finish a command.
-    fn cut_slow_clients(&mut self, now: Now) {
-        self.next_sweep = now.mono.plus(SWEEP_EVERY);
-        let Node { backend, clients, effects, .. } = self;
-        for client in clients.iter_mut() {
-            let stuck =
-                !client.queue.output().is_empty() && now.mono.since(client.output_since) >= OUTPUT_PATIENCE;
-            let allowed = COMMAND_PATIENCE.plus(Millis((client.input.len() / COMMAND_RATE) as u64 * 1_000));
-            let halting = client.command_since.is_some_and(|since| now.mono.since(since) >= allowed);
-            if (stuck || halting) && !client.closing {
-                client.closing = true;
-                client.end_input();
-                backend.stats.cut += 1;
-                effects.closing.push(client.key);
-            }
         }
     }
 }
