@@ -104,7 +104,11 @@ impl EventLoop {
             }
             // A frame may have been a hello's last consequence: this connection may be gone.
             if let Some(connection) = self.connections.get_mut(key) {
+                let unfinished = input.len() > self.scratch.len();
                 connection.input = input;
+                if unfinished {
+                    self.node.handle(now, NodeInput::Stirring(peer));
+                }
             }
         }
         self.queue_read(key);

@@ -79,6 +79,8 @@ pub enum NodeInput {
     LinkUp(NodeId),
     /// The connection to this peer broke and could not be made again at once.
     LinkDown(NodeId),
+    /// Bytes of an unfinished message from this peer are arriving.
+    Stirring(NodeId),
     /// A peer refused this node's hello.
     RefusedBy {
         /// The peer.
@@ -237,6 +239,7 @@ impl Node {
             NodeInput::Greeted(hello) => Input::Greeted(hello),
             NodeInput::LinkUp(peer) => Input::LinkUp(peer),
             NodeInput::LinkDown(peer) => Input::LinkDown(peer),
+            NodeInput::Stirring(peer) => Input::Stirring(peer),
             NodeInput::RefusedBy { peer, refusal } => Input::RefusedBy { peer, refusal },
             NodeInput::Persisted(lsn) => Input::Persisted(lsn),
             NodeInput::DiskSlow(slow) => Input::DiskSlow(slow),

@@ -1,7 +1,8 @@
 //! Getting what is missing: entries of the open view by Resend, entries of ended views by CatchUp.
 //!
-//! A node that was away asks by itself; nobody keeps track of what others lack. Two kinds are kept apart: what comes by
-//! Append in the open view is a vote once it is durable, what comes by Fill only completes a view that is (being) sealed.
+//! A node that was away asks by itself; nobody keeps track of what others lack. Two kinds are kept apart:
+//! what comes by Append in the open view is a vote once it is durable, what comes by Fill only completes a
+//! view that is (being) sealed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

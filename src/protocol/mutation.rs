@@ -1,8 +1,8 @@
 //! Deliberate mistakes, for testing the tests.
 //!
-//! Each variant takes one rule away. The simulator must find every one of them (`kvsim --mutations`), or its checkers have a
-//! hole. The switch exists only with the cargo feature `mutations`; without it [`mutated`] is a constant and
-//! costs nothing.
+//! Each variant takes one rule away. The simulator must find every one of them (`kvsim --mutations`), or
+//! its checkers have a hole. The switch exists only with the cargo feature `mutations`; without it
+//! [`mutated`] is a constant and costs nothing.
 
 use std::fmt;
 

@@ -106,8 +106,9 @@ impl Peers {
         self.peers.values().filter_map(|p| p.heard_at).map(|at| at.plus(self.suspicion)).min()
     }
 
-    /// Whether `a` is known to receive what `b` says; `me` is this node. A peer that is not heard itself is not known to
-    /// hear anybody; one that has not spoken in this view yet is given the benefit of the doubt for a while.
+    /// Whether `a` is known to receive what `b` says; `me` is this node. A peer that is not heard itself is
+    /// not known to hear anybody; one that has not spoken in this view yet is given the benefit of the
+    /// doubt for a while.
     pub(crate) fn receives(&self, me: NodeId, a: NodeId, b: NodeId, view: ViewNumber, now: Millis) -> bool {
         if a == b {
             return true;

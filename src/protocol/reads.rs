@@ -58,8 +58,8 @@ impl Replica {
     /// Sends a probe for what waits, again where an answer is missing, and hands out what is ready.
     pub(crate) fn run_reads(&mut self, now: Millis, out: &mut Vec<Output>) {
         let heartbeat = self.settings.heartbeat;
-        // Probe or answer may be lost with a connection. Asking again with the same nonce is sound for the same reads: every
-        // answer is younger than they are.
+        // Probe or answer may be lost with a connection. Asking again with the same nonce is sound for the
+        // same reads: every answer is younger than they are.
         let voters = self.log().view.voter_set().without(self.settings.me);
         let mut again = Vec::new();
         for (counter, attempt) in &mut self.reads.attempts {
@@ -74,7 +74,8 @@ impl Replica {
             self.send_all(silent, Message::ReadProbe { nonce }, out);
         }
         let blocked = self.log().frozen.is_some() || !self.hears_majority(now);
-        if !self.reads.waiting.is_empty() && !(blocked && now < self.reads.retry_at) {
+        let put_off = blocked && now < self.reads.retry_at;
+        if !self.reads.waiting.is_empty() && !put_off {
             self.reads.retry_at = now.plus(heartbeat);
             self.probe(now, out);
         }

@@ -1,7 +1,8 @@
 //! The replica: state, dispatch, and the end of a turn.
 //!
-//! The other files of this module add to [`Replica`] what their names say. The rule that ties them together: nothing that
-//! rests on a record leaves before the record is durable. What has to wait is in `held`, in log order.
+//! The other files of this module add to [`Replica`] what their names say. The rule that ties them
+//! together: nothing that rests on a record leaves before the record is durable. What has to wait is in
+//! `held`, in log order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -163,6 +164,9 @@ impl Replica {
                 self.peers.note_lost(peer);
                 self.offers.on_link(peer);
             }
+            // It is not silent, if it was heard at all.
+            Input::Stirring(peer) if self.peers.hears(peer, mono) => self.peers.note_heard(peer, mono),
+            Input::Stirring(_) => {}
             Input::RefusedBy { peer, refusal } => self.on_refused_by(peer, refusal, out),
             Input::Leave => {
                 self.leaving = true;
@@ -176,7 +180,8 @@ impl Replica {
         }
     }
 
-    /// Ends a turn of the loop: delivers what can be delivered, acts on timers, and sends at most one Status to each peer.
+    /// Ends a turn of the loop: delivers what can be delivered, acts on timers, and sends at most one
+    /// Status to each peer.
     pub fn end_turn(&mut self, now: Now, out: &mut Vec<Output>) {
         self.wall = now.wall;
         let now = now.mono;
@@ -257,10 +262,10 @@ impl Replica {
     pub fn intake(&self, now: Now) -> Intake {
         if self.current == ViewNumber(0) || !self.is_voter() {
             Intake::Loading
-        } else if self.offers.bytes() >= self.settings.window {
-            Intake::Full
         } else if !self.hears_majority(now.mono) {
             Intake::NoQuorum
+        } else if self.offers.bytes() >= self.settings.window {
+            Intake::Full
         } else {
             Intake::Open
         }
@@ -698,8 +703,8 @@ impl Replica {
         }
     }
 
-    /// Every entry of a decided view up to its ends may be delivered, nothing above; the delivered place never goes back.
-    /// Cheap enough for every turn.
+    /// Every entry of a decided view up to its ends may be delivered, nothing above; the delivered place
+    /// never goes back. Cheap enough for every turn.
     fn check_invariants(&self) {
         assert!(self.delivering <= self.current, "delivering {} ahead of {}", self.delivering, self.current);
         let log = self.log();

@@ -1,9 +1,10 @@
 //! Sealing a view: one Paxos decision on where its lanes end and what the next view is.
 //!
-//! A ballot is opened with SealPrepare, carried by a majority of promises, and decided when a majority of the view's voters
-//! and a majority of the next view's voters have accepted its value. Every answer leaves after its record is durable. A
-//! value that may have been decided in an earlier ballot is reported by somebody in every majority, and is then
-//! taken over unchanged (Lamport 1998, "The Part-Time Parliament"). Section 4 of `docs/protocol.md` has the rules.
+//! A ballot is opened with SealPrepare, carried by a majority of promises, and decided when a majority of
+//! the view's voters and a majority of the next view's voters have accepted its value. Every answer leaves
+//! after its record is durable. A value that may have been decided in an earlier ballot is reported by
+//! somebody in every majority, and is then taken over unchanged (Lamport 1998, "The Part-Time Parliament").
+//! Section 4 of `docs/protocol.md` has the rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -399,8 +400,8 @@ impl Replica {
         let Some(attempt) = &mut self.sealing.attempt else { return };
         let (Phase::Preparing, Some(opened_at)) = (&attempt.phase, attempt.opened_at) else { return };
         let promised: NodeSet = attempt.promises.keys().copied().collect();
-        // A value of its own for view 0 needs every member (rule N). One that was accepted is the only one that can have been,
-        // so a majority is enough to go on with it.
+        // A value of its own for view 0 needs every member (rule N). One that was accepted is the only one
+        // that can have been, so a majority is enough to go on with it.
         let reported = attempt.promises.values().any(|p| p.accepted.is_some());
         let everybody = current == ViewNumber(0) && !reported && !mutated(Mutation::MajorityFounds);
         if promised.len() < if everybody { voters.len() } else { quorum } {

@@ -1,7 +1,7 @@
 //! When to seal: judged from everyone's Status, not from one's own ears alone (rule F).
 //!
-//! Each reason is a line of section 4 of `docs/protocol.md`. The voter that hears the most acts at once; the others step in
-//! one after the other, so that two seldom duel.
+//! Each reason is a line of section 4 of `docs/protocol.md`. The voter that hears the most acts at once;
+//! the others step in one after the other, so that two seldom duel.
 
 use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 

@@ -1,8 +1,8 @@
 //! Modelled clients: what they ask, what they know, and what they find out.
 //!
-//! Every write leaves a trace from which its place in the total order can be read: APPEND adds a token of its own to a list
-//! and answers with the list's length, INCR answers with the count. So real time, exactly once and the
-//! safety of reads can be checked from the replies alone.
+//! Every write leaves a trace from which its place in the total order can be read: APPEND adds a token of
+//! its own to a list and answers with the list's length, INCR answers with the count. So real time, exactly
+//! once and the safety of reads can be checked from the replies alone.
 
 use crate::types::SessionId;
 use crate::wire::batch::SessionSeq;

@@ -36,8 +36,8 @@ pub struct Plan {
     pub slow_disk: u64,
     /// A node asks to leave, and is restarted.
     pub leave: u64,
-    /// Chances, per mille, that a node crashes just after it wrote a record of a seal, and that a connection breaks under
-    /// a message of a seal.
+    /// Chances, per mille, that a node crashes just after it wrote a record of a seal, and that a
+    /// connection breaks under a message of a seal.
     pub seal_crash: u64,
     /// See `seal_crash`.
     pub seal_cut: u64,

@@ -1,21 +1,20 @@
 //! The world around the machines: time, network, disks, clients, faults.
 //!
-//! One heap of events in virtual microseconds. A connection is a queue in one direction, in order, that may be late, stand still, or
-//! break and lose what is on its way, as with TCP. A machine takes everything that has arrived in one turn.
+//! One heap of events in virtual microseconds. A connection is a queue in one direction, in order, that may
+//! be late, stand still, or break and lose what is on its way, as with TCP. A machine takes everything that
+//! has arrived in one turn.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::node::{ClientKey, NodeInput, Observed, Settings};
+use crate::node::{NodeInput, Observed, Settings};
 use crate::protocol::{self, Message, Record, decode_hello, decode_message, encode_hello, encode_message};
 use crate::types::{DiskId, Millis, NodeId, NodeSet, Now, Reply};
-use crate::wire::batch::SessionSeq;
-use crate::wire::client::decode_response;
 use crate::wire::split_frame;
 use crate::{dialect, store};
 
 use super::checker::{Checker, Violation};
-use super::client::{Answer, Client, Kind, Operation};
+use super::client::Client;
 use super::machine::{Disk, Machine};
 use super::plan::Plan;
 use super::random::Random;
@@ -38,7 +37,7 @@ pub struct Outcome {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Event {
+pub(super) enum Event {
     /// A node goes through its loop.
     Turn { node: usize, boot: u64 },
     /// Bytes arrive.
@@ -61,62 +60,62 @@ enum Event {
 
 /// One direction between two nodes.
 #[derive(Clone, Debug, Default)]
-struct Link {
+pub(super) struct Link {
     /// The connection over which `from` sends to `to`; 0 if there is none.
-    connection: u64,
+    pub(super) connection: u64,
     /// Nothing arrives before this.
-    stalled_until: u64,
+    pub(super) stalled_until: u64,
     /// Broken for good.
-    dead: bool,
+    pub(super) dead: bool,
     /// When the last bytes on the way arrive: what is sent later arrives later.
-    last_arrival: u64,
+    pub(super) last_arrival: u64,
 }
 
-struct Host {
-    machine: Option<Machine>,
-    disk: Disk,
-    boot: u64,
-    inbox: Vec<NodeInput>,
-    turn_at: Option<u64>,
-    paused_until: u64,
-    slow_until: u64,
-    syncing: bool,
+pub(super) struct Host {
+    pub(super) machine: Option<Machine>,
+    pub(super) disk: Disk,
+    pub(super) boot: u64,
+    pub(super) inbox: Vec<NodeInput>,
+    pub(super) turn_at: Option<u64>,
+    pub(super) paused_until: u64,
+    pub(super) slow_until: u64,
+    pub(super) syncing: bool,
     /// Entries delivered since the start.
-    count: usize,
-    known_decisions: u64,
-    clock_offset_ms: u64,
-    wall_offset_ms: u64,
-    halted: bool,
+    pub(super) count: usize,
+    pub(super) known_decisions: u64,
+    pub(super) clock_offset_ms: u64,
+    pub(super) wall_offset_ms: u64,
+    pub(super) halted: bool,
 }
 
-struct World {
-    plan: Plan,
-    now: u64,
-    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    events: BTreeMap<usize, Event>,
-    next_event: usize,
-    count: u64,
-    hosts: Vec<Host>,
-    links: Vec<Link>,
-    next_connection: u64,
-    next_boot: u64,
-    clients: Vec<Client>,
-    next_operation: u64,
-    answered: u64,
-    checker: Checker,
-    ties: Random,
-    net: Random,
-    disks: Random,
-    faults: Random,
-    asking: Random,
-    storm_over: bool,
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) now: u64,
+    pub(super) heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    pub(super) events: BTreeMap<usize, Event>,
+    pub(super) next_event: usize,
+    pub(super) count: u64,
+    pub(super) hosts: Vec<Host>,
+    pub(super) links: Vec<Link>,
+    pub(super) next_connection: u64,
+    pub(super) next_boot: u64,
+    pub(super) clients: Vec<Client>,
+    pub(super) next_operation: u64,
+    pub(super) answered: u64,
+    pub(super) checker: Checker,
+    pub(super) ties: Random,
+    pub(super) net: Random,
+    pub(super) disks: Random,
+    pub(super) faults: Random,
+    pub(super) asking: Random,
+    pub(super) storm_over: bool,
     /// When everything had settled, and how many views had been decided then.
-    quiet_since: Option<(u64, usize)>,
-    digest: u64,
-    trace: bool,
+    pub(super) quiet_since: Option<(u64, usize)>,
+    pub(super) digest: u64,
+    pub(super) trace: bool,
 }
 
-const MS: u64 = 1_000;
+pub(super) const MS: u64 = 1_000;
 const SUSPICION_MS: u64 = 300;
 /// How long a run goes on after everything has settled.
 const QUIET_US: u64 = 3_000 * MS;
@@ -136,7 +135,7 @@ pub fn run(plan: Plan, trace: bool) -> Outcome {
 }
 
 impl World {
-    fn new(plan: Plan, trace: bool) -> World {
+    pub(super) fn new(plan: Plan, trace: bool) -> World {
         let seed = plan.seed;
         let mut setup = Random::new(seed, 2);
         let hosts = (0..plan.nodes)
@@ -184,11 +183,11 @@ impl World {
         }
     }
 
-    fn node(index: usize) -> NodeId {
+    pub(super) fn node(index: usize) -> NodeId {
         NodeId::new(u8::try_from(index).expect("few nodes")).expect("few nodes")
     }
 
-    fn settings(&self, node: usize) -> Settings {
+    pub(super) fn settings(&self, node: usize) -> Settings {
         Settings {
             protocol: protocol::Settings {
                 me: Self::node(node),
@@ -208,13 +207,13 @@ impl World {
         }
     }
 
-    fn clock(&self, node: usize) -> Now {
+    pub(super) fn clock(&self, node: usize) -> Now {
         let host = &self.hosts[node];
         let ms = self.now / MS;
         Now { mono: Millis(host.clock_offset_ms + ms), wall: Millis(host.wall_offset_ms + ms) }
     }
 
-    fn at(&mut self, when: u64, event: Event) {
+    pub(super) fn at(&mut self, when: u64, event: Event) {
         let id = self.next_event;
         self.next_event += 1;
         self.events.insert(id, event);
@@ -222,13 +221,13 @@ impl World {
         self.heap.push(Reverse((when.max(self.now), tie, id)));
     }
 
-    fn note(&self, text: impl FnOnce() -> String) {
+    pub(super) fn note(&self, text: impl FnOnce() -> String) {
         if self.trace {
             println!("{:>10.3} ms  {}", self.now as f64 / 1e3, text());
         }
     }
 
-    fn go(&mut self) {
+    pub(super) fn go(&mut self) {
         for node in 0..self.hosts.len() {
             let delay = self.faults.below(400 * MS);
             self.at(delay, Event::Start { node });
@@ -275,7 +274,7 @@ impl World {
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Start { node } => self.start(node),
             Event::Crash { node, boot, down } => {
@@ -316,7 +315,7 @@ impl World {
 
     // ---- processes ----
 
-    fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         if self.hosts[node].machine.is_some() || self.hosts[node].halted {
             return;
         }
@@ -343,7 +342,7 @@ impl World {
         self.wake(node, self.now);
     }
 
-    fn crash(&mut self, node: usize) {
+    pub(super) fn crash(&mut self, node: usize) {
         let power = self.faults.permille(self.plan.power);
         let host = &mut self.hosts[node];
         if host.machine.take().is_none() {
@@ -370,7 +369,7 @@ impl World {
         }
     }
 
-    fn wake(&mut self, node: usize, when: u64) {
+    pub(super) fn wake(&mut self, node: usize, when: u64) {
         let host = &mut self.hosts[node];
         let when = when.max(host.paused_until).max(self.now);
         if host.turn_at.is_some_and(|at| at <= when && at >= self.now) {
@@ -381,7 +380,7 @@ impl World {
         self.at(when, Event::Turn { node, boot });
     }
 
-    fn turn(&mut self, node: usize) {
+    pub(super) fn turn(&mut self, node: usize) {
         let now = self.clock(node);
         let host = &mut self.hosts[node];
         host.turn_at = None;
@@ -404,7 +403,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, node: usize) {
+    pub(super) fn carry_out(&mut self, node: usize) {
         let id = Self::node(node);
         let Some(machine) = &mut self.hosts[node].machine else { return };
         let mut effects = std::mem::take(&mut machine.effects);
@@ -436,7 +435,7 @@ impl World {
         }
     }
 
-    fn persisted(&mut self, node: usize, record: &Record) {
+    pub(super) fn persisted(&mut self, node: usize, record: &Record) {
         let id = Self::node(node);
         match record {
             Record::Entry(entry) | Record::Fill(entry) => self.checker.stored(id, entry),
@@ -455,7 +454,7 @@ impl World {
         }
     }
 
-    fn sync(&mut self, node: usize) {
+    pub(super) fn sync(&mut self, node: usize) {
         let most = self.plan.sync_us;
         let host = &mut self.hosts[node];
         let Some(machine) = &mut host.machine else { return };
@@ -469,7 +468,7 @@ impl World {
         self.at(self.now + length, Event::Synced { node, boot });
     }
 
-    fn synced(&mut self, node: usize, boot: u64) {
+    pub(super) fn synced(&mut self, node: usize, boot: u64) {
         let host = &mut self.hosts[node];
         let Some(machine) = host.machine.as_mut().filter(|_| host.boot == boot) else { return };
         host.syncing = false;
@@ -481,17 +480,17 @@ impl World {
 
     // ---- network ----
 
-    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+    pub(super) fn link(&mut self, from: usize, to: usize) -> &mut Link {
         let n = self.hosts.len();
         &mut self.links[from * n + to]
     }
 
-    fn delay(&mut self) -> u64 {
+    pub(super) fn delay(&mut self) -> u64 {
         let most = self.plan.delay_us;
         self.net.between(20, most)
     }
 
-    fn send(&mut self, from: usize, to: NodeSet, message: &Message) {
+    pub(super) fn send(&mut self, from: usize, to: NodeSet, message: &Message) {
         let mut bytes = Vec::new();
         encode_message(&mut bytes, message);
         for to in to.iter() {
@@ -520,7 +519,7 @@ impl World {
         }
     }
 
-    fn ship(&mut self, from: usize, to: usize, connection: u64, bytes: Vec<u8>) {
+    pub(super) fn ship(&mut self, from: usize, to: usize, connection: u64, bytes: Vec<u8>) {
         let delay = self.delay();
         let now = self.now;
         let link = self.link(from, to);
@@ -529,7 +528,7 @@ impl World {
         self.at(when, Event::Arrive { from, to, connection, bytes });
     }
 
-    fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: &[u8]) {
+    pub(super) fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: &[u8]) {
         let now = self.now;
         let link = self.link(from, to);
         if link.connection != connection {
@@ -552,7 +551,7 @@ impl World {
     }
 
     /// The connection over which `from` sends breaks; what is on its way is lost; it is dialled again.
-    fn cut(&mut self, from: usize, to: usize) {
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.link(from, to).connection = 0;
         let boot = self.hosts[from].boot;
         let delay = self.delay();
@@ -561,7 +560,7 @@ impl World {
         }
     }
 
-    fn dial(&mut self, from: usize, to: usize) {
+    pub(super) fn dial(&mut self, from: usize, to: usize) {
         let now = self.now;
         let link = self.link(from, to);
         if link.connection != 0 {
@@ -607,302 +606,12 @@ impl World {
         self.wake(to, now);
     }
 
-    // ---- clients ----
-
-    /// A client acts in a while, and not before, whatever was planned.
-    fn client_later(&mut self, client: usize, delay: u64) {
-        self.clients[client].turn += 1;
-        let turn = self.clients[client].turn;
-        self.at(self.now + delay, Event::Client { client, turn });
-    }
-
-    /// A client begins something new, or again what was not answered.
-    fn client(&mut self, client: usize) {
-        if self.clients[client].operation.is_none() {
-            if self.next_operation > self.plan.operations {
-                return;
-            }
-            let kind = self.clients[client].choose(&mut self.asking);
-            let key = self.asking.index(self.plan.keys);
-            let id = self.next_operation;
-            self.next_operation += 1;
-            let c = &mut self.clients[client];
-            let session = match (kind, c.session) {
-                (Kind::Append | Kind::Incr, Some(session)) => {
-                    c.seq += 1;
-                    Some(SessionSeq { session, seq: c.seq, acked: c.seq - 1 })
-                }
-                _ => None,
-            };
-            let floor = self.checker.floor(kind, key);
-            c.operation = Some(Operation { id, kind, key, floor, session, uncertain: false });
-        }
-        let up: Vec<usize> = self.alive().collect();
-        if up.is_empty() {
-            return self.client_later(client, 50 * MS);
-        }
-        // A connection is kept for some time.
-        let c = &self.clients[client];
-        let keep = c.at.filter(|(node, boot)| self.hosts[*node].boot == *boot);
-        let keep = if self.asking.permille(900) { keep } else { None };
-        if keep.is_none() {
-            self.connect(client, up);
-        }
-        let now_at = self.clients[client].at;
-        let Some((node, _)) = now_at else { return };
-        let now = self.clock(node);
-        let c = &self.clients[client];
-        let key = ClientKey { index: u32::try_from(client).expect("few clients"), generation: c.generation };
-        let Some(operation) = &c.operation else { return };
-        let bytes = operation.encode();
-        let what = operation.clone();
-        self.note(|| format!("client {client} asks n{node}: {what:?}"));
-        if let Some(machine) = &mut self.hosts[node].machine {
-            machine.node.client_bytes(now, key, &bytes);
-        }
-        let delay = self.net.below(100);
-        self.wake(node, self.now + delay);
-    }
-
-    fn connect(&mut self, client: usize, up: Vec<usize>) {
-        let key = |generation| ClientKey { index: u32::try_from(client).expect("few clients"), generation };
-        if let Some((old, boot)) = self.clients[client].at
-            && self.hosts[old].boot == boot
-            && let Some(machine) = &mut self.hosts[old].machine
-        {
-            machine.node.client_gone(key(self.clients[client].generation));
-        }
-        let node = up[self.asking.index(up.len())];
-        let now = self.clock(node);
-        let c = &mut self.clients[client];
-        c.generation += 1;
-        c.seen.fill(0);
-        c.at = Some((node, self.hosts[node].boot));
-        let key = key(c.generation);
-        if let Some(machine) = &mut self.hosts[node].machine {
-            machine.node.client_open(now, key);
-        }
-    }
-
-    fn read_replies(&mut self, node: usize, key: ClientKey) {
-        let now = self.clock(node);
-        let Some(machine) = &mut self.hosts[node].machine else { return };
-        let bytes = machine.take_output(now, key);
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let (_, payload, len) = split_frame(rest, usize::MAX).expect("replies are frames");
-            let response = decode_response(payload).expect("replies can be decoded");
-            rest = &rest[len..];
-            let client = usize::try_from(key.index).expect("few clients");
-            let c = &self.clients[client];
-            let current = c.generation == key.generation && c.at.is_some_and(|(at, _)| at == node);
-            if current && c.operation.as_ref().is_some_and(|o| o.id == response.id) {
-                self.answer(node, client, response.reply);
-            }
-        }
-    }
-
-    fn answer(&mut self, node: usize, client: usize, reply: crate::wire::client::WireReply) {
-        let Some(operation) = self.clients[client].operation.clone() else { return };
-        let answer = Answer::new(operation.kind, reply);
-        self.note(|| format!("client {client} hears from n{node}: {answer:?} to {}", operation.id));
-        match answer {
-            Answer::Session(id) => {
-                self.clients[client].session = Some(id);
-                self.clients[client].seq = 0;
-            }
-            Answer::Refused => return self.retry(client, false),
-            Answer::Unknown => return self.retry(client, true),
-            Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation:?} with {what}")),
-            Answer::Count(_) | Answer::List(_) => {
-                let seen = &mut self.clients[client].seen[operation.key];
-                self.checker.answered(Self::node(node), &operation, &answer, seen);
-            }
-        }
-        self.clients[client].operation = None;
-        self.answered += 1;
-        self.digest = self.digest.wrapping_mul(31).wrapping_add(operation.id ^ self.now << 20);
-        let think = self.asking.between(100, 40 * MS);
-        self.client_later(client, think);
-    }
-
-    /// An operation was refused, or its fate is not known: with a session it is repeated, without one only if it was
-    /// certainly not applied.
-    fn retry(&mut self, client: usize, unknown: bool) {
-        let c = &mut self.clients[client];
-        let Some(operation) = &mut c.operation else { return };
-        operation.uncertain |= unknown;
-        let write = matches!(operation.kind, Kind::Append | Kind::Incr);
-        if operation.uncertain && write && operation.session.is_none() {
-            let operation = c.operation.take();
-            if let Some(operation) = operation {
-                self.checker.given_up(&operation);
-            }
-        }
-        if !self.asking.permille(300) {
-            // Somewhere else.
-            self.drop_connection(client);
-        }
-        let delay = self.asking.between(MS, 100 * MS);
-        self.client_later(client, delay);
-    }
-
-    fn drop_connection(&mut self, client: usize) {
-        let c = &mut self.clients[client];
-        let key = ClientKey { index: u32::try_from(client).expect("few clients"), generation: c.generation };
-        if let Some((node, boot)) = c.at.take()
-            && self.hosts[node].boot == boot
-            && let Some(machine) = &mut self.hosts[node].machine
-        {
-            machine.node.client_gone(key);
-        }
-    }
-
-    // ---- faults ----
-
-    fn fault(&mut self) {
-        if self.storm_over {
-            return;
-        }
-        self.at(self.now + 100 * MS, Event::Fault);
-        let n = self.hosts.len();
-        let plan = self.plan.clone();
-        if self.faults.permille(plan.crash) {
-            let node = self.faults.index(n);
-            self.crash(node);
-            let down = [MS, 50 * MS, 500 * MS, 3_000 * MS][self.faults.index(4)];
-            let down = self.faults.between(MS / 2, down);
-            self.at(self.now + down, Event::Start { node });
-        }
-        if self.faults.permille(plan.crash_all) {
-            for node in 0..n {
-                self.crash(node);
-                let down = self.faults.between(MS, 500 * MS);
-                self.at(self.now + down, Event::Start { node });
-            }
-        }
-        if n > 1 && self.faults.permille(plan.cut) {
-            let (from, to) = self.pair();
-            if self.hosts[from].machine.is_some() && self.hosts[to].machine.is_some() {
-                self.note(|| format!("the connection n{from} -> n{to} breaks"));
-                self.cut(from, to);
-            }
-        }
-        if n > 1 && self.faults.permille(plan.stall) {
-            let (from, to) = self.pair();
-            let both = self.faults.permille(500);
-            let long = self.faults.between(MS, 2_000 * MS);
-            self.stall(from, to, long);
-            if both {
-                self.stall(to, from, long);
-            }
-        }
-        if n > 1 && self.faults.permille(plan.partition) {
-            let side = self.faults.below(1 << n);
-            let long = self.faults.between(100 * MS, 3_000 * MS);
-            let one_way = self.faults.permille(200);
-            for a in 0..n {
-                for b in 0..n {
-                    let (in_a, in_b) = (side >> a & 1, side >> b & 1);
-                    if in_a != in_b && (!one_way || in_a == 1) {
-                        self.stall(a, b, long);
-                    }
-                }
-            }
-        }
-        if self.faults.permille(plan.pause) {
-            let node = self.faults.index(n);
-            let long = self.faults.between(MS, 2_000 * MS);
-            self.note(|| format!("n{node} stands still for {} ms", long / MS));
-            self.hosts[node].paused_until = self.now + long;
-        }
-        if self.faults.permille(plan.slow_disk) {
-            let node = self.faults.index(n);
-            let long = self.faults.between(100 * MS, 3_000 * MS);
-            self.note(|| format!("the disk of n{node} takes {} ms", long / MS));
-            self.hosts[node].slow_until = self.now + long;
-        }
-        if self.faults.permille(plan.leave) {
-            let node = self.faults.index(n);
-            if self.hosts[node].machine.is_some() {
-                self.note(|| format!("n{node} asks to leave"));
-                self.hosts[node].inbox.push(NodeInput::Leave);
-                self.wake(node, self.now);
-                // It stops when it has answered what it had, or has waited long enough; then it is started again.
-                let patience = self.faults.between(10 * MS, 3_000 * MS);
-                let down = self.faults.between(MS, 500 * MS);
-                let boot = self.hosts[node].boot;
-                self.at(self.now + patience, Event::Crash { node, boot, down });
-            }
-        }
-    }
-
-    fn pair(&mut self) -> (usize, usize) {
-        let n = self.hosts.len();
-        let from = self.faults.index(n);
-        (from, (from + 1 + self.faults.index(n - 1)) % n)
-    }
-
-    fn stall(&mut self, from: usize, to: usize, long: u64) {
-        self.note(|| format!("nothing goes from n{from} to n{to} for {} ms", long / MS));
-        let until = self.now + long;
-        let link = self.link(from, to);
-        link.stalled_until = link.stalled_until.max(until);
-        self.at(until, Event::Heal { from, to });
-        // Some break when nothing is acknowledged for long.
-        if long > 500 * MS && self.faults.permille(500) {
-            self.link(from, to).connection = 0;
-            let boot = self.hosts[from].boot;
-            self.at(until, Event::Dial { from, to, boot });
-            if self.hosts[from].machine.is_some() {
-                self.hosts[from].inbox.push(NodeInput::LinkDown(Self::node(to)));
-                self.wake(from, self.now);
-            }
-        }
-    }
-
-    /// The storm is over: everything heals, but for what the plan leaves broken.
-    fn calm(&mut self) {
-        self.storm_over = true;
-        self.note(|| "the storm is over".into());
-        let n = self.hosts.len();
-        // Every member is needed once, to found the cluster.
-        let founded = self.checker.decisions() > 0;
-        let dead = (self.plan.leave_one_dead && founded).then(|| self.faults.index(n));
-        for node in 0..n {
-            self.hosts[node].paused_until = 0;
-            self.hosts[node].slow_until = 0;
-            if Some(node) == dead {
-                self.crash(node);
-                self.hosts[node].halted = true;
-            } else {
-                self.at(self.now, Event::Start { node });
-                self.wake(node, self.now);
-            }
-        }
-        for link in &mut self.links {
-            link.stalled_until = 0;
-        }
-        if self.plan.leave_one_link && dead.is_none() {
-            let (from, to) = self.pair();
-            self.note(|| format!("n{from} and n{to} never reach each other again"));
-            self.link(from, to).dead = true;
-            self.link(to, from).dead = true;
-            self.link(from, to).connection = 0;
-            self.link(to, from).connection = 0;
-            for (a, b) in [(from, to), (to, from)] {
-                let boot = self.hosts[a].boot;
-                self.at(self.now, Event::Dial { from: a, to: b, boot });
-            }
-        }
-    }
-
-    fn alive(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn alive(&self) -> impl Iterator<Item = usize> {
         (0..self.hosts.len()).filter(|n| self.hosts[*n].machine.is_some())
     }
 
     /// Whether nothing is left to do: every operation answered, every live node at the same place.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.next_operation > self.plan.operations
             && self.clients.iter().all(|c| c.operation.is_none())
             && self.hosts.iter().all(|h| h.machine.is_some() || h.halted)
@@ -911,7 +620,7 @@ impl World {
     }
 
     /// Every live node has everything that was acknowledged.
-    fn last_look(&mut self) {
+    pub(super) fn last_look(&mut self) {
         let code = store::lookup(b"GET").expect("there is a GET").code;
         let bulk = |reply: Reply| match reply {
             Reply::Bulk(bytes) => bytes.to_vec(),
@@ -929,7 +638,7 @@ impl World {
         }
     }
 
-    fn what_is_stuck(&self) -> String {
+    pub(super) fn what_is_stuck(&self) -> String {
         let mut text = format!(
             "{} operations wait, {} of {} were begun; ",
             self.clients.iter().filter(|c| c.operation.is_some()).count(),
