@@ -1,8 +1,8 @@
 //! The peer dialect and the log's records as bytes: what is written comes back, and nothing else is taken.
 //!
-//! Values are drawn from a seeded generator. A decoder has to refuse every prefix of what an encoder wrote,
-//! must neither panic nor allocate much on any bytes, and whatever it accepts encodes to the very same
-//! bytes again: no two byte strings mean the same.
+//! Values are drawn from a seeded generator. A decoder has to refuse every prefix of what an encoder wrote, must
+//! neither panic nor allocate much on any bytes, and whatever it accepts encodes to the very same bytes again: no
+//! two byte strings mean the same.
 
 #[path = "codec/draw.rs"]
 mod draw;

@@ -1,8 +1,26 @@
 //! Scripts: commands, a line of dashes, and what came out of them.
 //!
 //! A script is text in blocks that are parted by empty lines. A block has commands, `---`, and the lines that these
-//! commands produced. `#` starts a comment. The commands are those of [`Script::command`]; nodes are `n0`, `n1` …,
-//! links are `n0->n1` (one direction) or `n0--n1` (both).
+//! commands produced. `#` starts a comment. Nodes are `n0`, `n1` …, links are `n0->n1` (one direction) or
+//! `n0--n1` (both).
+//!
+//! | command | does |
+//! |---|---|
+//! | `cluster N [disk=manual]` | N nodes with empty disks; a manual disk syncs when told to |
+//! | `found` | starts and connects all, until they are in view 1; says nothing |
+//! | `start`, `connect-all`, `restart` NODE | a process; connections to all that run; both |
+//! | `crash` NODE `[kept] [silent]` | ends it; unsynced records are lost unless kept; silent: no peer notices |
+//! | `wipe` NODE, `damage` NODE N | a new, empty disk; the last N durable records are gone |
+//! | `disk` NODE `manual` or `auto`, `persist` NODE `[N]` | who says when an fsync is done; N more records are |
+//! | `pause`, `resume` NODE | it takes no turns; its messages wait |
+//! | `offer` NODE WORD…, `read` NODE | one batch for each word; `x*9` is a long one; a linearizable read |
+//! | `leave` NODE, `disk-slow` NODE `[off]` | what the machine tells the node |
+//! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, until nothing moves |
+//! | `drop` LINK `[KIND [N]]` | loses what is in it |
+//! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
+//! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
+//! | `show`, `hide` KIND… | lines by kind: of message, record, note, `delivers` …; `time` begins each |
+//! | `report [NODE]`, `log`, `probation` NODE, `queue` LINK | how things stand |
 
 use lanekv::protocol::Input;
 

@@ -4,15 +4,20 @@
 //! likes, since no rule depends on channels being FIFO. A disk is a list of records, of which so many are durable.
 //! Everything that a replica puts out becomes a line.
 
+mod links;
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lanekv::protocol::{
     Delivery, Identity, Input, Intake, Message, OfferTicket, Output, ReadTicket, Record, Recovery, Replica,
-    Report, Settings, Verdict, decode_message, decode_record, encode_message, encode_record,
+    Settings, Verdict, decode_message, decode_record, encode_message, encode_record,
 };
-use lanekv::types::{Batch, DiskId, Entry, Incarnation, Index, Lsn, Millis, NodeId, Now, ViewNumber};
-use lanekv::wire::batch::{BatchBuilder, BatchReader};
+use lanekv::types::{DiskId, Incarnation, Index, Lsn, Millis, NodeId, Now};
+use lanekv::wire::batch::BatchBuilder;
 use lanekv::wire::split_frame;
+
+use text::{first_word, report_line, words, words_of, written_out};
 
 /// The suspicion time-out of every node, in milliseconds.
 const SUSPICION_MS: u64 = 300;
@@ -20,12 +25,8 @@ const SUSPICION_MS: u64 = 300;
 const HEARTBEAT_MS: u64 = 50;
 /// Time passes in steps of at least so many milliseconds.
 const STEP_MS: u64 = 10;
-/// Nothing that a healthy cluster does takes more rounds of messages than this without time passing.
-const ROUNDS_MAX: usize = 1_000;
 /// What the kinds of lines are called that a script sees only if it asks for them.
 const QUIET_KINDS: [&str; 6] = ["time", "status", "heard", "lost", "read-probe", "read-answer"];
-/// Longer words are written as one letter and how often it stands there.
-const WORD_LEN_MAX: usize = 32;
 
 /// The words that say why a command cannot be carried out.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
@@ -92,9 +93,19 @@ impl World {
         }
     }
 
-    /// The lines since the last call.
+    /// The lines since the last call; a broken promise is one, whatever the script claims.
     pub(crate) fn take_lines(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.lines)
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.extend(self.disagreement());
+        lines
+    }
+
+    /// Everybody delivers from the first entry on after a start, so of two nodes one has a prefix of the other.
+    fn disagreement(&self) -> Option<String> {
+        let longest = self.running().into_iter().max_by_key(|node| self.hosts[*node].applied.len())?;
+        let all = &self.hosts[longest].applied;
+        let other = self.running().into_iter().find(|node| !all.starts_with(&self.hosts[*node].applied))?;
+        Some(format!("AGREEMENT IS BROKEN between n{longest} and n{other}"))
     }
 
     /// How many nodes there are.
@@ -339,134 +350,6 @@ impl World {
         }
     }
 
-    // ---- links ----
-
-    fn link(&mut self, from: usize, to: usize) -> &mut Link {
-        self.links.entry((from, to)).or_default()
-    }
-
-    fn disconnect(&mut self, from: usize, to: usize) {
-        let link = self.link(from, to);
-        let was_up = std::mem::take(&mut link.up);
-        link.queue.clear();
-        if was_up {
-            self.turn(from, [Input::LinkDown(Self::id(to))]);
-        }
-    }
-
-    /// The connection over which `from` sends to `to` breaks; what lies in it is lost.
-    pub(crate) fn cut(&mut self, from: usize, to: usize) {
-        self.disconnect(from, to);
-    }
-
-    /// A new connection over which `from` sends to `to`: hello, answer, and it is up.
-    pub(crate) fn connect(&mut self, from: usize, to: usize) -> Outcome {
-        let (Some(dialler), Some(listener)) = (&self.hosts[from].replica, &self.hosts[to].replica) else {
-            return Err(format!("n{from} and n{to} do not both run"));
-        };
-        let (there, back) = (dialler.hello(Self::id(to)), listener.hello(Self::id(from)));
-        if let Err(refusal) = listener.check_hello(&there) {
-            self.line("refuses", format!("n{to} refuses n{from}: {refusal}"));
-            self.turn(from, [Input::RefusedBy { peer: Self::id(to), refusal }]);
-            return Ok(());
-        }
-        if let Err(refusal) = dialler.check_hello(&back) {
-            self.line("refuses", format!("n{from} refuses n{to}: {refusal}"));
-            self.turn(to, [Input::RefusedBy { peer: Self::id(from), refusal }]);
-            return Ok(());
-        }
-        let link = self.link(from, to);
-        link.up = true;
-        link.queue.clear();
-        self.turn(to, [Input::Greeted(Box::new(there))]);
-        self.turn(from, [Input::Greeted(Box::new(back)), Input::LinkUp(Self::id(to))]);
-        Ok(())
-    }
-
-    /// Connects a node with all that run, both ways.
-    pub(crate) fn connect_all(&mut self, node: usize) -> Outcome {
-        for other in self.running() {
-            // One that is refused stops, and reaches nobody else.
-            if other != node && self.alive(node) {
-                self.connect(node, other)?;
-            }
-            if other != node && self.alive(node) {
-                self.connect(other, node)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What is sent over a link stays in it, or moves again.
-    pub(crate) fn hold(&mut self, from: usize, to: usize, held: bool) {
-        self.link(from, to).held = held;
-    }
-
-    /// A node does nothing for a while, or goes on.
-    pub(crate) fn pause(&mut self, node: usize, paused: bool) {
-        self.hosts[node].paused = paused;
-        if !paused {
-            self.turn(node, [Input::Tick]);
-        }
-    }
-
-    /// Delivers the first message in a link, or the first of a kind, in a turn of its own.
-    pub(crate) fn deliver(&mut self, from: usize, to: usize, kind: Option<&str>) -> Outcome {
-        let queue = &mut self.link(from, to).queue;
-        let place = queue.iter().position(|m| kind.is_none_or(|kind| first_word(m) == kind));
-        let Some(message) = place.and_then(|place| queue.remove(place)) else {
-            return Err(format!("n{from} -> n{to} has no {} to deliver", kind.unwrap_or("message")));
-        };
-        self.turn(to, [Input::Receive { from: Self::id(from), message }]);
-        Ok(())
-    }
-
-    /// Loses whatever is in a link, or the first `count` of a kind.
-    pub(crate) fn lose(&mut self, from: usize, to: usize, kind: Option<&str>, count: usize) -> Outcome {
-        let queue = &mut self.link(from, to).queue;
-        let before = queue.len();
-        let mut lost = 0;
-        queue.retain(|m| {
-            let lose = lost < count && kind.is_none_or(|kind| first_word(m) == kind);
-            lost += usize::from(lose);
-            !lose
-        });
-        if let Some(kind) = kind
-            && queue.len() == before
-        {
-            return Err(format!("n{from} -> n{to} has no {kind} to lose"));
-        }
-        Ok(())
-    }
-
-    /// Delivers everything that is not held, and what is sent in answer, until nothing moves.
-    pub(crate) fn deliver_all(&mut self) -> Outcome {
-        for _ in 0..ROUNDS_MAX {
-            let moving: Vec<((usize, usize), usize)> = self
-                .links
-                .iter()
-                .filter(|((_, to), link)| !link.held && !link.queue.is_empty() && !self.hosts[*to].paused)
-                .map(|(ends, link)| (*ends, link.queue.len()))
-                .collect();
-            if moving.is_empty() {
-                return Ok(());
-            }
-            for to in 0..self.hosts.len() {
-                let mut inputs = Vec::new();
-                for ((from, _), len) in moving.iter().filter(|((_, t), _)| *t == to) {
-                    let queue = &mut self.link(*from, to).queue;
-                    let from = Self::id(*from);
-                    let len = queue.len().min(*len);
-                    inputs.extend(queue.drain(..len).map(|message| Input::Receive { from, message }));
-                }
-                if !inputs.is_empty() {
-                    self.turn(to, inputs);
-                }
-            }
-        }
-        Err("messages go round without end".to_owned())
-    }
-
     // ---- time and clients ----
 
     /// So many milliseconds pass at once; then every node looks at its clock.
@@ -588,68 +471,4 @@ impl World {
         let drops: Vec<String> = view.voters.iter().map(|v| format!("{}:{}", v.node, v.drops)).collect();
         self.lines.push(format!("n{node} has in {} drops {}", view.number, drops.join(" ")));
     }
-}
-
-fn report_line(report: &Report, applied: &[String]) -> String {
-    let mut text = format!(
-        "in {} senders={} hears={} delivered={} applied=[{}]",
-        report.view,
-        report.senders,
-        report.hears,
-        report.delivered,
-        applied.join(" ")
-    );
-    for (flag, word) in [
-        (report.view == ViewNumber(0), " unfounded"),
-        (report.sealed, " sealed"),
-        (report.serving, " serving"),
-    ] {
-        if flag {
-            text.push_str(word);
-        }
-    }
-    text
-}
-
-/// The kind of a line: what a script names it by.
-fn first_word(what: &impl ToString) -> String {
-    let text = what.to_string();
-    text.split([' ', ',']).next().unwrap_or_default().to_owned()
-}
-
-/// The commands of a batch as a script wrote them.
-fn words(batch: &Batch) -> String {
-    let commands = BatchReader::new(batch).map(|command| {
-        let command = command.expect("scripts offer well-formed batches");
-        command.arguments.iter().map(|a| shortened(&String::from_utf8_lossy(a))).collect::<String>()
-    });
-    commands.collect::<Vec<_>>().join(" ")
-}
-
-/// `x*5` stands for `xxxxx`.
-fn written_out(word: &str) -> String {
-    match word.split_once('*').and_then(|(text, count)| Some((text, count.parse().ok()?))) {
-        Some((text, count)) => text.repeat(count),
-        None => word.to_owned(),
-    }
-}
-
-/// The other way round, for words that nobody wants to read.
-fn shortened(word: &str) -> String {
-    match word.get(..1) {
-        Some(first) if word.len() > WORD_LEN_MAX => format!("{first}*{}", word.len()),
-        _ => word.to_owned(),
-    }
-}
-
-fn words_of(message: &Message) -> String {
-    let batch = match message {
-        Message::Append(entry) => {
-            let entry: &Entry = entry;
-            &entry.batch
-        }
-        Message::Forward { batch, .. } => batch,
-        _ => return String::new(),
-    };
-    format!(" {}", words(batch))
 }
