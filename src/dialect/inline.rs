@@ -1,8 +1,9 @@
 //! Lines typed by people and simple programs: words between blanks, with Redis' rules for quotes.
 //!
-//! In double quotes `\n \r \t \b \a`, `\xHH` and `\` before any other byte have their usual meaning; in single quotes
-//! only `\'`. A closing quote must be followed by a blank or the end. Quotes may begin in the middle of a word: `a"b c"`
-//! is one. Other than in Redis, whose lines are C strings, a zero byte is a byte like any other.
+//! In double quotes `\n \r \t \b \a`, `\xHH` and `\` before any other byte have their usual meaning; in
+//! single quotes only `\'`. A closing quote must be followed by a blank or the end. Quotes may begin in the
+//! middle of a word: `a"b c"` is one. Other than in Redis, whose lines are C strings, a zero byte is a byte
+//! like any other.
 
 use std::ops::Range;
 

@@ -1,9 +1,9 @@
 //! Client dialects: bytes to requests, replies to bytes.
 //!
-//! One port serves three kinds of clients, and the bytes say which: a frame begins with `0xB1`, a RESP array with `*`,
-//! and anything else is a line, whose sender wants RESP if it ends in CR LF (programs, telnet) and plain text if it ends
-//! in a bare LF (somebody at `nc`). That is decided anew for each request, so a connection may mix them, as it may in
-//! Redis.
+//! One port serves three kinds of clients, and the bytes say which: a frame begins with `0xB1`, a RESP
+//! array with `*`, and anything else is a line, whose sender wants RESP if it ends in CR LF (programs,
+//! telnet) and plain text if it ends in a bare LF (somebody at `nc`). That is decided anew for each
+//! request, so a connection may mix them, as it may in Redis.
 //!
 //! A [`Decoder`] is shown the bytes of its connection that have not been consumed, again and again with more behind
 //! them, and hands out one request at a time. Which requests come out does not depend on the pieces in which the bytes

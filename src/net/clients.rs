@@ -1,6 +1,7 @@
 //! Accepting connections, and the sockets of clients.
 
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::Interest;
 
@@ -17,8 +18,8 @@ use super::peers::HELLO_PATIENCE;
 
 /// Connections accepted in a turn.
 const ACCEPT_COUNT: usize = 32;
-/// Connections beyond the limit of clients: those of peers, and those that have not said what they are.
-const EXTRA_COUNT: usize = 128;
+/// An idle connection is probed after this.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(300);
 /// Reads that a closing connection is worth to be closed without a reset.
 const DRAIN_READS: usize = 16;
 
@@ -39,9 +40,15 @@ impl EventLoop {
             let peers = self.peer_listener.as_mut().and_then(|listener| listener.accept(now.mono));
             let peers_only = peers.is_some();
             let Some((stream, _)) = peers.or_else(|| self.listener.accept(now.mono)) else { break };
+            if self.is_stopping() {
+                continue;
+            }
             // Replies are whole when they are written; waiting to fill a packet helps nobody.
             let _ = stream.set_nodelay(true);
-            let is_full = self.connections.len() >= self.clients_max + EXTRA_COUNT;
+            // Nothing else would ever tell that the machine of an idle client is gone.
+            let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+            let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
+            let is_full = self.connections.len() >= self.connections_max && !self.make_room();
             let role = if is_full { Role::Parting } else { Role::Fresh };
             let registry = self.poll.registry();
             let made = self.connections.insert(stream, role, |stream, token| {
@@ -50,6 +57,7 @@ impl EventLoop {
             match made {
                 Ok(key) if is_full => self.refuse_client(key, ReplyStyle::Resp2),
                 Ok(key) => {
+                    self.fresh.push_back(key);
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.peers_only = peers_only;
                     }
@@ -57,7 +65,23 @@ impl EventLoop {
                 Err(error) => self.complain(now.mono, || format!("cannot watch a connection: {error}")),
             }
         }
+        if self.fresh.len() > 2 * self.connections_max {
+            let connections = &mut self.connections;
+            self.fresh.retain(|key| connections.get_mut(*key).is_some_and(|c| c.role == Role::Fresh));
+        }
         self.close_late_greetings(now);
+    }
+
+    /// Closes the connection that has been silent for the longest time since it was accepted. Otherwise
+    /// connections that nobody uses could keep peers out.
+    fn make_room(&mut self) -> bool {
+        while let Some(key) = self.fresh.pop_front() {
+            if self.connections.get_mut(key).is_some_and(|c| c.role == Role::Fresh) {
+                self.connections.remove(key);
+                return true;
+            }
+        }
+        false
     }
 
     /// Reads from clients, as long as the node takes commands.

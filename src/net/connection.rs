@@ -1,7 +1,8 @@
 //! One socket with its buffers, and the table of all of them.
 //!
-//! A place in the table is used again as soon as its connection is closed, perhaps within the same batch of events. So
-//! a token holds the place and a generation, and an event whose generation is not the place's is stale.
+//! A place in the table is used again as soon as its connection is closed, perhaps within the same batch
+//! of events. So a token holds the place and a generation, and an event whose generation is not the
+//! place's is stale.
 
 use std::io::{self, Read, Write};
 

@@ -1,12 +1,12 @@
 //! The event loop: one thread, one poll, one turn after the other.
 //!
-//! A turn is: wait; take in what has happened (durable records, signals, everything readable, peers first); end the
-//! node's turn; hand its records to the log's thread; send. There is no other place where the loop waits, and none where it
-//! sleeps.
+//! A turn is: wait; take in what has happened (durable records, signals, everything readable, peers
+//! first); end the node's turn; hand its records to the log's thread; send. There is no other place where
+//! the loop waits, and none where it sleeps.
 //!
-//! The poll is edge-triggered: a socket tells once that it can be read. So what a connection has left when its share of
-//! a turn is used up goes into a queue, and while there is anything in the queues the poll does not wait. Each
-//! connection takes its place at the end, so that every one has its turn.
+//! The poll is edge-triggered: a socket tells once that it can be read. So what a connection has left
+//! when its share of a turn is used up goes into a queue, and while there is anything in the queues the
+//! poll does not wait. Each connection takes its place at the end, so that every one has its turn.
 
 use std::collections::VecDeque;
 use std::io;
@@ -79,6 +79,7 @@ pub(super) struct Parts {
     pub(super) me: NodeId,
     pub(super) suspicion: Millis,
     pub(super) clients_max: usize,
+    pub(super) connections_max: usize,
     pub(super) seed: u64,
 }
 
@@ -114,6 +115,8 @@ pub(super) struct EventLoop {
     pub(super) links: Vec<Link>,
     /// The connection that each peer sends on.
     pub(super) incoming: Vec<Option<ConnectionKey>>,
+    /// Accepted connections, the oldest first; only those count that have not said anything yet.
+    pub(super) fresh: VecDeque<ConnectionKey>,
     /// Accepted connections that begin like a peer's, with the time by which the hello must be there.
     pub(super) greeting: VecDeque<(ConnectionKey, Millis)>,
     /// Connections to read that are no clients'.
@@ -132,6 +135,8 @@ pub(super) struct EventLoop {
     pub(super) me: NodeId,
     pub(super) suspicion: Millis,
     pub(super) clients_max: usize,
+    /// Clients, peers, and connections that have not said what they are.
+    pub(super) connections_max: usize,
     pub(super) client_count: usize,
     stopping: Option<Stopping>,
     stop_at_once: bool,
@@ -159,6 +164,7 @@ impl EventLoop {
             peer_listener: parts.peer_listener,
             links: parts.links,
             incoming: vec![None; usize::from(NodeId::COUNT_MAX)],
+            fresh: VecDeque::new(),
             greeting: VecDeque::new(),
             peer_queue: VecDeque::new(),
             client_queue: VecDeque::new(),
@@ -172,6 +178,7 @@ impl EventLoop {
             me: parts.me,
             suspicion: parts.suspicion,
             clients_max: parts.clients_max,
+            connections_max: parts.connections_max,
             client_count: 0,
             stopping: None,
             stop_at_once: false,
@@ -415,6 +422,11 @@ impl EventLoop {
             self.is_ready = true;
             self.shared.set_ready(self.me, report.view);
         }
+    }
+
+    /// Whether the node has been asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 
     /// Whether everything that a stop waits for is done.

@@ -1,12 +1,12 @@
 //! The connections that this node makes to others, to send on.
 //!
-//! Each node dials each other one and sends on its own connection only; what the other has to say comes on the
-//! connection that the other made. So nobody has to agree who dials, and a connection that is cut to make room, or
-//! made anew, concerns one direction.
+//! Each node dials each other one and sends on its own connection only; what the other has to say comes
+//! on the connection that the other made. So nobody has to agree who dials, and a connection that is cut
+//! to make room, or made anew, concerns one direction.
 //!
-//! A link is dialled again at once when it breaks: if the other process is dead its machine refuses within a
-//! fraction of a millisecond, and that is how its death is noticed. Then with pauses that grow to a second, for
-//! ever.
+//! A link is dialled again at once when it breaks: if the other process is dead its machine refuses
+//! within a fraction of a millisecond, and that is how its death is noticed. Then with pauses that grow
+//! to a second, for ever.
 
 use std::net::SocketAddr;
 
@@ -25,8 +25,12 @@ use super::resolver::Resolver;
 
 const BACKOFF_MIN: Millis = Millis(20);
 const BACKOFF_MAX: Millis = Millis(1_000);
-/// The answer to a hello may take so long, for the other may be busy; the suspicion time-out if that is longer.
+/// The answer to a hello may take so long, for the other may be busy; the suspicion time-out if that is
+/// longer.
 const GREETING_PATIENCE: Millis = Millis(1_000);
+
+/// A link whose bytes are not acknowledged for four suspicion time-outs is broken, and for at least this.
+const UNACKNOWLEDGED_MIN: Millis = Millis(2_000);
 
 /// How far a link is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -241,6 +245,11 @@ impl EventLoop {
             }
             // Without it small messages would wait for the acknowledgment of those before.
             let _ = connection.stream.set_nodelay(true);
+            // A network that comes back finds no connection that waits for its next retransmission: it has
+            // been given up, and dialling goes on. There is always something unacknowledged, if only a Status.
+            let patience = self.suspicion.times(4).max(UNACKNOWLEDGED_MIN);
+            let patience = u32::try_from(patience.0).unwrap_or(u32::MAX);
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, patience);
             encode_hello(connection.output.buffer(), &self.node.hello(peer));
             self.links[index].state = State::Greeting { key, since: now.mono };
         }

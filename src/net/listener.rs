@@ -1,8 +1,8 @@
 //! Listening sockets.
 //!
-//! When the process is out of descriptors, `accept` fails and leaves the connection where it is, and no new event will
-//! tell of it. So a spare descriptor is given up for a moment to accept and close one connection, which tells its client
-//! the truth at once, and the listener is tried again after a pause.
+//! When the process is out of descriptors, `accept` fails and leaves the connection where it is, and no
+//! new event will tell of it. So a spare descriptor is given up for a moment to accept and close one
+//! connection, which tells its client the truth at once, and the listener is tried again after a pause.
 
 use std::fs::File;
 use std::io;
@@ -15,6 +15,9 @@ use crate::types::Millis;
 
 /// How long accepting pauses after an error.
 const RETRY_AFTER: Millis = Millis(100);
+
+/// Connections turned away at once when there are no descriptors.
+const TURN_AWAY_COUNT: usize = 64;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -62,16 +65,24 @@ impl Listener {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => continue,
                     _ => {
                         log::warn!("accept failed, trying again in {RETRY_AFTER}: {error}");
-                        if self.spare.take().is_some() {
-                            drop(self.socket.accept());
-                            self.spare = spare();
-                        }
+                        self.turn_away();
                         self.retry_at = Some(now.plus(RETRY_AFTER));
                     }
                 },
             }
             return None;
         }
+    }
+
+    /// Closes connections that wait, one after the other, by means of the spare descriptor.
+    fn turn_away(&mut self) {
+        for _ in 0..TURN_AWAY_COUNT {
+            if self.spare.take().is_none() || self.socket.accept().is_err() {
+                break;
+            }
+            self.spare = spare();
+        }
+        self.spare = self.spare.take().or_else(spare);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Connections that other nodes make to this one, and sending to all of them.
 //!
-//! An accepted connection whose first two bytes begin a hello is a peer's. Nothing else is taken from it before the hello,
-//! which must be small and come soon; the node decides whether it is welcome. Then messages come until it ends or another
-//! one from the same peer replaces it, whose unread bytes nobody reads any more.
+//! An accepted connection whose first two bytes begin a hello is a peer's. Nothing else is taken from it
+//! before the hello, which must be small and come soon; the node decides whether it is welcome. Then
+//! messages come until it ends or another one from the same peer replaces it, whose unread bytes nobody
+//! reads any more.
 
 use std::net::Shutdown;
 
@@ -22,7 +23,8 @@ pub(super) const GREETING_COUNT_MAX: usize = 64;
 const LINK_OUTPUT_MAX: usize = 64 << 20;
 
 impl EventLoop {
-    /// Reads from everything that is no client: peers, links to them, connections that have not said what they are.
+    /// Reads from everything that is no client: peers, links to them, connections that have not said what
+    /// they are.
     pub(super) fn read_peers(&mut self, now: Now) {
         let mut flush = std::mem::take(&mut self.flush_queue);
         for key in flush.drain(..) {
@@ -102,7 +104,11 @@ impl EventLoop {
             }
             // A frame may have been a hello's last consequence: this connection may be gone.
             if let Some(connection) = self.connections.get_mut(key) {
+                let unfinished = input.len() > self.scratch.len();
                 connection.input = input;
+                if unfinished {
+                    self.node.handle(now, NodeInput::Stirring(peer));
+                }
             }
         }
         self.queue_read(key);

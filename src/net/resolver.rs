@@ -1,7 +1,7 @@
 //! Host names to IP addresses, without making the event loop wait.
 //!
-//! Numeric addresses never come here. A name is looked up at the start, and again whenever connecting fails; each time
-//! in a thread that lives as long as the question.
+//! Numeric addresses never come here. A name is looked up at the start, and again whenever connecting
+//! fails; each time in a thread that lives as long as the question.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -34,7 +34,8 @@ impl Resolver {
         Some(SocketAddr::new(ip, address.port()))
     }
 
-    /// Asks for a peer's addresses; the loop is woken when [`Resolver::answers`] has them. An empty answer: there are none.
+    /// Asks for a peer's addresses; the loop is woken when [`Resolver::answers`] has them. An empty
+    /// answer: there are none.
     pub(super) fn ask(&self, peer: NodeId, address: &Address) {
         let (host, port) = (address.host().to_owned(), address.port());
         let (sender, waker) = (self.sender.clone(), Arc::clone(&self.waker));

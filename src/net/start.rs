@@ -1,7 +1,8 @@
 //! From a configuration and a directory to a loop that can run.
 //!
-//! In this order: the lock on the directory, its identity, the log, the record of this start made durable. Only then are
-//! there sockets: nothing may be said by an incarnation that the disk does not know.
+//! In this order: the lock on the directory, its identity, the log, the record of this start made
+//! durable. Only then are there sockets: nothing may be said by an incarnation that the disk does not
+//! know.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -31,8 +32,10 @@ use super::shared::Shared;
 
 /// Replaying longer than this is worth a line, and another one each time as long.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
-/// Descriptors that are not connections of clients.
-const DESCRIPTORS_KEPT: u64 = 64;
+/// Connections beyond the limit of clients: those of peers, and those that have not said what they are.
+const EXTRA_CONNECTIONS: usize = 128;
+/// Descriptors that are no connections.
+const FILES_KEPT: usize = 24;
 
 /// Whom a node listens to besides its clients and peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,8 +59,9 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
     let seed = random();
     let mut settings = Settings::new(&config, id, seed).ok_or(StartError::NotMember { id })?;
     settings.process_id = std::process::id();
+    let mut connections_max = settings.clients_max + EXTRA_CONNECTIONS;
     if control == Control::Process {
-        settings.clients_max = allowed_clients(settings.clients_max);
+        (settings.clients_max, connections_max) = allowed_connections(settings.clients_max);
     }
     let clock = Clock::new();
     let directory = DataDir::open(&data_dir, id, || DiskId(random()))?;
@@ -114,6 +118,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         me: id,
         suspicion,
         clients_max,
+        connections_max,
         seed,
     });
     Ok(Started { event_loop, shared, waker })
@@ -242,10 +247,11 @@ fn links(config: &Config, me: NodeId) -> Vec<Link> {
         .collect()
 }
 
-/// As many clients as there are descriptors for, after asking for more of them.
-fn allowed_clients(wanted: usize) -> usize {
+/// How many clients there are descriptors for, after asking for more of them, and how many connections of
+/// all kinds.
+fn allowed_connections(wanted: usize) -> (usize, usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = wanted as u64 + DESCRIPTORS_KEPT;
+    let needed = (wanted + EXTRA_CONNECTIONS + FILES_KEPT) as u64;
     let limit = getrlimit(Resource::Nofile);
     let mut current = limit.current.unwrap_or(u64::MAX);
     if current < needed {
@@ -255,9 +261,10 @@ fn allowed_clients(wanted: usize) -> usize {
         }
     }
     if current >= needed {
-        return wanted;
+        return (wanted, wanted + EXTRA_CONNECTIONS);
     }
-    let allowed = usize::try_from(current.saturating_sub(DESCRIPTORS_KEPT)).unwrap_or(wanted).max(1);
+    let connections = usize::try_from(current).unwrap_or(usize::MAX).saturating_sub(FILES_KEPT).max(2);
+    let allowed = connections.saturating_sub(EXTRA_CONNECTIONS).max(connections / 2);
     log::warn!("max-clients lowered from={wanted} to={allowed}: no more descriptors");
-    allowed
+    (allowed, connections)
 }

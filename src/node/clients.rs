@@ -31,7 +31,8 @@ pub(super) struct Client {
     /// By HELLO; the decoder is told before each request.
     pub(super) resp: RespVersion,
     pub(super) name: Box<[u8]>,
-    /// The first command of a session that was refused without being multicast; those after it must not overtake it.
+    /// The first command of a session that was refused without being multicast; those after it must not
+    /// overtake it.
     pub(super) refused: Option<(SessionId, u64)>,
     /// The batch with its last multicast command.
     pub(super) last_offer: u64,
@@ -85,7 +86,8 @@ impl Client {
         self.queue.unanswered() >= UNANSWERED_MAX || self.queue.is_output_long()
     }
 
-    /// Whether a stalled connection may go on. Half of the limits, so that it does not go on for a single command.
+    /// Whether a stalled connection may go on. Half of the limits, so that it does not go on for a single
+    /// command.
     pub(super) fn is_below_limit(&self) -> bool {
         self.queue.unanswered() <= UNANSWERED_MAX / 2 && !self.queue.is_output_long()
     }

@@ -1,7 +1,8 @@
 //! Commands about the connection and the node: everything of class `Connection` in the store's table.
 //!
-//! None of them is multicast. Those that change how later commands are understood (`HELLO`, `CONSISTENCY`, `QUIT` …) act
-//! as soon as they are decoded; what they answer, and what the others ask, comes in its turn like any reply.
+//! None of them is multicast. Those that change how later commands are understood (`HELLO`,
+//! `CONSISTENCY`, `QUIT` …) act as soon as they are decoded; what they answer, and what the others ask,
+//! comes in its turn like any reply.
 
 use crate::dialect::{ReplyStyle, RespVersion, encode};
 use crate::store::{self, Class, CommandError, CommandSpec};
@@ -42,8 +43,8 @@ impl From<Reply> for Outcome {
 
 const LONGEST_NAME: usize = 512;
 
-/// Carries out a command of class `Connection`; its number of arguments and its syntax are checked as far as the
-/// table does that.
+/// Carries out a command of class `Connection`; its number of arguments and its syntax are checked as far
+/// as the table does that.
 pub(super) fn carry_out(
     client: &mut Client,
     backend: &mut Backend,

@@ -52,8 +52,8 @@ impl Offers {
         self.waiting.push_back(Offer { ticket, since, routes });
     }
 
-    /// The routes of a delivered batch. `skipped` gets those of batches before it, which never will be delivered one
-    /// by one.
+    /// The routes of a delivered batch. `skipped` gets those of batches before it, which never will be
+    /// delivered one by one.
     pub(super) fn delivered(&mut self, ticket: OfferTicket, skipped: &mut Vec<Route>) -> Vec<Route> {
         while let Some(front) = self.waiting.front()
             && front.ticket <= ticket
@@ -98,8 +98,8 @@ pub(super) struct ReadGroup {
 
 /// Groups of reads in the order of their tickets.
 ///
-/// A later ticket that is ready makes all earlier ones ready: what the store must hold for the later one contains
-/// whatever was acknowledged before the earlier ones began.
+/// A later ticket that is ready makes all earlier ones ready: what the store must hold for the later one
+/// contains whatever was acknowledged before the earlier ones began.
 #[derive(Debug, Default)]
 pub(super) struct ReadGroups {
     groups: VecDeque<ReadGroup>,
@@ -108,7 +108,8 @@ pub(super) struct ReadGroups {
 }
 
 impl ReadGroups {
-    /// Adds a client to the group of this turn, unless `member_of` says that it is in it, and returns the ticket.
+    /// Adds a client to the group of this turn, unless `member_of` says that it is in it, and returns the
+    /// ticket.
     pub(super) fn join(&mut self, client: ClientKey, member_of: u64, now: Millis) -> u64 {
         if self.groups.back().is_none_or(|group| group.begun) {
             self.last_ticket += 1;

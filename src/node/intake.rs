@@ -1,9 +1,9 @@
 //! From a client's bytes to commands under way.
 //!
-//! A connection may decode so many commands in a turn; the rest of its bytes wait in the backlog. A connection with
-//! too many unanswered commands or too much unsent output is stalled: its bytes stay where they are until
-//! replies have left. When the core has no room for more commands, nothing is decoded at all, and the caller leaves
-//! the bytes in the kernel.
+//! A connection may decode so many commands in a turn; the rest of its bytes wait in the backlog. A
+//! connection with too many unanswered commands or too much unsent output is stalled: its bytes stay
+//! where they are until replies have left. When the core has no room for more commands, nothing is
+//! decoded at all, and the caller leaves the bytes in the kernel.
 
 use crate::dialect::{Decoded, ReplyStyle};
 use crate::protocol::Intake;
@@ -102,15 +102,16 @@ impl Node {
         }
     }
 
-    /// Whether bytes of this client should be read from its socket; if not, [`Effects::resumed`](super::Effects::resumed)
-    /// says when.
+    /// Whether bytes of this client should be read from its socket; if not,
+    /// [`Effects::resumed`](super::Effects::resumed) says when.
     pub fn wants_read(&self, key: ClientKey) -> bool {
         self.clients.get(key).is_some_and(|client| !client.in_backlog && !client.stalled)
     }
 
     /// Whether commands are taken at all; if not, no client's socket should be read.
     pub fn takes_commands(&self) -> bool {
-        !self.full && !self.leaving && !self.batch.is_full()
+        let has_room = !self.full || self.refusing.is_some();
+        has_room && !self.leaving && !self.batch.is_full()
     }
 
     /// Goes on with connections that have undecoded bytes, each as far as a turn allows.
@@ -269,8 +270,8 @@ impl Node {
         client.last_offer = self.next_offer;
     }
 
-    /// Whether a command is refused: because all are, or because an earlier one of its session was and has not
-    /// been repeated. If the later ones went ahead, the earlier one would leave a gap for ever.
+    /// Whether a command is refused: because all are, or because an earlier one of its session was and
+    /// has not been repeated. If the later ones went ahead, the earlier one would leave a gap for ever.
     fn refuse_in_session(&self, client: &mut Client, session: Option<SessionSeq>) -> Option<Reply> {
         let earlier = session.zip(client.refused).filter(|(place, (refused, _))| place.session == *refused);
         if let Some((place, (_, seq))) = earlier {

@@ -1,19 +1,19 @@
 //! The commands of one connection that are not answered yet, and the bytes of those that are.
 //!
-//! Commands finish in any order: a write when it is delivered, a read when its ticket is ready, most others at
-//! once. Replies must come in the order of the commands. So every command gets a *slot*, numbered from 0 for the
-//! whole life of the connection; slots are settled from the front, and a settled one is turned into bytes as soon as
-//! there is room in the output.
+//! Commands finish in any order: a write when it is delivered, a read when its ticket is ready, most
+//! others at once. Replies must come in the order of the commands. So every command gets a *slot*,
+//! numbered from 0 for the whole life of the connection; slots are settled from the front, and a settled
+//! one is turned into bytes as soon as there is room in the output.
 //!
-//! A read is executed when every command before it is settled and the store has caught up with what the read has to
-//! see. That it can also be executed *early* makes pipelining quick: a write of the same connection that
-//! follows it must not be visible to it, so whoever is about to apply that write executes the reads before it first
-//! ([`Queue::settle_before`]). Such a read sees enough. Whatever was acknowledged anywhere before the read began was
-//! acknowledged before the later write was multicast, so it is ordered before that write, and is in the
-//! store by now.
+//! A read is executed when every command before it is settled and the store has caught up with what the
+//! read has to see. That it can also be executed *early* makes pipelining quick: a write of the same
+//! connection that follows it must not be visible to it, so whoever is about to apply that write executes
+//! the reads before it first ([`Queue::settle_before`]). Such a read sees enough. Whatever was
+//! acknowledged anywhere before the read began was acknowledged before the later write was multicast, so
+//! it is ordered before that write, and is in the store by now.
 //!
-//! Replies wait here as values and not as bytes while the output is long, so a client that does not read costs
-//! references and not copies.
+//! Replies wait here as values and not as bytes while the output is long, so a client that does not read
+//! costs references and not copies.
 
 use std::collections::VecDeque;
 
@@ -39,8 +39,9 @@ pub(super) enum Needs {
     Nothing,
     /// This read ticket, or a later one.
     Ticket(u64),
-    /// That the write before it on the same connection is applied. That write was not sent to anybody when the
-    /// read began, so it is ordered after everything acknowledged until then; no ticket is needed.
+    /// That the write before it on the same connection is applied. That write was not sent to anybody
+    /// when the read began, so it is ordered after everything acknowledged until then; no ticket is
+    /// needed.
     Write,
 }
 
@@ -167,8 +168,8 @@ impl Queue {
         }
     }
 
-    /// Answers a multicast command without its having been applied as far as this node knows, and with it the reads
-    /// that rely on it. Returns its place in its session.
+    /// Answers a multicast command without its having been applied as far as this node knows, and with it
+    /// the reads that rely on it. Returns its place in its session.
     pub(super) fn give_up(&mut self, number: u64, reply: &Reply, read_reply: &Reply) -> Option<SessionSeq> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let State::Multicast { session } = self.slots.get(index)?.state else {

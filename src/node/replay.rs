@@ -10,7 +10,8 @@ use crate::wire::DecodeError;
 /// Why a log cannot be replayed.
 #[derive(Debug)]
 pub enum ReplayError {
-    /// A record whose checksum is right makes no sense: a newer version wrote it, or this program has a fault.
+    /// A record whose checksum is right makes no sense: a newer version wrote it, or this program has a
+    /// fault.
     Record {
         /// Which.
         lsn: Lsn,

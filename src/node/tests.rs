@@ -1,6 +1,7 @@
-//! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are durable at once
-//! unless the disk is held.
+//! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
+//! durable at once unless the disk is held.
 
+use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};
 use super::*;
 use crate::config::Config;
 use crate::types::{DiskId, SessionId};
@@ -49,8 +50,12 @@ impl Cluster {
     }
 
     fn unfounded(count: usize) -> Cluster {
+        Cluster::configured(count, "")
+    }
+
+    fn configured(count: usize, more: &str) -> Cluster {
         let file: String = (0..count).map(|i| format!("{i} 127.0.0.1:{}\n", 7100 + i)).collect();
-        let config = Config::parse("test", &file).unwrap();
+        let config = Config::parse("test", &(file + more)).unwrap();
         let now = Now { mono: Millis(1_000), wall: Millis(1_700_000_000_000) };
         let host = |i: usize| {
             let settings = Settings::new(&config, id(i), 7).unwrap();
@@ -255,6 +260,30 @@ fn without_a_majority_commands_wait_and_are_then_refused() {
 }
 
 #[test]
+fn a_read_does_not_rely_on_a_write_that_was_refused() {
+    let mut cluster = Cluster::new(3);
+    cluster.open(0, 1);
+    cluster.open(1, 1);
+    cluster.cut = NodeSet::only(id(0));
+    cluster.pass(SUSPICION + 50);
+    cluster.say(0, 1, b"SET a 1\n");
+    cluster.pass(2 * SUSPICION + 50);
+    assert!(cluster.hear(0, 1).starts_with("NOQUORUM "));
+    cluster.cut = NodeSet::EMPTY;
+    cluster.pass(2_000);
+    // Not noticed yet that nobody can be reached: what another node does now must not be missed.
+    cluster.cut = NodeSet::only(id(0));
+    assert_eq!(cluster.ask(0, 1, "GET a\n"), "");
+    cluster.say(1, 1, b"SET a 2\n");
+    cluster.pass(2 * SUSPICION);
+    assert_eq!(cluster.hear(1, 1), "OK\n");
+    cluster.cut = NodeSet::EMPTY;
+    cluster.pass(2_000);
+    let heard = cluster.hear(0, 1);
+    assert!(heard == "2\n" || heard.starts_with("NOQUORUM "), "{heard}");
+}
+
+#[test]
 fn a_cluster_that_is_not_founded_says_whom_it_waits_for() {
     let mut cluster = Cluster::unfounded(3);
     cluster.open(0, 1);
@@ -307,6 +336,39 @@ fn what_is_not_delivered_in_time_is_answered_timeout_once() {
     cluster.hosts[0].disk_held = false;
     cluster.run();
     assert_eq!(cluster.hear(0, 1), "3\n", "the first one was applied, and its reply was thrown away");
+}
+
+#[test]
+fn when_the_window_is_full_clients_wait_and_are_told_busy_in_the_end() {
+    let mut cluster = Cluster::configured(1, "set window 64KiB\nset client-timeout 1s\n");
+    cluster.pass(100);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    let value = "v".repeat(60_000);
+    cluster.hosts[0].disk_held = true;
+    cluster.say(0, 1, format!("SET a {value}\nSET b {value}\n").as_bytes());
+    cluster.run();
+    assert!(!cluster.hosts[0].node.takes_commands());
+    assert_eq!(cluster.ask(0, 2, "PING\n"), "", "its bytes are not even looked at");
+    cluster.hosts[0].disk_held = false;
+    cluster.run();
+    assert_eq!(cluster.hear(0, 1), "OK\nOK\n");
+    assert_eq!(cluster.hear(0, 2), "PONG\n");
+    // It cannot be for ever.
+    cluster.hosts[0].disk_held = true;
+    cluster.say(0, 1, format!("SET a {value}\nSET b {value}\n").as_bytes());
+    cluster.run();
+    cluster.say(0, 2, b"SET c 1\nGET c\n");
+    cluster.pass(1_100);
+    assert!(cluster.hear(0, 1).starts_with("TIMEOUT "));
+    let busy = "BUSY too many commands wait for delivery";
+    assert_eq!(
+        cluster.hear(0, 2),
+        format!("{busy}; the command was not multicast\n{busy}; nothing was read\n")
+    );
+    cluster.hosts[0].disk_held = false;
+    cluster.run();
+    assert_eq!(cluster.ask(0, 2, "GET c\nSET c 2\nGET c\n"), "Not Found\nOK\n2\n");
 }
 
 #[test]
@@ -437,7 +499,8 @@ fn a_reply_does_not_reach_the_next_client_in_the_same_place() {
 fn any_pieces_and_any_moments_give_the_same_replies() {
     let script = "SET a 1\nGET a\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\nINCR a\nCONSISTENCY ordered\nGET a\nINCR a\n\
                   CONSISTENCY local\nGET a\nDEL a\nGET a\nREADWRITE\nGET a\nMSET a 1 b 2\nMGET a b c\n";
-    let expected = "OK\n$1\r\n1\r\n$1\r\n1\r\n2\nOK\n2\n3\nOK\n3\n1\nNot Found\nOK\nNot Found\nOK\n1) 1\n2) 2\n3) Not Found\n";
+    let expected = "OK\n$1\r\n1\r\n$1\r\n1\r\n2\nOK\n2\n3\nOK\n3\n1\nNot Found\nOK\nNot Found\nOK\n\
+                    1) 1\n2) 2\n3) Not Found\n";
     let mut random = 1u64;
     for _ in 0..200 {
         let mut cluster = Cluster::new(1);

@@ -70,12 +70,15 @@ pub enum Input {
     },
     /// All records up to this one are durable.
     Persisted(Lsn),
-    /// A peer said hello on a connection that it made to us, or answered ours; [`super::Replica::check_hello`] was content.
+    /// A peer said hello on a connection that it made to us, or answered ours;
+    /// [`super::Replica::check_hello`] was content.
     Greeted(Box<Hello>),
     /// Messages to this peer go out from now on; what was sent before may be lost.
     LinkUp(NodeId),
     /// The connection to this peer broke and could not be made again at once.
     LinkDown(NodeId),
+    /// Bytes of an unfinished message from this peer are arriving: its heartbeats may wait behind them.
+    Stirring(NodeId),
     /// A peer refused our hello.
     RefusedBy {
         /// The peer.

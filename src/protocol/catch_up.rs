@@ -1,7 +1,8 @@
 //! Getting what is missing: entries of the open view by Resend, entries of ended views by CatchUp.
 //!
-//! A node that was away asks by itself; nobody keeps track of what others lack. Two kinds are kept apart: what comes by
-//! Append in the open view is a vote once it is durable, what comes by Fill only completes a view that is (being) sealed.
+//! A node that was away asks by itself; nobody keeps track of what others lack. Two kinds are kept apart:
+//! what comes by Append in the open view is a vote once it is durable, what comes by Fill only completes a
+//! view that is (being) sealed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,6 +101,7 @@ impl Replica {
     pub(crate) fn on_fill(&mut self, entries: &[Arc<Entry>], out: &mut Vec<Output>) -> bool {
         let mut progress = false;
         for entry in entries {
+            let (leap, forged) = (self.is_leap(entry.t), self.is_forged(entry));
             let Some(log) = self.views.get_mut(&entry.view) else { continue };
             let Some(lane) = log.view.lane_of(entry.node) else { continue };
             let wanted = match log.end(lane) {
@@ -107,6 +109,7 @@ impl Replica {
                 // In the open view votes would be mixed up with fillings before the vector is frozen.
                 None => log.frozen.is_some(),
             };
+            let wanted = wanted && !leap && !forged;
             if wanted && log.lanes[lane].take(entry) == Taken::Added {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);

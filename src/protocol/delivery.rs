@@ -43,7 +43,8 @@ impl Replica {
                 .filter(|(other, _)| log.frontier(*other) < position.t)
                 .map(|(_, sender)| sender.node)
                 .collect();
-            if !behind.is_empty() && !(open && mutated(Mutation::NoFrontierWait)) {
+            let unwaited = open && mutated(Mutation::NoFrontierWait);
+            if !behind.is_empty() && !unwaited {
                 if open && self.blocked.is_none_or(|(at, ..)| at != position) {
                     self.blocked = Some((position, behind, now));
                 } else if let Some((_, lanes, _)) = &mut self.blocked {

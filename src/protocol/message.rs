@@ -58,13 +58,9 @@ impl View {
     /// The version of entries, commands and views that this program writes.
     pub const FORMAT: u32 = 1;
 
-    /// `n / 2 + 1`; in view 0 all of them (rule N).
+    /// A majority of the voters: `n / 2 + 1`.
     pub fn quorum(&self) -> usize {
-        if self.number == ViewNumber(0) && !super::mutated(super::Mutation::MajorityFounds) {
-            self.voters.len()
-        } else {
-            self.voters.len() / 2 + 1
-        }
+        self.voters.len() / 2 + 1
     }
 
     /// The nodes that vote.
@@ -108,6 +104,11 @@ pub struct Ballot {
     pub node: NodeId,
     /// Its incarnation.
     pub incarnation: Incarnation,
+}
+
+impl Ballot {
+    /// The highest round that is believed; no cluster gets there by sealing.
+    pub(crate) const ROUND_MAX: u64 = 1 << 48;
 }
 
 impl fmt::Display for Ballot {

@@ -62,6 +62,11 @@ impl Offers {
         self.waiting.len()
     }
 
+    /// The number of the last batch offered.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
     /// How many bytes wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -288,7 +293,7 @@ impl Replica {
             let len = entry.batch.bytes().len();
             self.offers.relayed_bytes = self.offers.relayed_bytes.saturating_sub(len);
         }
-        if entry.label.origin != me || entry.label.pair.incarnation != self.identity.incarnation {
+        if self.label(entry.label.seq) != Some(entry.label) {
             return None;
         }
         match verdict {

@@ -76,12 +76,16 @@ impl Peers {
     }
 
     /// Entering a view starts every time-out anew.
-    pub(crate) fn enter_view(&mut self, now: Millis) {
+    pub(crate) fn enter_view(&mut self, now: Millis, view: ViewNumber, lanes: usize) {
         self.grace_until = now.plus(self.suspicion);
         for peer in self.peers.values_mut() {
-            // Not for those whose connection is broken and who have not been heard since.
-            if peer.heard_at.is_some() || (peer.linked && peer.row.is_some()) {
+            // Not for those that are silent or lost already.
+            if peer.heard_at.is_some_and(|at| now.since(at) < self.suspicion) {
                 peer.heard_at = Some(now);
+            }
+            // A row of this view that came before the view did has not been looked at.
+            if peer.row.as_ref().is_some_and(|row| row.view == view && row.lanes.len() != lanes) {
+                peer.row = None;
             }
             peer.fit_since = None;
         }
@@ -102,8 +106,9 @@ impl Peers {
         self.peers.values().filter_map(|p| p.heard_at).map(|at| at.plus(self.suspicion)).min()
     }
 
-    /// Whether `a` is known to receive what `b` says; `me` is this node. A peer that is not heard itself is not known to
-    /// hear anybody; one that has not spoken in this view yet is given the benefit of the doubt for a while.
+    /// Whether `a` is known to receive what `b` says; `me` is this node. A peer that is not heard itself is
+    /// not known to hear anybody; one that has not spoken in this view yet is given the benefit of the
+    /// doubt for a while.
     pub(crate) fn receives(&self, me: NodeId, a: NodeId, b: NodeId, view: ViewNumber, now: Millis) -> bool {
         if a == b {
             return true;

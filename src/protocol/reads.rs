@@ -55,25 +55,27 @@ impl Reads {
 }
 
 impl Replica {
-    /// Sends a probe for what waits, again for what was not answered, and hands out what is ready.
+    /// Sends a probe for what waits, again where an answer is missing, and hands out what is ready.
     pub(crate) fn run_reads(&mut self, now: Millis, out: &mut Vec<Output>) {
         let heartbeat = self.settings.heartbeat;
-        // An answer that has not come by now is lost with its connection; a nonce is never used twice.
-        let stale: Vec<u64> = self
-            .reads
-            .attempts
-            .iter()
-            .take_while(|(_, a)| now.since(a.sent_at) >= heartbeat)
-            .filter(|(_, a)| !a.complete)
-            .map(|(counter, _)| *counter)
-            .collect();
-        for counter in stale {
-            if let Some(attempt) = self.reads.attempts.remove(&counter) {
-                self.reads.waiting.extend(attempt.tickets);
+        // Probe or answer may be lost with a connection. Asking again with the same nonce is sound for the
+        // same reads: every answer is younger than they are.
+        let voters = self.log().view.voter_set().without(self.settings.me);
+        let mut again = Vec::new();
+        for (counter, attempt) in &mut self.reads.attempts {
+            if !attempt.complete && now.since(attempt.sent_at) >= heartbeat.times(2) {
+                attempt.sent_at = now;
+                let silent = voters.iter().filter(|node| !attempt.answered.contains(*node));
+                again.push((*counter, silent.collect::<NodeSet>()));
             }
         }
+        for (counter, silent) in again {
+            let nonce = Nonce { incarnation: self.identity.incarnation, counter };
+            self.send_all(silent, Message::ReadProbe { nonce }, out);
+        }
         let blocked = self.log().frozen.is_some() || !self.hears_majority(now);
-        if !self.reads.waiting.is_empty() && !(blocked && now < self.reads.retry_at) {
+        let put_off = blocked && now < self.reads.retry_at;
+        if !self.reads.waiting.is_empty() && !put_off {
             self.reads.retry_at = now.plus(heartbeat);
             self.probe(now, out);
         }

@@ -1,7 +1,8 @@
 //! The replica: state, dispatch, and the end of a turn.
 //!
-//! The other files of this module add to [`Replica`] what their names say. The rule that ties them together: nothing that
-//! rests on a record leaves before the record is durable. What has to wait is in `held`, in log order.
+//! The other files of this module add to [`Replica`] what their names say. The rule that ties them
+//! together: nothing that rests on a record leaves before the record is durable. What has to wait is in
+//! `held`, in log order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +33,14 @@ pub(crate) enum Held {
     Opened { ballot: Ballot },
     /// This sealer's own acceptance.
     Accepted { view: ViewNumber, ballot: Ballot },
+}
+
+impl Held {
+    /// Whether this is the promise of this ballot to this node.
+    pub(crate) fn is_promise(&self, node: NodeId, promised: Ballot) -> bool {
+        matches!(self, Held::Send { to, message: Message::SealPromise { ballot, .. } }
+            if *to == node && *ballot == promised)
+    }
 }
 
 /// One node's part in the replication protocol.
@@ -155,6 +164,9 @@ impl Replica {
                 self.peers.note_lost(peer);
                 self.offers.on_link(peer);
             }
+            // It is not silent, if it was heard at all.
+            Input::Stirring(peer) if self.peers.hears(peer, mono) => self.peers.note_heard(peer, mono),
+            Input::Stirring(_) => {}
             Input::RefusedBy { peer, refusal } => self.on_refused_by(peer, refusal, out),
             Input::Leave => {
                 self.leaving = true;
@@ -168,7 +180,8 @@ impl Replica {
         }
     }
 
-    /// Ends a turn of the loop: delivers what can be delivered, acts on timers, and sends at most one Status to each peer.
+    /// Ends a turn of the loop: delivers what can be delivered, acts on timers, and sends at most one
+    /// Status to each peer.
     pub fn end_turn(&mut self, now: Now, out: &mut Vec<Output>) {
         self.wall = now.wall;
         let now = now.mono;
@@ -249,10 +262,10 @@ impl Replica {
     pub fn intake(&self, now: Now) -> Intake {
         if self.current == ViewNumber(0) || !self.is_voter() {
             Intake::Loading
-        } else if self.offers.bytes() >= self.settings.window {
-            Intake::Full
         } else if !self.hears_majority(now.mono) {
             Intake::NoQuorum
+        } else if self.offers.bytes() >= self.settings.window {
+            Intake::Full
         } else {
             Intake::Open
         }
@@ -355,16 +368,16 @@ impl Replica {
         z ^ (z >> 31)
     }
 
-    /// The median of the voters' wall clocks, as last heard (protocol, section 9).
+    /// The median of the voters' wall clocks, as last heard (protocol, section 9). Of fewer than a majority there is no
+    /// median that one wrong clock could not move: then time stands still.
     pub(crate) fn median_wall(&self) -> Millis {
         let mut walls = vec![self.wall];
         walls.extend(self.peers.iter().filter_map(|(_, p)| Some(p.row.as_ref()?.wall)));
+        if walls.len() < self.log().view.quorum() {
+            return self.time;
+        }
         walls.sort_unstable();
-        walls[walls.len() / 2]
-    }
-
-    pub(crate) fn wall(&self) -> Millis {
-        self.wall
+        walls[(walls.len() - 1) / 2]
     }
 
     /// Raises the clock to an entry's timestamp.
@@ -372,7 +385,15 @@ impl Replica {
         self.clock = self.clock.max(t);
     }
 
-    fn is_leap(&self, t: Timestamp) -> bool {
+    /// Whether an entry claims to be a batch of this process that this process has not made.
+    pub(crate) fn is_forged(&self, entry: &Entry) -> bool {
+        entry.label.origin == self.settings.me
+            && entry.label.pair.incarnation == self.identity.incarnation
+            && entry.label.seq > self.offers.last_seq()
+    }
+
+    /// Whether a timestamp is too far ahead to be true.
+    pub(crate) fn is_leap(&self, t: Timestamp) -> bool {
         t.0 > self.clock.0.saturating_add(limits::CLOCK_LEAP_MAX)
     }
 
@@ -445,6 +466,9 @@ impl Replica {
         if !self.same_view(now, from, entry.view, out) {
             return;
         }
+        if self.is_forged(entry) {
+            return Self::ignore(from, format!("entry {entry} with a label that was never given"), out);
+        }
         if self.is_leap(entry.t) {
             return Self::ignore(
                 from,
@@ -500,6 +524,7 @@ impl Replica {
             return;
         }
         let leap = status.lanes.iter().any(|lane| self.is_leap(lane.frontier));
+        let mut raised = NodeSet::EMPTY;
         let log = self.log_mut();
         if status.lanes.len() != log.lanes.len() || leap {
             return Self::ignore(from, format!("{status}, which does not fit the view or the clock"), out);
@@ -507,9 +532,22 @@ impl Replica {
         for (i, stated) in status.lanes.iter().enumerate() {
             log.hear_vote(from, i, stated.accepted);
             if mine != Some(i) {
+                let before = log.lanes[i].frontier();
                 log.lanes[i].hear_frontier(stated.received, stated.frontier);
+                if log.lanes[i].frontier() > before {
+                    raised.insert(log.view.senders[i].node);
+                }
             }
         }
+        // Whoever does not hear the owner of a lane learns its frontier from others.
+        self.row_changed |= !raised.is_empty()
+            && self.peers.iter().any(|(node, _)| {
+                node != from
+                    && self.peers.row(node, self.current).is_some_and(|row| {
+                        raised.without(node).intersection(row.hears) != raised.without(node)
+                    })
+                    && self.peers.hears(node, now)
+            });
         self.peers.note_heard(from, now);
         if let Some(peer) = self.peers.get_mut(from) {
             peer.row = Some(Arc::clone(status));
@@ -665,8 +703,8 @@ impl Replica {
         }
     }
 
-    /// Every entry of a decided view up to its ends may be delivered, nothing above; the delivered place never goes back.
-    /// Cheap enough for every turn.
+    /// Every entry of a decided view up to its ends may be delivered, nothing above; the delivered place
+    /// never goes back. Cheap enough for every turn.
     fn check_invariants(&self) {
         assert!(self.delivering <= self.current, "delivering {} ahead of {}", self.delivering, self.current);
         let log = self.log();
@@ -702,7 +740,7 @@ impl Replica {
         self.offers.on_view_end(self.current, mine);
         self.current = next.number;
         self.views.insert(next.number, ViewLog::new(next.clone()));
-        self.peers.enter_view(now);
+        self.peers.enter_view(now, next.number, next.senders.len());
         self.sealing.enter_view(now);
         self.reads.restart();
         self.resends.clear();

@@ -1,9 +1,10 @@
 //! Sealing a view: one Paxos decision on where its lanes end and what the next view is.
 //!
-//! A ballot is opened with SealPrepare, carried by a majority of promises, and decided when a majority of the view's voters
-//! and a majority of the next view's voters have accepted its value. Every answer leaves after its record is durable. A
-//! value that may have been decided in an earlier ballot is reported by somebody in every majority, and is then
-//! taken over unchanged (Lamport 1998, "The Part-Time Parliament"). Section 4 of `docs/protocol.md` has the rules.
+//! A ballot is opened with SealPrepare, carried by a majority of promises, and decided when a majority of
+//! the view's voters and a majority of the next view's voters have accepted its value. Every answer leaves
+//! after its record is durable. A value that may have been decided in an earlier ballot is reported by
+//! somebody in every majority, and is then taken over unchanged (Lamport 1998, "The Part-Time Parliament").
+//! Section 4 of `docs/protocol.md` has the rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ impl Replica {
         self.persist(Record::Promise { view, ballot, frozen }, held, out);
     }
 
-    fn own_promise(&self, have: &LaneVector) -> Promise {
+    fn own_promise(&self, now: Millis, have: &LaneVector) -> Promise {
         let log = self.log();
         let mut fill = Fill::default();
         log.fill(have, &mut fill);
@@ -127,13 +128,13 @@ impl Replica {
             accepted: log.accepted.clone(),
             disk: self.identity.disk,
             incarnation: self.identity.incarnation,
-            hears: self.sealing.watch.hears,
+            hears: self.hearing(now),
             entries: fill.entries,
         }
     }
 
     pub(crate) fn on_opened(&mut self, now: Millis, ballot: Ballot, out: &mut Vec<Output>) {
-        let promise = self.log().frozen.is_some().then(|| self.own_promise(&self.log().received()));
+        let promise = self.log().frozen.is_some().then(|| self.own_promise(now, &self.log().received()));
         let me = self.settings.me;
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
         attempt.opened_at = Some(now);
@@ -187,7 +188,8 @@ impl Replica {
             return;
         }
         let log = self.log();
-        if have.len() != log.lanes.len() || log.view.voter(from).is_none() {
+        if have.len() != log.lanes.len() || log.view.voter(from).is_none() || ballot.round > Ballot::ROUND_MAX
+        {
             return;
         }
         self.note_ballot(now, ballot);
@@ -203,8 +205,11 @@ impl Replica {
         }
         if !again {
             self.promise(ballot, None, out);
+        } else if self.held.iter().any(|(_, held)| held.is_promise(from, ballot)) {
+            // The first answer still waits for the disk.
+            return;
         }
-        let promise = Box::new(self.own_promise(have));
+        let promise = Box::new(self.own_promise(now, have));
         let message = Message::SealPromise { view, ballot, promise };
         self.send_when_durable(from, message, out);
     }
@@ -233,7 +238,8 @@ impl Replica {
         entries: &[Arc<Entry>],
         out: &mut Vec<Output>,
     ) {
-        if !self.same_view(now, from, view, out) || ballot.node != from || !self.is_valid(&value) {
+        let sound = ballot.node == from && ballot.round <= Ballot::ROUND_MAX;
+        if !self.same_view(now, from, view, out) || !sound || !self.is_valid(&value) {
             return;
         }
         let me = self.settings.me;
@@ -265,12 +271,7 @@ impl Replica {
         if log.promised != Some(ballot) && !mutated(Mutation::AcceptWithoutPromise) {
             return;
         }
-        // Where the voters change, every entry of all earlier views has to be here too (rule L).
-        let complete = log.holds(&value.ends)
-            && (value.next.voters == log.view.voters
-                || self.current == ViewNumber(0)
-                || self.delivering == self.current);
-        if complete {
+        if self.is_complete(&value) {
             return self.accept(ballot, value, out);
         }
         let have = log.received();
@@ -280,6 +281,15 @@ impl Replica {
             self.send(ballot.node, message, out);
         }
         self.sealing.pending = Some((ballot, value));
+    }
+
+    /// Whether this node has all that it must have before it accepts a value.
+    fn is_complete(&self, value: &Value) -> bool {
+        let log = self.log();
+        let voters = |view: &View| view.voters.iter().map(|v| (v.node, v.disk)).collect::<Vec<_>>();
+        // Where the voters change, that is every entry of all earlier views too (rule L).
+        log.holds(&value.ends)
+            && (self.delivering == self.current || voters(&value.next) == voters(&log.view))
     }
 
     fn accept(&mut self, ballot: Ballot, value: Value, out: &mut Vec<Output>) {
@@ -321,6 +331,7 @@ impl Replica {
     fn is_valid(&self, value: &Value) -> bool {
         let view = &self.log().view;
         value.ends.len() == view.senders.len()
+            && self.log().lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
             && value.next.number == view.number.next()
             && value.next.cluster.0 != 0
             && (view.cluster.0 == 0 || view.cluster == value.next.cluster)
@@ -371,7 +382,8 @@ impl Replica {
     pub(crate) fn on_reject(&mut self, now: Millis, view: ViewNumber, ballot: Ballot, promised: Ballot) {
         if view == self.current && self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
             self.sealing.attempt = None;
-            self.sealing.highest_round = self.sealing.highest_round.max(promised.round);
+            self.sealing.highest_round =
+                self.sealing.highest_round.max(promised.round.min(Ballot::ROUND_MAX));
             self.sealing.watch.seal_seen_at = Some(now);
         }
     }
@@ -384,10 +396,15 @@ impl Replica {
         let heard: NodeSet =
             voters.iter().filter(|v| *v == me || self.peers.links(me, me, *v, self.current, now)).collect();
         let suspicion = self.settings.suspicion;
+        let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
         let (Phase::Preparing, Some(opened_at)) = (&attempt.phase, attempt.opened_at) else { return };
         let promised: NodeSet = attempt.promises.keys().copied().collect();
-        if promised.len() < quorum {
+        // A value of its own for view 0 needs every member (rule N). One that was accepted is the only one
+        // that can have been, so a majority is enough to go on with it.
+        let reported = attempt.promises.values().any(|p| p.accepted.is_some());
+        let everybody = current == ViewNumber(0) && !reported && !mutated(Mutation::MajorityFounds);
+        if promised.len() < if everybody { voters.len() } else { quorum } {
             return;
         }
         // Too short a grace would drop healthy senders that were only slower with their disk.
@@ -443,8 +460,9 @@ impl Replica {
         };
         let stays = |node: NodeId| !attempt.drop.contains(node) && !self.is_leaving(node);
         let linked = |a: NodeId, b: NodeId| promises[&a].hears.contains(b) && promises[&b].hears.contains(a);
-        // A sender that too few hear would be a reason to seal the next view at once.
-        let is_heard = |node: NodeId| promises.keys().filter(|x| linked(**x, node)).count() >= view.quorum();
+        // A sender that too many do not hear would be a reason to seal the next view at once.
+        let spare = view.voters.len() - view.quorum();
+        let is_heard = |node: NodeId| promises.keys().filter(|x| !linked(**x, node)).count() <= spare;
         let owners = promises.iter().filter(|(node, p)| {
             stays(**node) && is_heard(**node) && (listed(**node, p) || attempt.promote.contains(**node))
         });
@@ -475,7 +493,7 @@ impl Replica {
             next.disk = attempt.promises.get(&voter.node).map(|p| p.disk).unwrap_or_default();
             next.registered = view.number.next();
         }
-        let now = self.wall();
+        let now = self.median_wall();
         let drops = voter.drops_left(now);
         let was_sender = view.lane_of(voter.node).is_some();
         let is_sender = senders.iter().any(|s| s.node == voter.node);
@@ -493,10 +511,14 @@ impl Replica {
         let suspicion = self.settings.suspicion;
         let view = self.current;
         let have = self.log().received();
+        let Some(Attempt { phase: Phase::Collecting { value, .. }, .. }) = &self.sealing.attempt else {
+            return;
+        };
+        let complete = self.is_complete(value);
         let Some(attempt) = &mut self.sealing.attempt else { return };
         let ballot = attempt.ballot;
         let Phase::Collecting { value, since, asked_at, asked } = &mut attempt.phase else { return };
-        if have.iter().zip(&value.ends).all(|(have, end)| have >= end) {
+        if complete {
             let value = value.clone();
             attempt.phase = Phase::Accepting { value: value.clone(), accepted: NodeSet::EMPTY };
             if self.log().promised == Some(ballot) {
@@ -518,7 +540,10 @@ impl Replica {
         }
         // Everybody who promised, in turn: one who reported an accepted value holds all of it.
         let promised: NodeSet = attempt.promises.keys().copied().filter(|n| *n != ballot.node).collect();
-        let next = promised.iter().find(|n| Some(*n) > *asked).or_else(|| promised.iter().next());
+        // Who has just given something is likely to have more.
+        let same = asked.filter(|_| asked_at.is_none());
+        let next =
+            same.or_else(|| promised.iter().find(|n| Some(*n) > *asked)).or_else(|| promised.iter().next());
         (*asked, *asked_at) = (next, Some(now));
         if let Some(node) = next {
             self.send(node, Message::CatchUp { view, have }, out);
@@ -564,15 +589,20 @@ impl Replica {
         let log_view = &self.log().view;
         let quorum = log_view.quorum();
         let voters = log_view.voter_set();
+        let (me, my_disk, peers) = (self.settings.me, self.identity.disk, &self.peers);
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
         let Phase::Accepting { value, accepted } = &mut attempt.phase else { return };
         if view != current {
             return;
         }
         accepted.insert(from);
-        let next = value.next.voter_set();
-        let decided = accepted.intersection(voters).len() >= quorum
-            && accepted.intersection(next).len() > next.len() / 2;
+        let is_next = |v: &&Voter| {
+            let disk = if v.node == me { Some(my_disk) } else { peers.get(v.node).map(|p| p.disk) };
+            accepted.contains(v.node) && disk == Some(v.disk)
+        };
+        // Of the next view's voters, only those on the disk that it registers (rule C).
+        let next = value.next.voters.iter().filter(is_next).count();
+        let decided = accepted.intersection(voters).len() >= quorum && next >= value.next.quorum();
         if decided || mutated(Mutation::DecideAlone) {
             let decision = Decision { view, value: value.clone() };
             let all = self.peers.iter().map(|(node, _)| node).collect();

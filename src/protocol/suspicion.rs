@@ -1,7 +1,7 @@
 //! When to seal: judged from everyone's Status, not from one's own ears alone (rule F).
 //!
-//! Each reason is a line of section 4 of `docs/protocol.md`. The voter that hears the most acts at once; the others step in
-//! one after the other, so that two seldom duel.
+//! Each reason is a line of section 4 of `docs/protocol.md`. The voter that hears the most acts at once;
+//! the others step in one after the other, so that two seldom duel.
 
 use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
@@ -45,6 +45,8 @@ pub(crate) struct Watch {
     mark: LaneVector,
     next_mark: LaneVector,
     marked_at: Millis,
+    /// In view 0: members that are not heard.
+    missing: NodeSet,
     /// Since when a majority is heard, while not everybody heard hears everybody.
     unsettled_since: Option<Millis>,
 }
@@ -62,6 +64,7 @@ impl Watch {
             next_mark: Vec::new(),
             marked_at: now,
             unsettled_since: None,
+            missing: NodeSet::EMPTY,
         }
     }
 }
@@ -94,6 +97,7 @@ impl Replica {
             let me = self.settings.me;
             let missing = |v: &NodeId| *v != me && !self.peers.links(me, me, *v, self.current, now);
             let missing = self.log().view.voter_set().iter().filter(missing).collect();
+            self.sealing.watch.missing = missing;
             self.note_missing(missing, out);
         }
         if !self.hears_majority(now) {
@@ -130,7 +134,11 @@ impl Replica {
             self.sealing.watch.jitter = Millis(self.random() % (suspicion.0 / 2).max(1));
         }
         let jitter = if delay == 0 { Millis(0) } else { self.sealing.watch.jitter };
-        let act_at = since.plus(suspicion.times(delay)).plus(jitter);
+        // Where a seal takes longer than a suspicion time-out (slow disks), stepping in only makes a duel: later
+        // rounds wait longer.
+        let round = self.log().promised.map_or(0, |b| b.round);
+        let patience = 1_u64 << round.saturating_sub(1).min(6);
+        let act_at = since.plus(suspicion.times(delay).plus(jitter).times(patience));
         if now < act_at {
             self.sealing.watch.act_at = Some(act_at);
             return None;
@@ -145,7 +153,8 @@ impl Replica {
         let quorum = view.quorum();
         let voters = view.voter_set();
         if self.current == ViewNumber(0) {
-            return self.settled(now).then(|| Reason::new("founding the cluster"));
+            let everybody = self.sealing.watch.missing.is_empty() || mutated(Mutation::MajorityFounds);
+            return (everybody && self.settled(now)).then(|| Reason::new("founding the cluster"));
         }
         // No live sender.
         let live: Vec<NodeId> =
@@ -159,11 +168,12 @@ impl Replica {
             if self.is_gone(sender) {
                 return Some(Reason::new(format!("sender {} has restarted", sender.node)));
             }
-            let hearers = self.known_hearers(sender.node, voters, now);
-            let deaf = mutated(Mutation::OwnEarsOnly) && !self.peers.hears(sender.node, now);
-            if hearers < quorum || deaf {
-                let text = format!("sender {} is heard by {hearers} of {quorum} voters", sender.node);
-                return Some(Reason::new(text));
+            let deaf = self.known_deaf(sender.node, voters, now);
+            let own = mutated(Mutation::OwnEarsOnly) && !self.peers.hears(sender.node, now);
+            if deaf > voters.len() - quorum || own {
+                let text =
+                    format!("sender {} is not heard by {deaf} of {} voters", sender.node, voters.len());
+                return Some(Reason { drop: NodeSet::only(sender.node), ..Reason::new(text) });
             }
         }
         // Two senders of which one does not hear the other.
@@ -203,16 +213,20 @@ impl Replica {
 
     fn is_live(&self, sender: &Sender, now: Millis) -> bool {
         let voters = self.log().view.voter_set();
+        let spare = voters.len() - self.log().view.quorum();
         !self.is_gone(sender)
-            && (sender.node == self.settings.me || self.known_hearers(sender.node, voters, now) > 0)
+            && (sender.node == self.settings.me || self.known_deaf(sender.node, voters, now) <= spare)
     }
 
-    /// How many voters are known to hear this node, itself included if anybody does.
-    fn known_hearers(&self, node: NodeId, voters: NodeSet, now: Millis) -> usize {
+    /// How many voters are known not to hear this node. Of one that is not heard itself nothing is known: taking it for
+    /// deaf would let two sides of a broken net drop and promote each other's senders for ever.
+    fn known_deaf(&self, node: NodeId, voters: NodeSet, now: Millis) -> usize {
         let me = self.settings.me;
+        let known = |x: &NodeId| {
+            *x == me || (self.peers.hears(*x, now) && self.peers.row(*x, self.current).is_some())
+        };
         let others = voters.without(node);
-        let count = others.iter().filter(|x| self.peers.links(me, *x, node, self.current, now)).count();
-        count + usize::from(count > 0)
+        others.iter().filter(known).filter(|x| !self.peers.links(me, *x, node, self.current, now)).count()
     }
 
     /// Whether a node wants to be no sender.
@@ -324,7 +338,7 @@ impl Replica {
         let mark: &[Timestamp] = &self.sealing.watch.mark;
         let caught_up = delivering == self.current && received.iter().zip(mark).all(|(r, m)| r >= m);
         caught_up
-            && self.known_hearers(node, view.voter_set(), now) >= view.quorum()
+            && self.known_deaf(node, view.voter_set(), now) <= view.voters.len() - view.quorum()
             && view.senders.iter().filter(|s| s.node != node).all(|s| {
                 self.peers.links(me, node, s.node, self.current, now)
                     && self.peers.links(me, s.node, node, self.current, now)
@@ -333,7 +347,7 @@ impl Replica {
 
     /// Passive nodes whose probation is over.
     fn fit_for_promotion(&self, now: Millis) -> NodeSet {
-        let wall = self.wall();
+        let wall = self.median_wall();
         let fit = |voter: &&Voter| {
             let since = if voter.node == self.settings.me {
                 self.sealing.watch.fit_since

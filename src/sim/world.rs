@@ -1,19 +1,21 @@
 //! The world around the machines: time, network, disks, clients, faults.
 //!
-//! One heap of events in virtual microseconds. A connection is a queue in one direction, in order, that may be late, stand still, or
-//! break and lose what is on its way, as with TCP. A machine takes everything that has arrived in one turn.
+//! One heap of events in virtual microseconds. A connection is a queue in one direction, in order, that may
+//! be late, stand still, or break and lose what is on its way, as with TCP. A machine takes everything that
+//! has arrived in one turn.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::protocol::{
-    Input, Message, Record, Settings, decode_hello, decode_message, encode_hello, encode_message,
-};
-use crate::types::{DiskId, Lsn, Millis, NodeId, NodeSet, Now};
+use crate::node::{NodeInput, Observed, Settings};
+use crate::protocol::{self, Message, Record, decode_hello, decode_message, encode_hello, encode_message};
+use crate::types::{DiskId, Millis, NodeId, NodeSet, Now, Reply};
 use crate::wire::split_frame;
+use crate::{dialect, store};
 
 use super::checker::{Checker, Violation};
-use super::machine::{Disk, Effects, Machine, Operation};
+use super::client::Client;
+use super::machine::{Disk, Machine};
 use super::plan::Plan;
 use super::random::Random;
 
@@ -35,7 +37,7 @@ pub struct Outcome {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Event {
+pub(super) enum Event {
     /// A node goes through its loop.
     Turn { node: usize, boot: u64 },
     /// Bytes arrive.
@@ -43,13 +45,13 @@ enum Event {
     /// A node tries to connect to another.
     Dial { from: usize, to: usize, boot: u64 },
     /// A disk has synced so much.
-    Synced { node: usize, boot: u64, len: usize },
+    Synced { node: usize, boot: u64 },
     /// A node stops, and starts again.
     Crash { node: usize, boot: u64, down: u64 },
     /// A node starts.
     Start { node: usize },
     /// A client begins something.
-    Client { client: usize },
+    Client { client: usize, turn: u64 },
     /// The next fault is drawn.
     Fault,
     /// A link carries again.
@@ -58,72 +60,62 @@ enum Event {
 
 /// One direction between two nodes.
 #[derive(Clone, Debug, Default)]
-struct Link {
+pub(super) struct Link {
     /// The connection over which `from` sends to `to`; 0 if there is none.
-    connection: u64,
+    pub(super) connection: u64,
     /// Nothing arrives before this.
-    stalled_until: u64,
+    pub(super) stalled_until: u64,
     /// Broken for good.
-    dead: bool,
+    pub(super) dead: bool,
     /// When the last bytes on the way arrive: what is sent later arrives later.
-    last_arrival: u64,
+    pub(super) last_arrival: u64,
 }
 
-#[derive(Debug)]
-struct Host {
-    machine: Option<Machine>,
-    disk: Disk,
-    boot: u64,
-    inbox: Vec<Input>,
-    turn_at: Option<u64>,
-    paused_until: u64,
-    slow_until: u64,
-    syncing: bool,
+pub(super) struct Host {
+    pub(super) machine: Option<Machine>,
+    pub(super) disk: Disk,
+    pub(super) boot: u64,
+    pub(super) inbox: Vec<NodeInput>,
+    pub(super) turn_at: Option<u64>,
+    pub(super) paused_until: u64,
+    pub(super) slow_until: u64,
+    pub(super) syncing: bool,
     /// Entries delivered since the start.
-    count: usize,
-    known_decisions: u64,
-    clock_offset_ms: u64,
-    wall_offset_ms: u64,
-    halted: bool,
+    pub(super) count: usize,
+    pub(super) known_decisions: u64,
+    pub(super) clock_offset_ms: u64,
+    pub(super) wall_offset_ms: u64,
+    pub(super) halted: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Pending {
-    client: usize,
-    node: usize,
-    boot: u64,
-    write: bool,
-    floor: u64,
-}
-
-struct World {
-    plan: Plan,
-    now: u64,
-    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    events: BTreeMap<usize, Event>,
-    next_event: usize,
-    count: u64,
-    hosts: Vec<Host>,
-    links: Vec<Link>,
-    next_connection: u64,
-    next_boot: u64,
-    operations: BTreeMap<Operation, Pending>,
-    next_operation: Operation,
-    answered: u64,
-    checker: Checker,
-    ties: Random,
-    net: Random,
-    disks: Random,
-    faults: Random,
-    clients: Random,
-    storm_over: bool,
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) now: u64,
+    pub(super) heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    pub(super) events: BTreeMap<usize, Event>,
+    pub(super) next_event: usize,
+    pub(super) count: u64,
+    pub(super) hosts: Vec<Host>,
+    pub(super) links: Vec<Link>,
+    pub(super) next_connection: u64,
+    pub(super) next_boot: u64,
+    pub(super) clients: Vec<Client>,
+    pub(super) next_operation: u64,
+    pub(super) answered: u64,
+    pub(super) checker: Checker,
+    pub(super) ties: Random,
+    pub(super) net: Random,
+    pub(super) disks: Random,
+    pub(super) faults: Random,
+    pub(super) asking: Random,
+    pub(super) storm_over: bool,
     /// When everything had settled, and how many views had been decided then.
-    quiet_since: Option<(u64, usize)>,
-    digest: u64,
-    trace: bool,
+    pub(super) quiet_since: Option<(u64, usize)>,
+    pub(super) digest: u64,
+    pub(super) trace: bool,
 }
 
-const MS: u64 = 1_000;
+pub(super) const MS: u64 = 1_000;
 const SUSPICION_MS: u64 = 300;
 /// How long a run goes on after everything has settled.
 const QUIET_US: u64 = 3_000 * MS;
@@ -143,7 +135,7 @@ pub fn run(plan: Plan, trace: bool) -> Outcome {
 }
 
 impl World {
-    fn new(plan: Plan, trace: bool) -> World {
+    pub(super) fn new(plan: Plan, trace: bool) -> World {
         let seed = plan.seed;
         let mut setup = Random::new(seed, 2);
         let hosts = (0..plan.nodes)
@@ -159,7 +151,7 @@ impl World {
                 count: 0,
                 known_decisions: 0,
                 clock_offset_ms: 1_000 + setup.below(1_000_000),
-                wall_offset_ms: setup.below(100_000_000),
+                wall_offset_ms: 1_000_000_000 + setup.below(60_000),
                 halted: false,
             })
             .collect();
@@ -174,15 +166,15 @@ impl World {
             links,
             next_connection: 1,
             next_boot: 1,
-            operations: BTreeMap::new(),
+            clients: (0..plan.clients).map(|_| Client::new(setup.permille(500), plan.keys)).collect(),
             next_operation: 1,
             answered: 0,
-            checker: Checker::default(),
+            checker: Checker::with_keys(plan.keys),
             ties: Random::new(seed, 3),
             net: Random::new(seed, 4),
             disks: Random::new(seed, 5),
             faults: Random::new(seed, 6),
-            clients: Random::new(seed, 7),
+            asking: Random::new(seed, 7),
             storm_over: false,
             quiet_since: None,
             digest: 0,
@@ -191,29 +183,37 @@ impl World {
         }
     }
 
-    fn node(index: usize) -> NodeId {
+    pub(super) fn node(index: usize) -> NodeId {
         NodeId::new(u8::try_from(index).expect("few nodes")).expect("few nodes")
     }
 
-    fn settings(&self, node: usize) -> Settings {
+    pub(super) fn settings(&self, node: usize) -> Settings {
         Settings {
-            me: Self::node(node),
-            members: (0..self.hosts.len()).map(Self::node).collect(),
-            member_hash: 1,
-            suspicion: Millis(SUSPICION_MS),
-            heartbeat: Millis(50),
-            window: 1 << 20,
-            seed: self.plan.seed ^ (node as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1),
+            protocol: protocol::Settings {
+                me: Self::node(node),
+                members: (0..self.hosts.len()).map(Self::node).collect(),
+                member_hash: 1,
+                suspicion: Millis(SUSPICION_MS),
+                heartbeat: Millis(50),
+                window: 1 << 20,
+                seed: self.plan.seed ^ (node as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1),
+            },
+            client_timeout: Millis(5_000),
+            clients_max: 100,
+            store: store::Limits::default(),
+            dialect: dialect::DecodeLimits::default(),
+            port: 0,
+            process_id: 0,
         }
     }
 
-    fn clock(&self, node: usize) -> Now {
+    pub(super) fn clock(&self, node: usize) -> Now {
         let host = &self.hosts[node];
         let ms = self.now / MS;
         Now { mono: Millis(host.clock_offset_ms + ms), wall: Millis(host.wall_offset_ms + ms) }
     }
 
-    fn at(&mut self, when: u64, event: Event) {
+    pub(super) fn at(&mut self, when: u64, event: Event) {
         let id = self.next_event;
         self.next_event += 1;
         self.events.insert(id, event);
@@ -221,20 +221,20 @@ impl World {
         self.heap.push(Reverse((when.max(self.now), tie, id)));
     }
 
-    fn note(&self, text: impl FnOnce() -> String) {
+    pub(super) fn note(&self, text: impl FnOnce() -> String) {
         if self.trace {
             println!("{:>10.3} ms  {}", self.now as f64 / 1e3, text());
         }
     }
 
-    fn go(&mut self) {
+    pub(super) fn go(&mut self) {
         for node in 0..self.hosts.len() {
             let delay = self.faults.below(400 * MS);
             self.at(delay, Event::Start { node });
         }
         for client in 0..self.plan.clients {
-            let delay = self.clients.below(500 * MS);
-            self.at(delay, Event::Client { client });
+            let delay = self.asking.below(500 * MS);
+            self.client_later(client, delay);
         }
         self.at(100 * MS, Event::Fault);
         let mut calmed_at = None;
@@ -258,7 +258,7 @@ impl World {
                     self.checker.stuck(format!("{changes} view changes while nothing happens"));
                 }
                 if self.now > since + QUIET_US {
-                    return;
+                    return self.last_look();
                 }
             } else if let Some(since) = calmed_at {
                 if self.is_settled() {
@@ -274,11 +274,11 @@ impl World {
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         match event {
             Event::Start { node } => self.start(node),
             Event::Crash { node, boot, down } => {
-                if self.hosts[node].boot == boot && !self.storm_over {
+                if self.hosts[node].boot == boot {
                     self.crash(node);
                     self.at(self.now + down, Event::Start { node });
                 }
@@ -294,8 +294,12 @@ impl World {
                     self.dial(from, to);
                 }
             }
-            Event::Synced { node, boot, len } => self.synced(node, boot, len),
-            Event::Client { client } => self.client(client),
+            Event::Synced { node, boot } => self.synced(node, boot),
+            Event::Client { client, turn } => {
+                if self.clients[client].turn == turn {
+                    self.client(client);
+                }
+            }
             Event::Fault => self.fault(),
             Event::Heal { from, to } => {
                 let link = self.link(from, to);
@@ -311,7 +315,7 @@ impl World {
 
     // ---- processes ----
 
-    fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         if self.hosts[node].machine.is_some() || self.hosts[node].halted {
             return;
         }
@@ -327,7 +331,10 @@ impl World {
         host.syncing = false;
         host.count = 0;
         host.known_decisions = 0;
-        host.machine = Some(Machine::boot(settings, &mut host.disk, boot, now));
+        match Machine::boot(settings, &mut host.disk, boot, now) {
+            Ok(machine) => host.machine = Some(machine),
+            Err(error) => return self.checker.broken(format!("n{node} refuses to start: {error}")),
+        }
         self.note(|| format!("n{node} starts"));
         for to in (0..self.hosts.len()).filter(|to| *to != node) {
             self.at(self.now, Event::Dial { from: node, to, boot });
@@ -335,36 +342,34 @@ impl World {
         self.wake(node, self.now);
     }
 
-    fn crash(&mut self, node: usize) {
-        let extra = self.disks.below(self.hosts[node].disk.unsynced() as u64 + 1);
+    pub(super) fn crash(&mut self, node: usize) {
+        let power = self.faults.permille(self.plan.power);
         let host = &mut self.hosts[node];
         if host.machine.take().is_none() {
             return;
         }
         host.boot = 0;
-        host.disk.crash(usize::try_from(extra).expect("fewer than there are"));
-        self.note(|| format!("n{node} crashes"));
+        if power {
+            let disks = &mut self.disks;
+            host.disk.lose_power(&mut || disks.next());
+        }
+        self.note(|| format!("n{node} {}", if power { "loses power" } else { "is killed" }));
         // Its connections break, in both directions: the others notice and dial at once.
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             self.link(node, other).connection = 0;
             self.cut(other, node);
         }
-        // Operations of clients at this node: nobody knows.
-        self.forget_operations(node);
-    }
-
-    fn forget_operations(&mut self, node: usize) {
-        let gone: Vec<Operation> =
-            self.operations.iter().filter(|(_, p)| p.node == node).map(|(operation, _)| *operation).collect();
-        for operation in gone {
-            if let Some(pending) = self.operations.remove(&operation) {
-                let delay = self.clients.between(MS, 100 * MS);
-                self.at(self.now + delay, Event::Client { client: pending.client });
+        for client in 0..self.clients.len() {
+            if self.clients[client].at.is_some_and(|(at, _)| at == node) {
+                self.clients[client].at = None;
+                if self.clients[client].operation.is_some() {
+                    self.retry(client, true);
+                }
             }
         }
     }
 
-    fn wake(&mut self, node: usize, when: u64) {
+    pub(super) fn wake(&mut self, node: usize, when: u64) {
         let host = &mut self.hosts[node];
         let when = when.max(host.paused_until).max(self.now);
         if host.turn_at.is_some_and(|at| at <= when && at >= self.now) {
@@ -375,7 +380,7 @@ impl World {
         self.at(when, Event::Turn { node, boot });
     }
 
-    fn turn(&mut self, node: usize) {
+    pub(super) fn turn(&mut self, node: usize) {
         let now = self.clock(node);
         let host = &mut self.hosts[node];
         host.turn_at = None;
@@ -385,92 +390,107 @@ impl World {
         }
         let Some(machine) = &mut host.machine else { return };
         let inputs = std::mem::take(&mut host.inbox);
-        let effects = machine.turn(now, inputs.into_iter(), &mut host.disk);
-        let deadline = machine.replica.deadline();
+        machine.turn(now, inputs.into_iter());
+        let deadline = machine.node.deadline();
+        let busy = machine.node.has_work();
         let offset = host.clock_offset_ms;
-        self.carry_out(node, effects);
-        if let Some(at) = deadline {
+        self.carry_out(node);
+        if busy {
+            self.wake(node, self.now + 50);
+        } else if let Some(at) = deadline {
             let at = at.0.saturating_sub(offset) * MS;
             self.wake(node, at.max(self.now + MS));
         }
     }
 
-    fn carry_out(&mut self, node: usize, effects: Effects) {
+    pub(super) fn carry_out(&mut self, node: usize) {
         let id = Self::node(node);
-        for note in &effects.notes {
+        let Some(machine) = &mut self.hosts[node].machine else { return };
+        let mut effects = std::mem::take(&mut machine.effects);
+        for note in effects.notes.drain(..) {
             self.note(|| format!("n{node} {note}"));
         }
-        for (delivery, digest, index) in &effects.deliveries {
-            let count = self.hosts[node].count;
-            self.hosts[node].count += 1;
-            self.checker.delivered(id, count, delivery, *digest, *index);
-        }
-        for record in &effects.stored {
-            match record {
-                Record::Entry(entry) | Record::Fill(entry) => self.checker.stored(id, entry),
-                Record::Decision(decision) => self.checker.decided(id, decision),
-                _ => {}
+        for observed in effects.observed.drain(..) {
+            match observed {
+                Observed::Delivered { delivery, index, digest } => {
+                    let count = self.hosts[node].count;
+                    self.hosts[node].count += 1;
+                    self.checker.delivered(id, count, &delivery, digest, index);
+                }
+                Observed::Persisted(record) => self.persisted(node, &record),
             }
-            let of_seal =
-                matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
-            if of_seal && !self.storm_over && self.faults.permille(self.plan.seal_crash) {
-                let delay = self.faults.below(1 << self.faults.clone().between(6, 17));
-                let down = self.faults.below(1 << self.faults.clone().between(8, 20));
-                let boot = self.hosts[node].boot;
-                self.at(self.now + delay, Event::Crash { node, boot, down });
-            }
-            self.note(|| format!("n{node} persists {record}"));
         }
-        for (operation, index) in &effects.answered {
-            self.answer(node, *operation, *index);
-        }
-        for (to, message) in effects.sends {
+        for (to, message) in effects.sends.drain(..) {
             self.send(node, to, &message);
         }
+        for key in effects.written.drain(..) {
+            self.read_replies(node, key);
+        }
         self.sync(node);
-        if let Some(reason) = effects.halt {
-            self.checker.stuck(format!("n{node} halts: {reason}"));
+        if let Some(reason) = effects.halt.take() {
+            self.checker.broken(format!("n{node} halts: {reason}"));
+        }
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.effects = effects;
         }
     }
 
-    fn sync(&mut self, node: usize) {
+    pub(super) fn persisted(&mut self, node: usize, record: &Record) {
+        let id = Self::node(node);
+        match record {
+            Record::Entry(entry) | Record::Fill(entry) => self.checker.stored(id, entry),
+            Record::Decision(decision) => self.checker.decided(id, decision),
+            _ => {}
+        }
+        self.note(|| format!("n{node} persists {record}"));
+        let of_seal = matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
+        if of_seal && !self.storm_over && self.faults.permille(self.plan.seal_crash) {
+            let delay_bits = self.faults.between(6, 17);
+            let delay = self.faults.below(1 << delay_bits);
+            let down_bits = self.faults.between(8, 20);
+            let down = self.faults.below(1 << down_bits);
+            let boot = self.hosts[node].boot;
+            self.at(self.now + delay, Event::Crash { node, boot, down });
+        }
+    }
+
+    pub(super) fn sync(&mut self, node: usize) {
         let most = self.plan.sync_us;
         let host = &mut self.hosts[node];
-        if host.syncing || host.disk.unsynced() == 0 {
+        let Some(machine) = &mut host.machine else { return };
+        if host.syncing || !machine.write() {
             return;
         }
         host.syncing = true;
-        let slow = if host.slow_until > self.now { host.slow_until - self.now } else { 0 };
-        let (boot, len) = (host.boot, host.disk.len());
+        let slow = host.slow_until.saturating_sub(self.now);
+        let boot = host.boot;
         let length = self.disks.between(10, most) + slow;
-        self.at(self.now + length, Event::Synced { node, boot, len });
+        self.at(self.now + length, Event::Synced { node, boot });
     }
 
-    fn synced(&mut self, node: usize, boot: u64, len: usize) {
+    pub(super) fn synced(&mut self, node: usize, boot: u64) {
         let host = &mut self.hosts[node];
-        if host.boot != boot || host.machine.is_none() {
-            return;
-        }
+        let Some(machine) = host.machine.as_mut().filter(|_| host.boot == boot) else { return };
         host.syncing = false;
-        let lsn: Lsn = host.disk.sync(len);
-        host.inbox.push(Input::Persisted(lsn));
+        let lsn = machine.sync();
+        host.inbox.push(NodeInput::Persisted(lsn));
         self.wake(node, self.now);
         self.sync(node);
     }
 
     // ---- network ----
 
-    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+    pub(super) fn link(&mut self, from: usize, to: usize) -> &mut Link {
         let n = self.hosts.len();
         &mut self.links[from * n + to]
     }
 
-    fn delay(&mut self) -> u64 {
+    pub(super) fn delay(&mut self) -> u64 {
         let most = self.plan.delay_us;
         self.net.between(20, most)
     }
 
-    fn send(&mut self, from: usize, to: NodeSet, message: &Message) {
+    pub(super) fn send(&mut self, from: usize, to: NodeSet, message: &Message) {
         let mut bytes = Vec::new();
         encode_message(&mut bytes, message);
         for to in to.iter() {
@@ -499,7 +519,7 @@ impl World {
         }
     }
 
-    fn ship(&mut self, from: usize, to: usize, connection: u64, bytes: Vec<u8>) {
+    pub(super) fn ship(&mut self, from: usize, to: usize, connection: u64, bytes: Vec<u8>) {
         let delay = self.delay();
         let now = self.now;
         let link = self.link(from, to);
@@ -508,7 +528,7 @@ impl World {
         self.at(when, Event::Arrive { from, to, connection, bytes });
     }
 
-    fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: &[u8]) {
+    pub(super) fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: &[u8]) {
         let now = self.now;
         let link = self.link(from, to);
         if link.connection != connection {
@@ -525,13 +545,13 @@ impl World {
         let (kind, payload, _) = split_frame(bytes, usize::MAX).expect("what was framed can be split");
         let message = decode_message(kind, payload).expect("what was encoded can be decoded");
         let from = Self::node(from);
-        self.hosts[to].inbox.push(Input::Receive { from, message });
+        self.hosts[to].inbox.push(NodeInput::Receive { from, message });
         let delay = self.net.below(200);
         self.wake(to, self.now + delay);
     }
 
     /// The connection over which `from` sends breaks; what is on its way is lost; it is dialled again.
-    fn cut(&mut self, from: usize, to: usize) {
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.link(from, to).connection = 0;
         let boot = self.hosts[from].boot;
         let delay = self.delay();
@@ -540,7 +560,7 @@ impl World {
         }
     }
 
-    fn dial(&mut self, from: usize, to: usize) {
+    pub(super) fn dial(&mut self, from: usize, to: usize) {
         let now = self.now;
         let link = self.link(from, to);
         if link.connection != 0 {
@@ -552,7 +572,7 @@ impl World {
         let refused = self.hosts[to].machine.is_none();
         if silent || refused {
             // Refused at once, or no answer within the time-out.
-            self.hosts[from].inbox.push(Input::LinkDown(Self::node(to)));
+            self.hosts[from].inbox.push(NodeInput::LinkDown(Self::node(to)));
             let wait = if silent { SUSPICION_MS * MS } else { 50 * MS };
             let boot = self.hosts[from].boot;
             let jitter = self.net.below(50 * MS);
@@ -562,232 +582,73 @@ impl World {
         let (Some(dialler), Some(listener)) = (&self.hosts[from].machine, &self.hosts[to].machine) else {
             return;
         };
-        let there = dialler.hello(Self::node(to));
-        let back = listener.hello(Self::node(from));
+        let there = dialler.node.hello(Self::node(to));
+        let back = listener.node.hello(Self::node(from));
         let mut bytes = Vec::new();
         encode_hello(&mut bytes, &there);
         let (kind, payload, _) = split_frame(&bytes, usize::MAX).expect("a frame");
         assert_eq!(decode_hello(kind, payload).as_ref(), Ok(&there), "a hello comes back as it was");
-        if let Err(refusal) = listener.check_hello(&there) {
+        if let Err(refusal) = listener.node.check_hello(&there) {
             let peer = Self::node(to);
-            self.hosts[from].inbox.push(Input::RefusedBy { peer, refusal });
+            self.hosts[from].inbox.push(NodeInput::RefusedBy { peer, refusal });
             return self.wake(from, now);
         }
-        if let Err(refusal) = dialler.check_hello(&back) {
+        if let Err(refusal) = dialler.node.check_hello(&back) {
             return self.checker.stuck(format!("n{from} refuses n{to}: {refusal}"));
         }
         let connection = self.next_connection;
         self.next_connection += 1;
         self.link(from, to).connection = connection;
-        self.hosts[to].inbox.push(Input::Greeted(Box::new(there)));
-        self.hosts[from].inbox.push(Input::Greeted(Box::new(back)));
-        self.hosts[from].inbox.push(Input::LinkUp(Self::node(to)));
+        self.hosts[to].inbox.push(NodeInput::Greeted(Box::new(there)));
+        self.hosts[from].inbox.push(NodeInput::Greeted(Box::new(back)));
+        self.hosts[from].inbox.push(NodeInput::LinkUp(Self::node(to)));
         self.wake(from, now);
         self.wake(to, now);
     }
 
-    // ---- clients ----
-
-    fn client(&mut self, client: usize) {
-        if self.next_operation > self.plan.operations {
-            return;
-        }
-        let up: Vec<usize> = (0..self.hosts.len()).filter(|n| self.hosts[*n].machine.is_some()).collect();
-        if up.is_empty() {
-            return self.at(self.now + 50 * MS, Event::Client { client });
-        }
-        let node = up[self.clients.index(up.len())];
-        let operation = self.next_operation;
-        self.next_operation += 1;
-        let write = self.clients.permille(650);
-        let host = &mut self.hosts[node];
-        let pending = Pending { client, node, boot: host.boot, write, floor: self.checker.floor() };
-        let Some(machine) = &mut host.machine else { return };
-        if write {
-            machine.write(operation);
-        } else {
-            machine.read(operation);
-        }
-        self.operations.insert(operation, pending);
-        self.wake(node, self.now);
-    }
-
-    fn answer(&mut self, node: usize, operation: Operation, index: crate::types::Index) {
-        let Some(pending) = self.operations.remove(&operation) else { return };
-        assert_eq!(pending.boot, self.hosts[node].boot, "operations die with their process");
-        if pending.write {
-            self.checker.wrote(Self::node(node), pending.floor, index);
-        } else {
-            self.checker.read(Self::node(node), pending.floor, index);
-        }
-        self.note(|| format!("client {} gets its answer from n{node} at {index}", pending.client));
-        self.answered += 1;
-        self.digest = self.digest.wrapping_mul(31).wrapping_add(operation ^ (index.0 << 32) ^ self.now);
-        let think = self.clients.between(100, 40 * MS);
-        self.at(self.now + think, Event::Client { client: pending.client });
-    }
-
-    // ---- faults ----
-
-    fn fault(&mut self) {
-        if self.storm_over {
-            return;
-        }
-        self.at(self.now + 100 * MS, Event::Fault);
-        let n = self.hosts.len();
-        let plan = self.plan.clone();
-        if self.faults.permille(plan.crash) {
-            let node = self.faults.index(n);
-            self.crash(node);
-            let down = [MS, 50 * MS, 500 * MS, 3_000 * MS][self.faults.index(4)];
-            let down = self.faults.between(MS / 2, down);
-            self.at(self.now + down, Event::Start { node });
-        }
-        if self.faults.permille(plan.crash_all) {
-            for node in 0..n {
-                self.crash(node);
-                let down = self.faults.between(MS, 500 * MS);
-                self.at(self.now + down, Event::Start { node });
-            }
-        }
-        if n > 1 && self.faults.permille(plan.cut) {
-            let (from, to) = self.pair();
-            if self.hosts[from].machine.is_some() && self.hosts[to].machine.is_some() {
-                self.note(|| format!("the connection n{from} -> n{to} breaks"));
-                self.cut(from, to);
-            }
-        }
-        if n > 1 && self.faults.permille(plan.stall) {
-            let (from, to) = self.pair();
-            let both = self.faults.permille(500);
-            let long = self.faults.between(MS, 2_000 * MS);
-            self.stall(from, to, long);
-            if both {
-                self.stall(to, from, long);
-            }
-        }
-        if n > 1 && self.faults.permille(plan.partition) {
-            let side = self.faults.below(1 << n);
-            let long = self.faults.between(100 * MS, 3_000 * MS);
-            let one_way = self.faults.permille(200);
-            for a in 0..n {
-                for b in 0..n {
-                    let (in_a, in_b) = (side >> a & 1, side >> b & 1);
-                    if in_a != in_b && (!one_way || in_a == 1) {
-                        self.stall(a, b, long);
-                    }
-                }
-            }
-        }
-        if self.faults.permille(plan.pause) {
-            let node = self.faults.index(n);
-            let long = self.faults.between(MS, 2_000 * MS);
-            self.note(|| format!("n{node} stands still for {} ms", long / MS));
-            self.hosts[node].paused_until = self.now + long;
-        }
-        if self.faults.permille(plan.slow_disk) {
-            let node = self.faults.index(n);
-            let long = self.faults.between(100 * MS, 3_000 * MS);
-            self.note(|| format!("the disk of n{node} takes {} ms", long / MS));
-            self.hosts[node].slow_until = self.now + long;
-        }
-        if self.faults.permille(plan.leave) {
-            let node = self.faults.index(n);
-            if self.hosts[node].machine.is_some() {
-                self.note(|| format!("n{node} asks to leave"));
-                self.hosts[node].inbox.push(Input::Leave);
-                self.wake(node, self.now);
-            }
-        }
-    }
-
-    fn pair(&mut self) -> (usize, usize) {
-        let n = self.hosts.len();
-        let from = self.faults.index(n);
-        (from, (from + 1 + self.faults.index(n - 1)) % n)
-    }
-
-    fn stall(&mut self, from: usize, to: usize, long: u64) {
-        self.note(|| format!("nothing goes from n{from} to n{to} for {} ms", long / MS));
-        let until = self.now + long;
-        let link = self.link(from, to);
-        link.stalled_until = link.stalled_until.max(until);
-        self.at(until, Event::Heal { from, to });
-        // Some break when nothing is acknowledged for long.
-        if long > 500 * MS && self.faults.permille(500) {
-            self.link(from, to).connection = 0;
-            let boot = self.hosts[from].boot;
-            self.at(until, Event::Dial { from, to, boot });
-            if self.hosts[from].machine.is_some() {
-                self.hosts[from].inbox.push(Input::LinkDown(Self::node(to)));
-                self.wake(from, self.now);
-            }
-        }
-    }
-
-    /// The storm is over: everything heals, but for what the plan leaves broken.
-    fn calm(&mut self) {
-        self.storm_over = true;
-        self.note(|| "the storm is over".into());
-        let n = self.hosts.len();
-        // Every member is needed once, to found the cluster.
-        let founded = self.checker.decisions() > 0;
-        let dead = (self.plan.leave_one_dead && founded).then(|| self.faults.index(n));
-        for node in 0..n {
-            self.hosts[node].paused_until = 0;
-            self.hosts[node].slow_until = 0;
-            if Some(node) == dead {
-                self.crash(node);
-                self.hosts[node].halted = true;
-            } else {
-                self.at(self.now, Event::Start { node });
-                self.wake(node, self.now);
-            }
-        }
-        for link in &mut self.links {
-            link.stalled_until = 0;
-        }
-        if self.plan.leave_one_link && dead.is_none() {
-            let (from, to) = self.pair();
-            self.note(|| format!("n{from} and n{to} never reach each other again"));
-            self.link(from, to).dead = true;
-            self.link(to, from).dead = true;
-            self.link(from, to).connection = 0;
-            self.link(to, from).connection = 0;
-            for (a, b) in [(from, to), (to, from)] {
-                let boot = self.hosts[a].boot;
-                self.at(self.now, Event::Dial { from: a, to: b, boot });
-            }
-        }
-    }
-
-    fn alive(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn alive(&self) -> impl Iterator<Item = usize> {
         (0..self.hosts.len()).filter(|n| self.hosts[*n].machine.is_some())
     }
 
     /// Whether nothing is left to do: every operation answered, every live node at the same place.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.next_operation > self.plan.operations
-            && self.operations.is_empty()
+            && self.clients.iter().all(|c| c.operation.is_none())
             && self.hosts.iter().all(|h| h.machine.is_some() || h.halted)
             && self.alive().all(|n| self.hosts[n].count == self.checker.len())
-            && self.alive().all(|n| {
-                let now = self.clock(n);
-                self.hosts[n].machine.as_ref().is_some_and(|m| m.report(now).serving)
-            })
+            && self.alive().all(|n| self.hosts[n].machine.as_ref().is_some_and(|m| m.node.report().serving))
     }
 
-    fn what_is_stuck(&self) -> String {
+    /// Every live node has everything that was acknowledged.
+    pub(super) fn last_look(&mut self) {
+        let code = store::lookup(b"GET").expect("there is a GET").code;
+        let bulk = |reply: Reply| match reply {
+            Reply::Bulk(bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        let up: Vec<usize> = self.alive().collect();
+        for node in up {
+            for key in 0..self.plan.keys {
+                let Some(machine) = &self.hosts[node].machine else { continue };
+                let list = bulk(machine.node.store().read(code, &[format!("list{key}").as_bytes()]));
+                let counter = bulk(machine.node.store().read(code, &[format!("counter{key}").as_bytes()]));
+                let counter = String::from_utf8_lossy(&counter).parse().unwrap_or(0);
+                self.checker.last_look(Self::node(node), key, &list, counter);
+            }
+        }
+    }
+
+    pub(super) fn what_is_stuck(&self) -> String {
         let mut text = format!(
             "{} operations wait, {} of {} were begun; ",
-            self.operations.len(),
+            self.clients.iter().filter(|c| c.operation.is_some()).count(),
             self.next_operation - 1,
             self.plan.operations
         );
         for (i, host) in self.hosts.iter().enumerate() {
             match &host.machine {
                 Some(machine) => {
-                    let r = machine.report(self.clock(i));
+                    let r = machine.node.report();
                     text += &format!(
                         "n{i}: {} sealed={} hears={} senders={} delivered={} ({} of {}) waiting={} serving={}; ",
                         r.view,

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Everything that has to hold before a change is merged, step by step, each with its time. Stops at the first step
+# that fails. What the steps wrote is in target/run_tests/. The last line counts the checks: each test of a test
+# program, and each other step as one.
+set -uo pipefail
+cd "$(dirname "$0")"
+
+logs=target/run_tests
+rm -rf "$logs"
+mkdir -p "$logs"
+passed=0
+failed=0
+number=0
+started=$SECONDS
+
+finish() {
+    echo "total $((SECONDS - started)) s"
+    echo "$passed passed, $failed failed"
+    exit "$1"
+}
+
+# step NAME COMMAND…  runs the command, its output goes to a file; on failure the end of it is shown.
+step() {
+    local name=$1 begin=$SECONDS code ok bad
+    shift
+    number=$((number + 1))
+    log=$logs/$(printf '%02d' "$number")-${name//[^a-z0-9]/-}.log
+    printf '%2d  %-44s' "$number" "$name"
+    "$@" >"$log" 2>&1
+    code=$?
+    # Lines of test programs: "test result: ok. 12 passed; 0 failed; …"
+    ok=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$log")
+    bad=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$log")
+    if ((ok + bad == 0)); then
+        if ((code == 0)); then ok=1; else bad=1; fi
+    elif ((code != 0 && bad == 0)); then
+        bad=1
+    fi
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+    printf '%4d s  %d passed, %d failed\n' $((SECONDS - begin)) "$ok" "$bad"
+    if ((code != 0)); then
+        tail -n 60 "$log"
+        echo "FAILED: step $number, $name (exit code $code); all of its output is in $log"
+        finish 1
+    fi
+}
+
+# Shows what the tests of the step before measured.
+figures() {
+    grep -hE "median|longest gap|idle: |per second|serve|skipped|only " "$log" | grep -vE '^kill |^ *thread' |
+        sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
+}
+
+process_tests=(cluster crashes clients errors links)
+
+other_tests() {
+    local file name
+    for file in tests/*.rs; do
+        name=$(basename "$file" .rs)
+        [[ " ${process_tests[*]} readme " == *" $name "* ]] || printf -- '--test\n%s\n' "$name"
+    done
+}
+
+step "format" cargo fmt --check
+step "lints" cargo clippy --all-targets --quiet -- -D warnings
+step "unit tests" cargo test --quiet --lib --bins
+step "documentation tests" cargo test --quiet --doc
+step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+step "release build" cargo build --release --quiet
+# Tests are built in the quick profile; the programs that they start are those built for speed.
+export LANEKV_BIN_DIR=target/release
+mapfile -t others < <(other_tests)
+step "source rules and other tests" cargo test --quiet "${others[@]}"
+step "simulator, 2000 seeds" target/release/kvsim --runs 2000
+# The process tests print what they measure; one at a time, for the sake of the figures.
+for name in "${process_tests[@]}"; do
+    step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1
+    figures
+done
+
+if ! command -v nc >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    apt-get install -y netcat-openbsd >"$logs/apt-get.log" 2>&1 ||
+        { apt-get update && apt-get install -y netcat-openbsd; } >>"$logs/apt-get.log" 2>&1
+fi
+if command -v nc >/dev/null && nc -h 2>&1 | grep -q -- '-N'; then
+    for nodes in 2 3 5; do
+        step "nc only, $nodes nodes" tests/nc_two_nodes.sh "$nodes"
+    done
+else
+    echo "    skipped: nc scripts, because netcat-openbsd is not installed and cannot be installed by this user"
+fi
+step "commands of the readme" cargo test --quiet --test readme
+step "benches compile" cargo bench --no-run --quiet
+finish 0

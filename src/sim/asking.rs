@@ -1,0 +1,160 @@
+//! What the modelled clients do: connect, ask, hear, ask again.
+
+use crate::node::ClientKey;
+use crate::wire::batch::SessionSeq;
+use crate::wire::client::{WireReply, decode_response};
+use crate::wire::split_frame;
+
+use super::client::{Answer, Kind, Operation};
+use super::world::{Event, MS, World};
+
+impl World {
+    /// A client acts in a while, and not before, whatever was planned.
+    pub(super) fn client_later(&mut self, client: usize, delay: u64) {
+        self.clients[client].turn += 1;
+        let turn = self.clients[client].turn;
+        self.at(self.now + delay, Event::Client { client, turn });
+    }
+
+    /// A client begins something new, or again what was not answered.
+    pub(super) fn client(&mut self, client: usize) {
+        if self.clients[client].operation.is_none() {
+            if self.next_operation > self.plan.operations {
+                return;
+            }
+            let kind = self.clients[client].choose(&mut self.asking);
+            let key = self.asking.index(self.plan.keys);
+            let id = self.next_operation;
+            self.next_operation += 1;
+            let c = &mut self.clients[client];
+            let session = match (kind, c.session) {
+                (Kind::Append | Kind::Incr, Some(session)) => {
+                    c.seq += 1;
+                    Some(SessionSeq { session, seq: c.seq, acked: c.seq - 1 })
+                }
+                _ => None,
+            };
+            let floor = self.checker.floor(kind, key);
+            c.operation = Some(Operation { id, kind, key, floor, session, uncertain: false });
+        }
+        let up: Vec<usize> = self.alive().collect();
+        if up.is_empty() {
+            return self.client_later(client, 50 * MS);
+        }
+        // A connection is kept for some time.
+        let c = &self.clients[client];
+        let keep = c.at.filter(|(node, boot)| self.hosts[*node].boot == *boot);
+        let keep = if self.asking.permille(900) { keep } else { None };
+        if keep.is_none() {
+            self.connect(client, up);
+        }
+        let now_at = self.clients[client].at;
+        let Some((node, _)) = now_at else { return };
+        let now = self.clock(node);
+        let c = &self.clients[client];
+        let key = ClientKey { index: u32::try_from(client).expect("few clients"), generation: c.generation };
+        let Some(operation) = &c.operation else { return };
+        let bytes = operation.encode();
+        let what = operation.clone();
+        self.note(|| format!("client {client} asks n{node}: {what:?}"));
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.node.client_bytes(now, key, &bytes);
+        }
+        let delay = self.net.below(100);
+        self.wake(node, self.now + delay);
+    }
+
+    pub(super) fn connect(&mut self, client: usize, up: Vec<usize>) {
+        let key = |generation| ClientKey { index: u32::try_from(client).expect("few clients"), generation };
+        if let Some((old, boot)) = self.clients[client].at
+            && self.hosts[old].boot == boot
+            && let Some(machine) = &mut self.hosts[old].machine
+        {
+            machine.node.client_gone(key(self.clients[client].generation));
+        }
+        let node = up[self.asking.index(up.len())];
+        let now = self.clock(node);
+        let c = &mut self.clients[client];
+        c.generation += 1;
+        c.seen.fill(0);
+        c.at = Some((node, self.hosts[node].boot));
+        let key = key(c.generation);
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.node.client_open(now, key);
+        }
+    }
+
+    pub(super) fn read_replies(&mut self, node: usize, key: ClientKey) {
+        let now = self.clock(node);
+        let Some(machine) = &mut self.hosts[node].machine else { return };
+        let bytes = machine.take_output(now, key);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (_, payload, len) = split_frame(rest, usize::MAX).expect("replies are frames");
+            let response = decode_response(payload).expect("replies can be decoded");
+            rest = &rest[len..];
+            let client = usize::try_from(key.index).expect("few clients");
+            let c = &self.clients[client];
+            let current = c.generation == key.generation && c.at.is_some_and(|(at, _)| at == node);
+            if current && c.operation.as_ref().is_some_and(|o| o.id == response.id) {
+                self.answer(node, client, response.reply);
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, node: usize, client: usize, reply: WireReply) {
+        let Some(operation) = self.clients[client].operation.clone() else { return };
+        let answer = Answer::new(operation.kind, reply);
+        self.note(|| format!("client {client} hears from n{node}: {answer:?} to {}", operation.id));
+        match answer {
+            Answer::Session(id) => {
+                self.clients[client].session = Some(id);
+                self.clients[client].seq = 0;
+            }
+            Answer::Refused => return self.retry(client, false),
+            Answer::Unknown => return self.retry(client, true),
+            Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation:?} with {what}")),
+            Answer::Count(_) | Answer::List(_) => {
+                let seen = &mut self.clients[client].seen[operation.key];
+                self.checker.answered(Self::node(node), &operation, &answer, seen);
+            }
+        }
+        self.clients[client].operation = None;
+        self.answered += 1;
+        self.digest = self.digest.wrapping_mul(31).wrapping_add(operation.id ^ self.now << 20);
+        let think = self.asking.between(100, 40 * MS);
+        self.client_later(client, think);
+    }
+
+    /// An operation was refused, or its fate is not known: with a session it is repeated, without one only if it was
+    /// certainly not applied.
+    pub(super) fn retry(&mut self, client: usize, unknown: bool) {
+        let c = &mut self.clients[client];
+        let Some(operation) = &mut c.operation else { return };
+        operation.uncertain |= unknown;
+        let write = matches!(operation.kind, Kind::Append | Kind::Incr);
+        if operation.uncertain && write && operation.session.is_none() {
+            let operation = c.operation.take();
+            if let Some(operation) = operation {
+                self.checker.given_up(&operation);
+            }
+        }
+        if !self.asking.permille(300) {
+            // Somewhere else.
+            self.drop_connection(client);
+        }
+        let delay = self.asking.between(MS, 100 * MS);
+        self.client_later(client, delay);
+    }
+
+    pub(super) fn drop_connection(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        let key = ClientKey { index: u32::try_from(client).expect("few clients"), generation: c.generation };
+        if let Some((node, boot)) = c.at.take()
+            && self.hosts[node].boot == boot
+            && let Some(machine) = &mut self.hosts[node].machine
+        {
+            machine.node.client_gone(key);
+        }
+    }
+}
