@@ -183,17 +183,24 @@ fn a_reader_that_leaves_is_no_error() {
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
 }
 
-/// The prompt at a real terminal, driven by python's pty module.
+/// Types at the prompt at a real terminal, with python's pty module; false if there is none.
+fn type_at_prompt(dir: &TempDir, arguments: &[&str]) -> bool {
+    if !Command::new("python3").args(["-c", "import pty"]).output().is_ok_and(|o| o.status.success()) {
+        return false;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/prompt.py");
+    let mut python = Command::new("python3");
+    python.args([script, env!("CARGO_BIN_EXE_kvclient")]).args(arguments).current_dir(&dir.0);
+    python.env("XDG_STATE_HOME", dir.0.join("state")).env("TERM", "xterm");
+    let output = python.output().expect("python runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
 #[test]
 fn the_prompt_completes_remembers_and_leaves() {
-    if Command::new("python3").arg("-c").arg("import pty").output().is_ok_and(|o| o.status.success()) {
-        let (cluster, dir) = cluster(1);
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/prompt.py");
-        let mut python = Command::new("python3");
-        python.args([script, env!("CARGO_BIN_EXE_kvclient"), "nodes.conf"]).current_dir(&dir.0);
-        python.env("XDG_STATE_HOME", dir.0.join("state")).env("TERM", "xterm");
-        let output = python.output().expect("python runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (cluster, dir) = cluster(1);
+    if type_at_prompt(&dir, &["nodes.conf"]) {
         assert_eq!(cluster.model().values[&b"name"[..]], b"john");
         let history = dir.0.join("state/lanekv/history");
         let text = fs::read_to_string(&history).expect("a history");
@@ -254,4 +261,14 @@ fn its_cluster_serves_others_until_a_signal_and_belongs_to_one_process() {
     assert_eq!(run(&dir, &[], "GET a\n").out, "x\n");
     let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
     assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
+}
+
+#[test]
+fn its_cluster_stops_however_the_user_leaves_the_prompt() {
+    let _alone = alone();
+    let dir = TempDir::new();
+    if type_at_prompt(&dir, &[]) {
+        let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
+        assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
+    }
 }

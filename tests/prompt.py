@@ -1,6 +1,6 @@
-"""Types at kvclient's prompt as a person would, twice, and looks at what the screen shows.
+"""Types at kvclient's prompt as a person would, several times, and looks at what the screen shows.
 
-Usage: prompt.py KVCLIENT NODES_CONF
+Usage: prompt.py KVCLIENT [NODES_CONF]
 """
 
 import os
@@ -39,8 +39,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-def main():
-    argv = sys.argv[1:]
+def with_file(argv):
     first = Terminal(argv)
     first.wait_for(b"lanekv> ")
     first.type(b"set name john\r")
@@ -55,6 +54,9 @@ def main():
     first.wait_for(b"> ")
     first.type(b"strl\t")
     first.wait_for(b"strlen")
+    first.type(b"\x15\xff")
+    first.wait_for(b"not UTF-8")
+    first.wait_for(b"> ")
     first.type(b"\x15get name\r")
     first.wait_for(b"\njohn\r\n")
     first.wait_for(b"> ")
@@ -70,4 +72,21 @@ def main():
     assert second.exit_code() == 0
 
 
-main()
+def without_file(argv):
+    # On an empty line Ctrl-C leaves, too.
+    for count, leave in [(b"1", b"exit\r"), (b"2", b"\x04"), (b"3", b"\x03")]:
+        terminal = Terminal(argv)
+        terminal.wait_for(b"three nodes run in this process")
+        terminal.wait_for(b"lanekv> ")
+        terminal.type(b"incr n\r")
+        terminal.wait_for(b"\n" + count + b"\r\n")
+        terminal.wait_for(b"> ")
+        terminal.type(leave)
+        assert terminal.exit_code() == 0
+
+
+arguments = sys.argv[1:]
+if len(arguments) > 1:
+    with_file(arguments)
+else:
+    without_file(arguments)

@@ -80,18 +80,20 @@ pub fn help(name: Option<&[u8]>) -> Result<String, String> {
     const CALL_WIDTH: usize = 34;
     let Some(name) = name else {
         let mut text = String::new();
-        let mut group = "";
-        for command in all() {
-            if command.group != group {
-                group = command.group;
-                text.push_str(group);
-                text.push('\n');
+        let mut groups: Vec<&str> = Vec::new();
+        for group in all().map(|command| command.group) {
+            if groups.contains(&group) {
+                continue;
             }
-            let mut call = command.call();
-            if call.len() > CALL_WIDTH {
-                call = format!("{call}\n{:CALL_WIDTH$}    ", "");
+            groups.push(group);
+            line(&mut text, format_args!("{group}"));
+            for command in all().filter(|command| command.group == group) {
+                let mut call = command.call();
+                if call.len() > CALL_WIDTH {
+                    call = format!("{call}\n{:CALL_WIDTH$}  ", "");
+                }
+                line(&mut text, format_args!("  {call:CALL_WIDTH$}  {}", command.description()));
             }
-            line(&mut text, format_args!("  {call:CALL_WIDTH$}  {}", command.description()));
         }
         return Ok(text);
     };
@@ -174,6 +176,7 @@ mod tests {
             );
         }
         assert!(text.starts_with("string\n  SET key value") && text.contains("\nclient\n  EXIT "), "{text}");
+        assert_eq!(text.matches("\nserver\n").count(), 1);
         assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
         assert_eq!(help(Some(b"get")).as_deref(), Ok("GET key: answers the value of a key\n"));
         assert_eq!(help(Some(b"put")).as_deref(), Ok("PUT key value [NX | XX] [GET]: the same as SET\n"));

@@ -103,7 +103,9 @@ pub enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::TooLong { what, len, max } => write!(f, "{what} of {len}, expected at most {max}"),
+            ClientError::TooLong { what, len, max } => {
+                write!(f, "{what}: found {len}, expected at most {max}")
+            }
             ClientError::NoNode { causes } => {
                 f.write_str("no node answered")?;
                 for (i, (address, cause)) in causes.iter().enumerate() {
@@ -413,8 +415,8 @@ fn check(arguments: &[Vec<u8>]) -> Result<(), ClientError> {
     let longest = arguments.iter().map(Vec::len).max().unwrap_or(0);
     let limits = [
         ("number of arguments", arguments.len(), limits::ARGUMENT_COUNT_MAX),
-        ("argument", longest, limits::VALUE_LEN_CEILING),
-        ("command", bytes, limits::COMMAND_LEN_MAX),
+        ("bytes of an argument", longest, limits::VALUE_LEN_CEILING),
+        ("bytes of the command", bytes, limits::COMMAND_LEN_MAX),
     ];
     match limits.into_iter().find(|(_, len, max)| len > max) {
         Some((what, len, max)) => Err(ClientError::TooLong { what, len, max }),

@@ -56,6 +56,10 @@ pub(super) fn run(client: &mut Client, format: Format, out: &mut impl Write) -> 
                 Some(helper) if helper.line_is_empty.get() => return Status::Success,
                 _ => continue,
             },
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                notice("the line is given up: not UTF-8; in double quotes, \\xHH stands for any byte");
+                continue;
+            }
             Err(ReadlineError::Eof) => return Status::Success,
             Err(error) => {
                 notice(&format!("terminal: {error}"));
