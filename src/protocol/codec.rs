@@ -537,13 +537,16 @@ pub fn decode_refusal(payload: &[u8]) -> Result<Refusal> {
     let r = &mut Reader::new(payload);
     let (code, detail) = (r.u8()?, r.u64()?);
     r.finish()?;
-    let small = |what| u8::try_from(detail).map_err(|_| DecodeError::Invalid { what, found: detail });
     Ok(match code {
-        1 => Refusal::Protocol { found: u16::from(small("protocol version")?) },
-        2 => Refusal::WrongNode {
-            meant: NodeId::new(small("node id")?)
-                .ok_or(DecodeError::Invalid { what: "node id", found: detail })?,
-        },
+        1 => {
+            let invalid = |_| DecodeError::Invalid { what: "protocol version", found: detail };
+            Refusal::Protocol { found: u16::try_from(detail).map_err(invalid)? }
+        }
+        2 => {
+            let meant = u8::try_from(detail).ok().and_then(NodeId::new);
+            let invalid = DecodeError::Invalid { what: "node id", found: detail };
+            Refusal::WrongNode { meant: meant.ok_or(invalid)? }
+        }
         3 => Refusal::NotMember,
         4 => Refusal::OtherCluster { found: ClusterId(detail) },
         5 => Refusal::OtherMembers,
