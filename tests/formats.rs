@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lanekv::protocol::{
     Ballot, Decision, Hello, Message, Nonce, Promise, Record, Refusal, Status, Value, View, Voter,
-    encode_hello, encode_message, encode_record, encode_refusal,
+    decode_refusal, encode_hello, encode_message, encode_record, encode_refusal,
 };
 use lanekv::types::{
     Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, OriginPair,
