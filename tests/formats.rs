@@ -1,4 +1,5 @@
-//! `docs/formats.md` says what the code writes: kinds, shortest payloads, limits, and the example byte for byte.
+//! `docs/formats.md` says what the code writes: kinds, shortest payloads, limits, and the example
+//! byte for byte.
 
 use std::fs;
 use std::path::Path;
