@@ -21,7 +21,7 @@ finish() {
 
 # step NAME COMMAND…  runs the command, its output goes to a file; on failure the end of it is shown.
 step() {
-    local name=$1 begin=$SECONDS code ok bad log
+    local name=$1 begin=$SECONDS code ok bad
     shift
     number=$((number + 1))
     log=$logs/$(printf '%02d' "$number")-${name//[^a-z0-9]/-}.log
@@ -46,9 +46,10 @@ step() {
     fi
 }
 
-# Shows the measured figures of the step before: what its tests printed.
+# Shows what the tests of the step before measured.
 figures() {
-    grep -hE "$1" "$logs/$(printf '%02d' "$number")"-*.log | sed 's/^/      /' || true
+    grep -hE "median|longest gap|idle: |per second|serve|skipped|only " "$log" | grep -vE '^kill |^ *thread' |
+        sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
 process_tests=(cluster crashes clients errors links)
@@ -75,7 +76,7 @@ step "simulator, 2000 seeds" target/release/kvsim --runs 2000
 # The process tests print what they measure; one at a time, for the sake of the figures.
 for name in "${process_tests[@]}"; do
     step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1
-    figures '^([0-9]+ kills:|.*median|.*longest gap|idle:|.*per second|.*idle connections|skipped|only )'
+    figures
 done
 
 if ! command -v nc >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then

@@ -320,7 +320,8 @@ fn a_lone_write_or_read_waits_for_no_heartbeat() {
             }
             let longest = writes.iter().chain(&reads).max().copied().unwrap_or_default();
             println!(
-                "{nodes} nodes, at node {node}: a lone write takes {:.2?}, a lone read {:.2?} (median); longest {longest:.2?}",
+                "{nodes} nodes, at node {node}: a lone write takes {:.2?}, a lone read {:.2?} (median); \
+                 longest {longest:.2?}",
                 median(&writes),
                 median(&reads)
             );

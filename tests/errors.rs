@@ -160,7 +160,7 @@ fn a_data_directory_of_another_node_is_refused() {
     assert_eq!(cluster.stop(1).code(), Some(0));
     let mut command = kvnode();
     command.arg("0").arg(cluster.conf()).arg("--data-dir").arg(cluster.data_dir(1));
-    Finished::of(&mut command, b"").assert_refused(6, "1");
+    Finished::of(&mut command, b"").assert_refused(6, "belongs to node n1");
 }
 
 #[test]

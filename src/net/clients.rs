@@ -1,6 +1,7 @@
 //! Accepting connections, and the sockets of clients.
 
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::Interest;
 
@@ -17,6 +18,8 @@ use super::peers::HELLO_PATIENCE;
 
 /// Connections accepted in a turn.
 const ACCEPT_COUNT: usize = 32;
+/// An idle connection is probed after this.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(300);
 /// Reads that a closing connection is worth to be closed without a reset.
 const DRAIN_READS: usize = 16;
 
@@ -42,6 +45,9 @@ impl EventLoop {
             }
             // Replies are whole when they are written; waiting to fill a packet helps nobody.
             let _ = stream.set_nodelay(true);
+            // Nothing else would ever tell that the machine of an idle client is gone.
+            let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+            let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
             let is_full = self.connections.len() >= self.connections_max && !self.make_room();
             let role = if is_full { Role::Parting } else { Role::Fresh };
             let registry = self.poll.registry();

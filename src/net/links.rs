@@ -29,6 +29,9 @@ const BACKOFF_MAX: Millis = Millis(1_000);
 /// longer.
 const GREETING_PATIENCE: Millis = Millis(1_000);
 
+/// A link whose bytes are not acknowledged for four suspicion time-outs is broken, and for at least this.
+const UNACKNOWLEDGED_MIN: Millis = Millis(2_000);
+
 /// How far a link is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -242,6 +245,11 @@ impl EventLoop {
             }
             // Without it small messages would wait for the acknowledgment of those before.
             let _ = connection.stream.set_nodelay(true);
+            // A network that comes back finds no connection that waits for its next retransmission: it has
+            // been given up, and dialling goes on. There is always something unacknowledged, if only a Status.
+            let patience = self.suspicion.times(4).max(UNACKNOWLEDGED_MIN);
+            let patience = u32::try_from(patience.0).unwrap_or(u32::MAX);
+            let _ = rustix::net::sockopt::set_tcp_user_timeout(&connection.stream, patience);
             encode_hello(connection.output.buffer(), &self.node.hello(peer));
             self.links[index].state = State::Greeting { key, since: now.mono };
         }

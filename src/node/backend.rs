@@ -86,8 +86,12 @@ impl Backend {
     /// Why commands are refused.
     pub(super) fn refusal(&self, intake: Intake, is_read: bool) -> Reply {
         let rest = if is_read { "nothing was read" } else { "the command was not multicast" };
-        if intake == Intake::NoQuorum {
-            return Reply::error(format!("NOQUORUM this node hears no majority of the voters; {rest}"));
+        match intake {
+            Intake::NoQuorum => {
+                return Reply::error(format!("NOQUORUM this node hears no majority of the voters; {rest}"));
+            }
+            Intake::Full => return Reply::error(format!("BUSY too many commands wait for delivery; {rest}")),
+            Intake::Open | Intake::Loading => {}
         }
         if self.replica.report(self.now).view == ViewNumber(0) {
             let missing = self.missing;

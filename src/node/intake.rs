@@ -110,7 +110,8 @@ impl Node {
 
     /// Whether commands are taken at all; if not, no client's socket should be read.
     pub fn takes_commands(&self) -> bool {
-        !self.full && !self.leaving && !self.batch.is_full()
+        let has_room = !self.full || self.refusing.is_some();
+        has_room && !self.leaving && !self.batch.is_full()
     }
 
     /// Goes on with connections that have undecoded bytes, each as far as a turn allows.

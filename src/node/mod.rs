@@ -31,6 +31,7 @@ mod clients;
 mod commands;
 mod flight;
 mod intake;
+mod patience;
 mod queue;
 mod replay;
 mod settings;
@@ -40,12 +41,12 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::protocol::{
-    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Refusal,
-    Replica, Report, Verdict, encode_record, record_kind,
+    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Record,
+    Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
 use crate::store::{Applied, Store};
-use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Reply};
+use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
@@ -54,26 +55,13 @@ pub use settings::Settings;
 
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
-use flight::{Offers, ReadGroup, ReadGroups, Route};
+use flight::{Offers, ReadGroups, Route};
+use patience::SWEEP_EVERY;
 
-/// How often slow clients are looked for.
-const SWEEP_EVERY: Millis = Millis(5_000);
-/// A client that takes no output for so long is cut off.
-const OUTPUT_PATIENCE: Millis = Millis(30_000);
-/// A command that has begun must be complete after so long, and a second for each [`COMMAND_RATE`] received.
-const COMMAND_PATIENCE: Millis = Millis(30_000);
-/// Bytes a second that the sender of a long command must manage.
-const COMMAND_RATE: usize = 64 << 10;
 /// Commands that all connections together may decode in a turn before each has to do with [`COMMANDS_MIN`].
 const COMMANDS_PER_TURN: usize = 1024;
 /// Commands that any connection may decode in a turn.
 const COMMANDS_MIN: usize = 64;
-
-const TIMEOUT: &str = "TIMEOUT the command was multicast but not delivered in time; it may still be applied";
-const READ_TIMEOUT: &str = "TIMEOUT the read was not answered in time; nothing was changed by it";
-
-const BUSY: &str = "BUSY too many commands wait for delivery; the command was not multicast";
-const READ_BUSY: &str = "BUSY too many commands wait for delivery; nothing was read";
 
 /// Something that happened outside.
 #[derive(Clone, Debug)]
@@ -106,6 +94,22 @@ pub enum NodeInput {
     Leave,
 }
 
+/// Something that a checker outside the node wants to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Observed {
+    /// An entry was delivered and applied.
+    Delivered {
+        /// The entry and what became of it.
+        delivery: Delivery,
+        /// Commands delivered so far.
+        index: Index,
+        /// Digest of the state after it.
+        digest: u64,
+    },
+    /// A record went to the log.
+    Persisted(Record),
+}
+
 /// What is to be done after a turn. Used again and again; the caller empties it with [`Effects::clear`].
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -123,6 +127,8 @@ pub struct Effects {
     pub notes: Vec<Note>,
     /// The process must stop at once and send nothing more.
     pub halt: Option<HaltReason>,
+    /// What happened, in order, if [`Node::observe`] asked for it.
+    pub observed: Vec<Observed>,
 }
 
 impl Effects {
@@ -135,6 +141,7 @@ impl Effects {
         self.closing.clear();
         self.notes.clear();
         self.halt = None;
+        self.observed.clear();
     }
 }
 
@@ -157,6 +164,8 @@ pub struct Node {
     unsent_offer: u64,
     /// Since when the core takes no commands.
     closed_since: Option<Millis>,
+    /// Since when the core has had no room.
+    full_since: Option<Millis>,
     /// Commands are refused, because of this.
     refusing: Option<Intake>,
     full: bool,
@@ -168,6 +177,8 @@ pub struct Node {
     next_sweep: Millis,
     outputs: Vec<Output>,
     effects: Effects,
+    observing: bool,
+    observed_index: Index,
 }
 
 impl Node {
@@ -200,6 +211,7 @@ impl Node {
             next_offer: 1,
             unsent_offer: 1,
             closed_since: None,
+            full_since: None,
             refusing: None,
             full: false,
             leaving: false,
@@ -208,7 +220,14 @@ impl Node {
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
             effects: Effects::default(),
+            observing: false,
+            observed_index: Index(0),
         }
+    }
+
+    /// From now on, [`Effects::observed`] tells what happens; for checkers.
+    pub fn observe(&mut self) {
+        self.observing = true;
     }
 
     /// Takes in something that happened outside.
@@ -260,7 +279,7 @@ impl Node {
         let held = !self.batch.is_empty() || !self.reads.is_empty();
         let refusal =
             self.closed_since.filter(|_| held && self.refusing.is_none()).map(|since| since.plus(hold));
-        let busy = Some(self.batch_since).filter(|_| !self.batch.is_empty());
+        let busy = self.full_since.filter(|_| self.refusing.is_none());
         let sweep = (self.clients.len() > 0).then_some(self.next_sweep);
         [
             self.backend.replica.deadline(),
@@ -315,10 +334,6 @@ impl Node {
             || self.clients.iter_mut().any(|client| !client.queue.is_drained())
     }
 
-    fn hold(&self) -> Millis {
-        self.backend.settings.protocol.suspicion.times(2)
-    }
-
     fn run_core(&mut self, now: Now, input: Input) {
         self.backend.now = now;
         self.backend.replica.handle(now, input, &mut self.outputs);
@@ -330,6 +345,9 @@ impl Node {
         for output in outputs.drain(..) {
             match output {
                 Output::Persist { lsn, record } => {
+                    if self.observing {
+                        self.effects.observed.push(Observed::Persisted(record.clone()));
+                    }
                     self.effects.records.push(lsn, record_kind(&record), |buffer| {
                         encode_record(buffer, &record);
                     });
@@ -338,7 +356,17 @@ impl Node {
                     }
                 }
                 Output::Send { to, message } => self.effects.sends.push((to, message)),
-                Output::Deliver(delivery) => self.deliver(now, &delivery),
+                Output::Deliver(delivery) => {
+                    self.deliver(now, &delivery);
+                    if self.observing {
+                        let count = u64::from(delivery.entry.batch.count());
+                        if delivery.verdict == Verdict::Applied {
+                            self.observed_index = Index(delivery.first.0 + count - 1);
+                        }
+                        let (index, digest) = (self.observed_index, self.backend.store.digest());
+                        self.effects.observed.push(Observed::Delivered { delivery, index, digest });
+                    }
+                }
                 Output::ReadReady(ticket) => {
                     self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
                     while let Some(group) = self.reads.pop_up_to(ticket) {
@@ -406,90 +434,6 @@ impl Node {
         }
     }
 
-    /// Answers `TIMEOUT` to whoever still waits in these slots.
-    fn give_up(&mut self, now: Now, routes: &[Route]) {
-        if routes.is_empty() {
-            return;
-        }
-        let (reply, read_reply) = (Reply::error(TIMEOUT), Reply::error(READ_TIMEOUT));
-        let Node { backend, clients, backlog, effects, .. } = self;
-        for route in routes {
-            if let Some(client) = clients.get_mut(route.client) {
-                if client.queue.awaits(route.slot) {
-                    backend.stats.timed_out += 1;
-                    client.queue.give_up(route.slot, &reply, &read_reply);
-                }
-                settle(client, backend, backlog, effects, now);
-            }
-        }
-    }
-
-    fn give_up_reads(&mut self, now: Now, group: ReadGroup, reply: &Reply) {
-        if group.begun {
-            self.run_core(now, Input::CancelRead(group.ticket));
-        }
-        let Node { backend, clients, backlog, effects, .. } = self;
-        for &key in &group.clients {
-            if let Some(client) = clients.get_mut(key) {
-                client.queue.give_up_reads(group.ticket.0, reply);
-                settle(client, backend, backlog, effects, now);
-            }
-        }
-        self.reads.recycle(group);
-    }
-
-    fn look_at_intake(&mut self, now: Now) {
-        let intake = self.backend.replica.intake(self.backend.now);
-        self.full = intake == Intake::Full;
-        match intake {
-            Intake::Open | Intake::Full => {
-                self.closed_since = None;
-                self.refusing = None;
-            }
-            Intake::NoQuorum | Intake::Loading => {
-                let since = *self.closed_since.get_or_insert(now.mono);
-                if now.mono.since(since) >= self.hold() {
-                    self.refusing = Some(intake);
-                    self.refuse_held(now, intake);
-                }
-            }
-        }
-    }
-
-    /// Refuses the commands that nobody has heard of yet, and the reads.
-    fn refuse_held(&mut self, now: Now, intake: Intake) {
-        if !self.batch.is_empty() {
-            let (reply, read_reply) =
-                (self.backend.refusal(intake, false), self.backend.refusal(intake, true));
-            self.refuse_batch(now, &reply, &read_reply);
-        }
-        if !self.reads.is_empty() {
-            let reply = self.backend.refusal(intake, true);
-            while let Some(group) = self.reads.expire(Millis(u64::MAX)) {
-                self.give_up_reads(now, group, &reply);
-            }
-        }
-    }
-
-    /// Refuses the commands of the batch that has not been offered.
-    fn refuse_batch(&mut self, now: Now, reply: &Reply, read_reply: &Reply) {
-        self.batch.clear();
-        // No later read may rely on a write of this batch.
-        self.next_offer += 1;
-        self.unsent_offer = self.next_offer;
-        let Node { backend, clients, backlog, effects, routes, .. } = self;
-        for route in routes.drain(..) {
-            let Some(client) = clients.get_mut(route.client) else { continue };
-            backend.stats.refused += 1;
-            if let Some(place) = client.queue.give_up(route.slot, reply, read_reply)
-                && client.refused.is_none_or(|(session, _)| session != place.session)
-            {
-                client.refused = Some((place.session, place.seq));
-            }
-            settle(client, backend, backlog, effects, now);
-        }
-    }
-
     fn offer_batch(&mut self, now: Now) {
         if self.batch.is_empty() || self.backend.replica.intake(self.backend.now) != Intake::Open {
             return;
@@ -510,43 +454,6 @@ impl Node {
             && let Some(ticket) = self.reads.begin()
         {
             self.run_core(now, Input::Read(ticket));
-        }
-    }
-
-    /// Answers what has waited for too long.
-    fn expire(&mut self, now: Now) {
-        let timeout = self.backend.settings.client_timeout;
-        let Some(limit) = now.mono.0.checked_sub(timeout.0).map(Millis) else {
-            return;
-        };
-        if !self.batch.is_empty() && self.batch_since <= limit {
-            self.refuse_batch(now, &Reply::error(BUSY), &Reply::error(READ_BUSY));
-        }
-        while let Some(routes) = self.offers.expire(limit) {
-            self.give_up(now, &routes);
-            self.offers.recycle(routes);
-        }
-        while let Some(group) = self.reads.expire(limit) {
-            self.backend.stats.timed_out += 1;
-            self.give_up_reads(now, group, &Reply::error(READ_TIMEOUT));
-        }
-    }
-
-    /// Closes connections whose client takes no output, or does not finish a command.
-    fn cut_slow_clients(&mut self, now: Now) {
-        self.next_sweep = now.mono.plus(SWEEP_EVERY);
-        let Node { backend, clients, effects, .. } = self;
-        for client in clients.iter_mut() {
-            let stuck =
-                !client.queue.output().is_empty() && now.mono.since(client.output_since) >= OUTPUT_PATIENCE;
-            let allowed = COMMAND_PATIENCE.plus(Millis((client.input.len() / COMMAND_RATE) as u64 * 1_000));
-            let halting = client.command_since.is_some_and(|since| now.mono.since(since) >= allowed);
-            if (stuck || halting) && !client.closing {
-                client.closing = true;
-                client.end_input();
-                backend.stats.cut += 1;
-                effects.closing.push(client.key);
-            }
         }
     }
 }

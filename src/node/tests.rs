@@ -1,6 +1,7 @@
 //! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
 //! durable at once unless the disk is held.
 
+use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};
 use super::*;
 use crate::config::Config;
 use crate::types::{DiskId, SessionId};
@@ -49,8 +50,12 @@ impl Cluster {
     }
 
     fn unfounded(count: usize) -> Cluster {
+        Cluster::configured(count, "")
+    }
+
+    fn configured(count: usize, more: &str) -> Cluster {
         let file: String = (0..count).map(|i| format!("{i} 127.0.0.1:{}\n", 7100 + i)).collect();
-        let config = Config::parse("test", &file).unwrap();
+        let config = Config::parse("test", &(file + more)).unwrap();
         let now = Now { mono: Millis(1_000), wall: Millis(1_700_000_000_000) };
         let host = |i: usize| {
             let settings = Settings::new(&config, id(i), 7).unwrap();
@@ -331,6 +336,39 @@ fn what_is_not_delivered_in_time_is_answered_timeout_once() {
     cluster.hosts[0].disk_held = false;
     cluster.run();
     assert_eq!(cluster.hear(0, 1), "3\n", "the first one was applied, and its reply was thrown away");
+}
+
+#[test]
+fn when_the_window_is_full_clients_wait_and_are_told_busy_in_the_end() {
+    let mut cluster = Cluster::configured(1, "set window 64KiB\nset client-timeout 1s\n");
+    cluster.pass(100);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    let value = "v".repeat(60_000);
+    cluster.hosts[0].disk_held = true;
+    cluster.say(0, 1, format!("SET a {value}\nSET b {value}\n").as_bytes());
+    cluster.run();
+    assert!(!cluster.hosts[0].node.takes_commands());
+    assert_eq!(cluster.ask(0, 2, "PING\n"), "", "its bytes are not even looked at");
+    cluster.hosts[0].disk_held = false;
+    cluster.run();
+    assert_eq!(cluster.hear(0, 1), "OK\nOK\n");
+    assert_eq!(cluster.hear(0, 2), "PONG\n");
+    // It cannot be for ever.
+    cluster.hosts[0].disk_held = true;
+    cluster.say(0, 1, format!("SET a {value}\nSET b {value}\n").as_bytes());
+    cluster.run();
+    cluster.say(0, 2, b"SET c 1\nGET c\n");
+    cluster.pass(1_100);
+    assert!(cluster.hear(0, 1).starts_with("TIMEOUT "));
+    let busy = "BUSY too many commands wait for delivery";
+    assert_eq!(
+        cluster.hear(0, 2),
+        format!("{busy}; the command was not multicast\n{busy}; nothing was read\n")
+    );
+    cluster.hosts[0].disk_held = false;
+    cluster.run();
+    assert_eq!(cluster.ask(0, 2, "GET c\nSET c 2\nGET c\n"), "Not Found\nOK\n2\n");
 }
 
 #[test]

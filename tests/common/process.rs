@@ -91,6 +91,7 @@ impl Finished {
         assert_eq!(self.code, Some(code), "exit code; {self:#?}");
         assert!(self.stderr.contains(clue), "standard error without {clue:?}: {self:#?}");
         assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        println!("exit code {code}: {}", self.stderr.lines().last().unwrap_or_default());
     }
 }
 
