@@ -1,7 +1,8 @@
-//! Bytes: messages between nodes, the binary client dialect, and RESP, each with values of three lengths.
+//! Bytes: messages between nodes, the binary client dialect, and RESP, each with values of three
+//! lengths.
 //!
-//! Encoding appends to a buffer that is used again; decoding begins with the frame's checksum, as it does on a
-//! connection. What a decoder allocates for its result is part of the figure.
+//! Encoding appends to a buffer that is used again; decoding begins with the frame's checksum, as
+//! it does on a connection. What a decoder allocates for its result is part of the figure.
 
 mod common;
 

@@ -1,10 +1,10 @@
 //! Total-order multicast: how many commands a second are *delivered on every node*.
 //!
-//! One iteration is one batch, from the offer at its sender until every node has delivered it; many are
-//! under way at once. Replicas are wired together in one thread (`common::cluster`), so the figure for five
-//! nodes is what one core needs for the work of all five; a real node has a core of its own, and pays for
-//! sockets, checksums, its disk and the store besides. What is delivered is not applied here: that is the
-//! bench `store`.
+//! One iteration is one batch, from the offer at its sender until every node has delivered it; many
+//! are under way at once. Replicas are wired together in one thread (`common::cluster`), so the
+//! figure for five nodes is what one core needs for the work of all five; a real node has a core of
+//! its own, and pays for sockets, checksums, its disk and the store besides. What is delivered is
+//! not applied here: that is the bench `store`.
 
 mod common;
 

@@ -1,11 +1,12 @@
 //! The priority queue of the core: lanes of several senders merged by timestamp.
 //!
-//! A replica that is no sender itself holds the entries of all lanes, durable and not yet known to be chosen. What is
-//! measured is the turn that learns from the senders' Status that all of them are: votes are counted, and the whole
-//! backlog is delivered in the order of positions. One element is one entry, with a batch of one short command.
+//! A replica that is no sender itself holds the entries of all lanes, durable and not yet known to
+//! be chosen. What is measured is the turn that learns from the senders' Status that all of them
+//! are: votes are counted, and the whole backlog is delivered in the order of positions. One
+//! element is one entry, with a batch of one short command.
 //!
-//! The lanes interleave in three ways: `turns`, one entry each in turn; `runs`, stretches of up to 64 entries of one
-//! sender; `random`.
+//! The lanes interleave in three ways: `turns`, one entry each in turn; `runs`, stretches of up to
+//! 64 entries of one sender; `random`.
 
 mod common;
 
@@ -69,8 +70,8 @@ fn drain(replica: &mut Replica, rows: Vec<Input>, out: &mut Vec<Output>) {
     replica.end_turn(NOW, out);
 }
 
-/// Node 0, passive in a view of which nodes 1 to `senders` are the senders, with entries of all of them; and the
-/// rows with which the senders tell that they hold all of it.
+/// Node 0, passive in a view of which nodes 1 to `senders` are the senders, with entries of all of
+/// them; and the rows with which the senders tell that they hold all of it.
 fn backlog(senders: usize, interleaving: Interleaving) -> (Replica, Vec<Input>) {
     let count = senders + 1;
     let mut replica = passive_replica(count);

@@ -1,7 +1,7 @@
 //! The key-value store: SET, GET and INCR among a thousand to a million keys, in random order.
 //!
-//! SET and INCR go the way of a delivered command, which includes the digest; GET that of a linearizable read. Keys
-//! have sixteen bytes, values sixteen digits.
+//! SET and INCR go the way of a delivered command, which includes the digest; GET that of a
+//! linearizable read. Keys have sixteen bytes, values sixteen digits.
 
 mod common;
 

@@ -1,8 +1,9 @@
-//! Replicas wired together in one thread: what one sends the others receive at once, what one writes is durable at
-//! once. No bytes, no disk, no network: what remains is what the protocol itself costs.
+//! Replicas wired together in one thread: what one sends the others receive at once, what one
+//! writes is durable at once. No bytes, no disk, no network: what remains is what the protocol
+//! itself costs.
 //!
-//! The cluster is founded as a real one is, by hellos and the seal of view 0; nothing of the protocol is done
-//! here.
+//! The cluster is founded as a real one is, by hellos and the seal of view 0; nothing of the
+//! protocol is done here.
 
 use lanekv::protocol::{
     Identity, Input, Intake, Message, OfferTicket, Output, Record, Recovery, Replica, Settings, Verdict,
@@ -98,8 +99,8 @@ impl Cluster {
         }
     }
 
-    /// The first `senders` nodes offer `entries` batches in turn, one in each turn of theirs as under load; returns
-    /// when every node has delivered all of them.
+    /// The first `senders` nodes offer `entries` batches in turn, one in each turn of theirs as
+    /// under load; returns when every node has delivered all of them.
     ///
     /// # Panics
     /// If that does not come about.

@@ -1,8 +1,8 @@
 //! What the benches share: how they are measured, and what they are fed with.
 //!
-//! Every sample is short, so that `cargo bench` is something one does before lunch and not instead of it.
-//! For figures to be quoted: `cargo bench --bench multicast -- --measurement-time 10`, on a machine that
-//! does nothing else.
+//! Every sample is short, so that `cargo bench` is something one does before lunch and not instead
+//! of it. For figures to be quoted: `cargo bench --bench multicast -- --measurement-time 10`, on a
+//! machine that does nothing else.
 
 #![allow(dead_code, reason = "each bench uses its own part of this")]
 
