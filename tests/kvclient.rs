@@ -1,39 +1,16 @@
 //! The built `kvclient` against fake nodes: output, formats, pipes, exit codes.
 
 mod fake;
+mod scratch;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fake::{Cluster, Fault};
-
-/// A directory of its own for each test.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> TempDir {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("kvclient-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("a temporary directory");
-        TempDir(path)
-    }
-
-    fn file(&self, text: &str) -> PathBuf {
-        let path = self.0.join("nodes.conf");
-        fs::write(&path, text).expect("written");
-        path
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use rustix::process::{Pid, Signal, kill_process};
+use scratch::TempDir;
 
 /// What a run said.
 #[derive(Debug)]
@@ -72,7 +49,7 @@ fn conf(cluster: &Cluster) -> String {
 fn cluster(count: usize) -> (Cluster, TempDir) {
     let cluster = Cluster::start(count);
     let dir = TempDir::new();
-    dir.file(&conf(&cluster));
+    dir.nodes_conf(&conf(&cluster));
     (cluster, dir)
 }
 
@@ -89,6 +66,8 @@ fn one_command_prints_one_reply() {
         (vec!["INCR", "name"], "ERR value is not an integer or out of range\n", 1),
         (vec!["KEYS", "*"], "1) -k\n2) n\n3) name\n", 0),
         (vec!["CONSISTENCY", "local"], "OK\n", 0),
+        (vec!["GET"], "ERR wrong number of arguments for 'get' command\n", 1),
+        (vec!["HELP", "get"], "GET key: answers the value of a key\n", 0),
         (vec!["exit"], "", 0),
     ] {
         let arguments: Vec<&str> = ["nodes.conf"].into_iter().chain(arguments).collect();
@@ -123,7 +102,7 @@ fn a_pipe_has_one_reply_per_command_and_nothing_else() {
     let input = "\n  SET k 'a b'\r\nGET k\n\nGET \"k\nhelp get\nQUIT\nSET k never\n";
     let run = run(&dir, &["nodes.conf"], input);
     let lines: Vec<&str> = run.out.lines().collect();
-    assert_eq!(lines[..3], ["OK", "a b", "ERR unbalanced quotes in the command"]);
+    assert_eq!(lines[..3], ["OK", "a b", "ERR unbalanced quotes in request"]);
     assert!(lines[3].starts_with("GET key") && lines.len() == 4, "{run:?}");
     assert_eq!((run.code, run.err.as_str()), (Some(1), ""));
     assert_eq!(cluster.received("SET").len(), 1, "QUIT ends the input");
@@ -161,7 +140,7 @@ fn an_unknown_outcome_is_answered_timeout() {
 fn no_node_is_exit_code_3_and_stops_a_pipe() {
     let dir = TempDir::new();
     // No free-port search hands port 1 out, and no service uses it.
-    dir.file("0 127.0.0.1:1\n");
+    dir.nodes_conf("0 127.0.0.1:1\n");
     let one = run(&dir, &["--timeout", "100ms", "nodes.conf", "GET", "a"], "");
     assert_eq!((one.code, one.out.as_str()), (Some(3), ""));
     assert!(one.err.starts_with("kvclient: no node answered: 127.0.0.1:1: "), "{one:?}");
@@ -173,7 +152,7 @@ fn no_node_is_exit_code_3_and_stops_a_pipe() {
 #[test]
 fn usage_and_configuration_errors_are_exit_code_2() {
     let dir = TempDir::new();
-    dir.file("0 localhost\nset hearbeat 5ms\n");
+    dir.nodes_conf("0 localhost\nset hearbeat 5ms\n");
     let bad = run(&dir, &["nodes.conf", "GET", "a"], "");
     assert_eq!((bad.code, bad.out.as_str()), (Some(2), ""));
     assert!(
@@ -223,4 +202,56 @@ fn the_prompt_completes_remembers_and_leaves() {
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&history).expect("there").permissions());
         assert_eq!(mode & 0o777, 0o600);
     }
+}
+
+/// Starts of `kvclient` without a file: they choose ports, so one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const NOTICE: &str =
+    "kvclient: three nodes run in this process; data in kvdata/, addresses in kvdata/nodes.conf\n";
+
+#[test]
+fn without_a_file_it_runs_a_cluster_of_its_own_and_finds_its_data_again() {
+    let _alone = alone();
+    let dir = TempDir::new();
+    let first = run(&dir, &[], "SET a 1\nGET a\nGET b\n");
+    assert_eq!((first.code, first.out.as_str(), first.err.as_str()), (Some(0), "OK\n1\nNot Found\n", NOTICE));
+    let second = run(&dir, &[], "GET a\nINCR a\nEXIT\nINCR a\n");
+    assert_eq!((second.code, second.out.as_str()), (Some(0), "1\n2\n"));
+    assert!(second.err.ends_with(NOTICE), "{second:?}");
+    let third = run(&dir, &["--format", "json"], "GET a\n");
+    assert_eq!((third.code, third.out.as_str()), (Some(0), "\"2\"\n"));
+    let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
+    assert_eq!(log.matches("starting node=").count(), 9);
+    assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
+}
+
+#[test]
+fn its_cluster_serves_others_until_a_signal_and_belongs_to_one_process() {
+    let _alone = alone();
+    let dir = TempDir::new();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut child = command(&dir, &[]).spawn().expect("kvclient starts");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        // Open until the end: what ends it is the signal.
+        let mut input = child.stdin.take().expect("piped");
+        writeln!(input, "SET a x").expect("it reads");
+        let mut line = String::new();
+        output.read_line(&mut line).expect("it answers");
+        assert_eq!(line, "OK\n");
+        let other = run(&dir, &["kvdata/nodes.conf", "GET", "a"], "");
+        assert_eq!((other.code, other.out.as_str()), (Some(0), "x\n"), "{other:?}");
+        let held = run(&dir, &[], "GET a\n");
+        assert_eq!((held.code, held.out.as_str()), (Some(3), ""));
+        assert!(held.err.contains(&format!("process {} already runs", child.id())), "{held:?}");
+        kill_process(Pid::from_child(&child), signal).expect("it is there");
+        let code = child.wait().expect("it ends").code();
+        assert_eq!(code, Some(128 + signal.as_raw()));
+    }
+    assert_eq!(run(&dir, &[], "GET a\n").out, "x\n");
+    let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
+    assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
 }

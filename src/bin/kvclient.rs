@@ -1,24 +1,35 @@
 //! `kvclient`: the prompt, one command, or a pipe of commands; and a cluster to try them on.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use log::LevelFilter;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
-use lanekv::client::local_cluster::{self, RunningNode};
+use lanekv::client::local_cluster::{self, LocalCluster};
+use lanekv::client::log_file;
 use lanekv::client::print::Format;
 use lanekv::client::shell::{self, Status, notice};
 use lanekv::client::{Client, Options};
-use lanekv::config::{Config, Member, duration};
+use lanekv::config::{Config, duration};
 use lanekv::wire::client::Consistency;
 
 /// Where the cluster of `kvclient` without a file lives.
 const LOCAL_DIR: &str = "kvdata";
+/// How long to wait for the nodes of that cluster before the prompt comes.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// No configuration is longer than that, in bytes.
 const CONFIG_LEN_MAX: u64 = 1 << 20;
 
@@ -63,13 +74,8 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_consistency(text: &str) -> Result<Consistency, String> {
-    match text {
-        "linearizable" => Ok(Consistency::Linearizable),
-        "ordered" => Ok(Consistency::Ordered),
-        "local" => Ok(Consistency::Local),
-        _ => Err("expected linearizable, ordered or local".to_owned()),
-    }
+fn parse_consistency(text: &str) -> Result<Consistency, &'static str> {
+    Consistency::from_name(text.as_bytes()).ok_or("expected linearizable, ordered or local")
 }
 
 fn main() -> ExitCode {
@@ -82,20 +88,79 @@ fn main() -> ExitCode {
                 Status::Usage.into()
             }
         },
-        None => match local_cluster::start(Path::new(LOCAL_DIR), spawn_node) {
-            Ok(cluster) => {
-                cluster.moved().iter().for_each(|text| notice(text));
-                notice(&format!(
-                    "three nodes run in this process; data in {LOCAL_DIR}/, addresses in {}",
-                    cluster.file().display()
-                ));
-                run(&flags, cluster.config())
-            }
-            Err(error) => {
-                notice(&error.to_string());
-                if error.is_configuration() { Status::Usage.into() } else { Status::NoNode.into() }
-            }
-        },
+        None => run_local(&flags),
+    }
+}
+
+/// Runs what the flags ask for on a cluster of its own.
+fn run_local(flags: &Flags) -> ExitCode {
+    let dir = Path::new(LOCAL_DIR);
+    // Signals are caught before there is a node, so that each that has started is also stopped.
+    let stopping = Arc::new(AtomicBool::new(false));
+    let signals = match catch_signals(&stopping) {
+        Ok(signals) => signals,
+        Err(error) => {
+            notice(&format!("cannot catch signals: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = dir.join("kvclient.log");
+    let logs = fs::create_dir_all(dir).and_then(|()| log_file::start(&log, LevelFilter::Info));
+    if let Err(error) = logs {
+        notice(&format!("no log: {}: {error}", log.display()));
+    }
+    let cluster = match local_cluster::start(dir) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            notice(&error.to_string());
+            return if error.is_configuration() { Status::Usage.into() } else { Status::NoNode.into() };
+        }
+    };
+    cluster.moved().iter().for_each(|text| notice(text));
+    notice(&format!(
+        "three nodes run in this process; data in {LOCAL_DIR}/, addresses in {}",
+        cluster.file().display()
+    ));
+    for id in cluster.wait_ready(READY_TIMEOUT) {
+        notice(&format!("node {} does not serve yet; {} may say why", id.get(), log.display()));
+    }
+    let config = cluster.config().clone();
+    let cluster = Arc::new(Mutex::new(Some(cluster)));
+    let held = Arc::clone(&cluster);
+    let terminal = tcgetattr(io::stdin()).ok();
+    thread::spawn(move || stop_on_signal(signals, terminal, &held));
+    let status = run(flags, &config);
+    stop(&cluster);
+    status
+}
+
+/// From now on the first signal is only noted; the second one ends the process at once, should stopping hang.
+fn catch_signals(stopping: &Arc<AtomicBool>) -> io::Result<Signals> {
+    const CAUGHT: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+    for signal in CAUGHT {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stopping))?;
+        flag::register(signal, Arc::clone(stopping))?;
+    }
+    Signals::new(CAUGHT)
+}
+
+/// Waits for a signal, stops the cluster and ends the process as a shell expects it after that signal.
+fn stop_on_signal(mut signals: Signals, terminal: Option<Termios>, cluster: &Mutex<Option<LocalCluster>>) {
+    if let Some(signal) = signals.forever().next() {
+        // The line editor may be in the middle of a line, with the terminal set to its needs.
+        if let Some(terminal) = terminal {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &terminal);
+        }
+        stop(cluster);
+        process::exit(128 + signal);
+    }
+}
+
+/// Stops the cluster; whoever comes second waits until it has.
+fn stop(cluster: &Mutex<Option<LocalCluster>>) {
+    let mut cluster = cluster.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cluster) = cluster.take() {
+        cluster.stop().iter().for_each(|text| notice(text));
     }
 }
 
@@ -137,18 +202,4 @@ fn read_config(path: &Path) -> Result<Config, Vec<String>> {
         Ok(_) => Config::parse_bytes(&name, &bytes)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect()),
     }
-}
-
-/// A node of the cluster inside the process.
-struct Node(std::convert::Infallible);
-
-impl RunningNode for Node {
-    fn stop(self) {
-        match self.0 {}
-    }
-}
-
-/// Starts one node of the cluster inside the process: the only place that knows how.
-fn spawn_node(_member: &Member, _config: &Config, _data_dir: &Path) -> Result<Node, &'static str> {
-    Err("this build of kvclient has no node in it; give it a nodes.conf")
 }

@@ -1,14 +1,21 @@
-//! What the client has to know about commands: which may be repeated, and what to say about them.
+//! What the client adds to the table of commands: which may be repeated, and how HELP shows them.
+//!
+//! The table itself is the store's ([`store::all`]), so a new command is known here as soon as it is there.
+//! Only EXIT is the client's own.
 
-/// What a repetition of a command would do.
+use std::fmt::Write;
+
+use crate::store::{self, Class, CommandSpec};
+
+/// What makes the repetition of a command harmless.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
-    /// Changes data: goes through the session, which makes repetitions harmless.
-    Write,
-    /// Changes nothing: repeated freely.
-    Read,
-    /// Changes a connection or a node, or is not known here: never repeated once it may have arrived.
-    Other,
+pub enum Repetition {
+    /// It changes data: repeated in the session, where it is applied once.
+    InSession,
+    /// It changes nothing that anybody could notice: repeated as it is.
+    Harmless,
+    /// It changes a connection or a node, or is not known here: never repeated once it may have arrived.
+    Never,
 }
 
 /// One command, as completion, hints and HELP show it.
@@ -18,85 +25,117 @@ pub struct Command {
     pub name: &'static str,
     /// Its arguments.
     pub usage: &'static str,
-    /// One line on what it does.
+    /// What it does, in one sentence.
     pub summary: &'static str,
-    /// What a repetition would do.
-    pub class: Class,
+    /// The heading it is listed under.
+    pub group: &'static str,
+    /// The command that this is another name of.
+    pub alias_of: Option<&'static str>,
 }
 
-const fn write(name: &'static str, usage: &'static str, summary: &'static str) -> Command {
-    Command { name, usage, summary, class: Class::Write }
+/// The client's own commands; they are never sent.
+const OWN: &[Command] =
+    &[Command { name: "EXIT", usage: "", summary: "leaves the client", group: "client", alias_of: None }];
+
+impl From<&'static CommandSpec> for Command {
+    fn from(spec: &'static CommandSpec) -> Command {
+        let CommandSpec { name, usage, summary, alias_of, .. } = *spec;
+        Command { name, usage, summary, group: spec.group.name(), alias_of }
+    }
 }
 
-const fn read(name: &'static str, usage: &'static str, summary: &'static str) -> Command {
-    Command { name, usage, summary, class: Class::Read }
+/// Every command that can be typed, in the order of HELP.
+pub fn all() -> impl Iterator<Item = Command> {
+    store::all().map(Command::from).chain(OWN.iter().copied())
 }
-
-const fn other(name: &'static str, usage: &'static str, summary: &'static str) -> Command {
-    Command { name, usage, summary, class: Class::Other }
-}
-
-/// Every command known to the client, by name.
-pub const COMMANDS: &[Command] = &[
-    write("APPEND", "key value", "Append to a value; the reply is its new length"),
-    write("CAS", "key expected new", "Set a value if it is still the expected one; Not Found otherwise"),
-    other("CONSISTENCY", "linearizable|ordered|local", "How fresh the reads that follow have to be"),
-    read("DBSIZE", "", "Number of keys"),
-    write("DECR", "key", "Subtract one"),
-    write("DECRBY", "key decrement", "Subtract a number"),
-    write("DEL", "key [key ...]", "Remove keys; the reply is how many there were"),
-    read("ECHO", "message", "The message"),
-    read("EXISTS", "key [key ...]", "How many of the keys exist"),
-    other("EXIT", "", "Leave"),
-    write("FLUSHALL", "", "Remove all keys"),
-    write("FLUSHDB", "", "Remove all keys"),
-    read("GET", "key", "The value of a key"),
-    write("GETSET", "key value", "Set a value; the reply is the old one"),
-    other("HELP", "[command]", "What commands there are"),
-    write("INCR", "key", "Add one"),
-    write("INCRBY", "key increment", "Add a number"),
-    read("INFO", "[section ...]", "State of the node"),
-    read("KEYS", "pattern", "The keys that match a pattern"),
-    read("MGET", "key [key ...]", "The values of several keys"),
-    write("MSET", "key value [key value ...]", "Set several values at once"),
-    read("PING", "[message]", "Whether the node answers"),
-    write("PUT", "key value [NX|XX] [GET]", "Set a value; the same as SET"),
-    other("READONLY", "", "Local reads from now on"),
-    other("READWRITE", "", "Linearizable reads from now on"),
-    read("ROLE", "", "The node's part in the cluster"),
-    write("SET", "key value [NX|XX] [GET]", "Set a value"),
-    write("SETNX", "key value", "Set a value if the key is missing"),
-    read("STRLEN", "key", "Length of a value"),
-    read("TIME", "", "The node's clock: seconds and microseconds"),
-];
 
 /// The command with this name, upper or lower case.
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    COMMANDS.iter().find(|command| command.name.as_bytes().eq_ignore_ascii_case(name))
+pub fn lookup(name: &[u8]) -> Option<Command> {
+    let own = || OWN.iter().find(|command| command.name.as_bytes().eq_ignore_ascii_case(name));
+    store::lookup(name).map(Command::from).or_else(|| own().copied())
 }
 
-/// What a repetition of the command would do.
-pub fn class(name: &[u8]) -> Class {
-    lookup(name).map_or(Class::Other, |command| command.class)
+/// What makes the repetition of the command with this name harmless.
+pub fn repetition(name: &[u8]) -> Repetition {
+    let Some(spec) = store::lookup(name) else { return Repetition::Never };
+    match (spec.class, spec.alias_of.unwrap_or(spec.name)) {
+        // A session cannot be opened in a session; one that nobody uses expires by itself.
+        (_, "SESSION") => Repetition::Harmless,
+        (Class::Write, _) => Repetition::InSession,
+        (Class::Read, _) => Repetition::Harmless,
+        (
+            Class::Connection,
+            "PING" | "ECHO" | "SELECT" | "HELP" | "COMMAND" | "INFO" | "TIME" | "ROLE" | "WAIT",
+        ) => Repetition::Harmless,
+        (Class::Connection, _) => Repetition::Never,
+    }
 }
 
-/// Whether the command changes data.
-pub fn is_write(name: &[u8]) -> bool {
-    class(name) == Class::Write
-}
-
-/// The text of HELP: all commands, or the one named.
+/// The text of HELP: all commands under their headings, or a line about the one named.
+///
+/// # Errors
+/// The reply to the name of no command.
 pub fn help(name: Option<&[u8]>) -> Result<String, String> {
-    let line = |command: &Command| {
-        let call = format!("{} {}", command.name, command.usage);
-        format!("{:<38} {}\n", call.trim_end(), command.summary)
+    /// Where the sentences begin; a longer call has its own line.
+    const CALL_WIDTH: usize = 34;
+    let Some(name) = name else {
+        let mut text = String::new();
+        let mut group = "";
+        for command in all() {
+            if command.group != group {
+                group = command.group;
+                text.push_str(group);
+                text.push('\n');
+            }
+            let mut call = command.call();
+            if call.len() > CALL_WIDTH {
+                call = format!("{call}\n{:CALL_WIDTH$}    ", "");
+            }
+            line(&mut text, format_args!("  {call:CALL_WIDTH$}  {}", command.description()));
+        }
+        return Ok(text);
     };
-    match name {
-        None => Ok(COMMANDS.iter().map(line).collect()),
-        Some(name) => match lookup(name) {
-            Some(command) => Ok(line(command)),
-            None => Err(format!("ERR unknown command '{}'", String::from_utf8_lossy(name))),
-        },
+    match lookup(name) {
+        Some(command) => Ok(format!("{}: {}\n", command.call(), command.description())),
+        None => Err(format!("ERR there is no command '{}'", String::from_utf8_lossy(name).escape_debug())),
+    }
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
+    writeln!(text, "{content}").expect("a string takes everything");
+}
+
+impl Command {
+    /// How it is called: the name and the arguments.
+    fn call(&self) -> String {
+        format!("{} {}", self.name, self.usage).trim_end().to_owned()
+    }
+
+    fn description(&self) -> String {
+        match self.alias_of {
+            Some(other) => format!("the same as {other}"),
+            None => self.summary.to_owned(),
+        }
+    }
+
+    /// The arguments one by one; what stands in brackets is one.
+    pub fn parameters(&self) -> Vec<&'static str> {
+        let mut parameters = Vec::new();
+        let (mut start, mut depth) = (0, 0);
+        for (at, character) in self.usage.char_indices() {
+            match character {
+                '[' => depth += 1,
+                ']' => depth -= 1,
+                ' ' if depth == 0 => {
+                    parameters.push(&self.usage[start..at]);
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+        parameters.push(&self.usage[start..]);
+        parameters.retain(|parameter| !parameter.is_empty());
+        parameters
     }
 }
 
@@ -105,18 +144,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_and_found_in_any_case() {
-        assert!(COMMANDS.is_sorted_by(|a, b| a.name < b.name));
-        assert!(is_write(b"put") && is_write(b"Set") && is_write(b"CAS"));
-        assert!(!is_write(b"GET") && !is_write(b"nothing"));
-        assert_eq!(class(b"nothing"), Class::Other);
-        assert_eq!(class(b"gEt"), Class::Read);
+    fn what_may_be_repeated() {
+        for (name, expected) in [
+            ("put", Repetition::InSession),
+            ("Set", Repetition::InSession),
+            ("CAS", Repetition::InSession),
+            ("FLUSHDB", Repetition::InSession),
+            ("session", Repetition::Harmless),
+            ("gEt", Repetition::Harmless),
+            ("INFO", Repetition::Harmless),
+            ("CLIENT", Repetition::Never),
+            ("CONFIG", Repetition::Never),
+            ("DEBUG", Repetition::Never),
+            ("EXIT", Repetition::Never),
+            ("unheard", Repetition::Never),
+        ] {
+            assert_eq!(repetition(name.as_bytes()), expected, "{name}");
+        }
     }
 
     #[test]
     fn help_names_all_or_one() {
-        assert_eq!(help(None).expect("all").lines().count(), COMMANDS.len());
-        assert!(help(Some(b"get")).expect("known").starts_with("GET key  "));
-        assert_eq!(help(Some(b"nope")), Err("ERR unknown command 'nope'".to_owned()));
+        let text = help(None).expect("all");
+        for command in all() {
+            let start = format!("\n  {}", command.call());
+            assert_eq!(
+                text.matches(&format!("{start} ")).count() + text.matches(&format!("{start}\n")).count(),
+                1
+            );
+        }
+        assert!(text.starts_with("string\n  SET key value") && text.contains("\nclient\n  EXIT "), "{text}");
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
+        assert_eq!(help(Some(b"get")).as_deref(), Ok("GET key: answers the value of a key\n"));
+        assert_eq!(help(Some(b"put")).as_deref(), Ok("PUT key value [NX | XX] [GET]: the same as SET\n"));
+        assert_eq!(help(Some(b"no\npe")), Err("ERR there is no command 'no\\npe'".to_owned()));
+    }
+
+    #[test]
+    fn brackets_hold_a_parameter_together() {
+        let parameters = |name: &str| lookup(name.as_bytes()).expect("listed").parameters();
+        assert_eq!(parameters("SET"), ["key", "value", "[NX | XX]", "[GET]"]);
+        assert_eq!(parameters("HELLO"), ["[2 | 3 [AUTH user password] [SETNAME name]]"]);
+        assert_eq!(parameters("DEL"), ["key", "[key ...]"]);
+        assert!(parameters("DBSIZE").is_empty());
     }
 }

@@ -19,11 +19,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::{Address, Settings};
-use crate::types::{Millis, SessionId, limits};
+use crate::store;
+use crate::types::{Millis, Reply, SessionId, limits};
 use crate::wire::batch::SessionSeq;
 use crate::wire::client::{Consistency, WireReply};
 
-use super::commands::{self, Class};
+use super::commands::{Repetition, repetition};
 use super::connection::{CallError, Connection};
 use super::session::{Session, SessionFault};
 
@@ -183,25 +184,28 @@ impl Client {
         node.connection.as_ref().map(|_| &node.address)
     }
 
-    /// Runs one command: the name and the arguments. CONSISTENCY, READONLY and READWRITE are answered here
-    /// and hold for the client, whichever node it talks to.
+    /// Runs one command: the name and the arguments. CONSISTENCY, READONLY, READWRITE and RESET are answered
+    /// here and hold for the client, whichever node it talks to. What every node would refuse without
+    /// multicasting it is refused here in the same words, so that it does not use up a sequence number.
     ///
     /// # Errors
     /// There is no reply; a reply that is an error is a reply.
     pub fn execute(&mut self, arguments: &[Vec<u8>]) -> Result<WireReply, ClientError> {
         check(arguments)?;
-        if let Some(reply) = self.set_consistency(arguments) {
+        let name = arguments.first().map(Vec::as_slice).unwrap_or_default();
+        if let Some(reply) = refusal(arguments).or_else(|| self.set_consistency(arguments)) {
             return Ok(reply);
         }
         let deadline = Instant::now() + self.options.deadline;
-        let class = arguments.first().map_or(Class::Other, |name| commands::class(name));
-        if class == Class::Write {
+        let repetition = repetition(name);
+        if repetition == Repetition::InSession {
             return self.write(arguments, deadline);
         }
-        match self.attempts(arguments, None, class == Class::Read, deadline).0 {
+        let harmless = repetition == Repetition::Harmless;
+        match self.attempts(arguments, None, harmless, deadline).0 {
             Outcome::Answer(reply) | Outcome::Refused(Some(reply)) => Ok(reply),
             Outcome::Refused(None) => Err(self.no_node()),
-            Outcome::Unknown { reply, .. } if class == Class::Read => reply.ok_or_else(|| self.no_node()),
+            Outcome::Unknown { reply, .. } if harmless => reply.ok_or_else(|| self.no_node()),
             Outcome::Unknown { cause, .. } => Err(ClientError::OutcomeUnknown { cause }),
         }
     }
@@ -374,23 +378,32 @@ impl Client {
         }
     }
 
-    /// Answers the commands about consistency; `None`: it is another command.
+    /// Answers the commands about consistency, which [`refusal`] has let pass; `None`: it is another command.
     fn set_consistency(&mut self, arguments: &[Vec<u8>]) -> Option<WireReply> {
-        let lower: Vec<Vec<u8>> = arguments.iter().take(3).map(|a| a.to_ascii_lowercase()).collect();
-        let words: Vec<&[u8]> = lower.iter().map(Vec::as_slice).collect();
-        let chosen = match words.as_slice() {
-            [b"readonly"] | [b"consistency", b"local"] => Consistency::Local,
-            [b"readwrite"] | [b"consistency", b"linearizable"] => Consistency::Linearizable,
-            [b"consistency", b"ordered"] => Consistency::Ordered,
-            [b"consistency", _] => return Some(WireReply::Error("ERR syntax error".to_owned())),
-            [name @ (b"consistency" | b"readonly" | b"readwrite"), ..] => {
-                let name = String::from_utf8_lossy(name);
-                return Some(WireReply::Error(format!("ERR wrong number of arguments for '{name}' command")));
-            }
+        let (name, rest) = arguments.split_first()?;
+        let (chosen, answer) = match (store::lookup(name)?.name, rest) {
+            ("READONLY", _) => (Consistency::Local, "OK"),
+            ("READWRITE", _) => (Consistency::Linearizable, "OK"),
+            ("RESET", _) => (self.options.consistency, "RESET"),
+            ("CONSISTENCY", []) => (self.consistency, self.consistency.name()),
+            ("CONSISTENCY", [level, ..]) => (Consistency::from_name(level)?, "OK"),
             _ => return None,
         };
         self.consistency = chosen;
-        Some(WireReply::Status("OK".to_owned()))
+        Some(WireReply::Status(answer.to_owned()))
+    }
+}
+
+/// The reply to a command that every node would refuse before multicasting it. A node may allow longer or
+/// shorter values than another, so only the length that none takes is refused here; names that are unknown
+/// here are left to the node, which may be newer.
+fn refusal(arguments: &[Vec<u8>]) -> Option<WireReply> {
+    let (name, rest) = arguments.split_first()?;
+    let rest: Vec<&[u8]> = rest.iter().map(Vec::as_slice).collect();
+    let limits = store::Limits { value_len_max: limits::VALUE_LEN_CEILING, ..store::Limits::default() };
+    match store::check(store::lookup(name)?, &rest, &limits) {
+        Err(Reply::Error(text)) => Some(WireReply::Error(text.into())),
+        _ => None,
     }
 }
 

@@ -17,8 +17,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::config::{Address, Config, ConfigError, Member};
+use crate::net::{self, NodeHandle, NodeOptions, StartError};
+use crate::types::NodeId;
 
 /// How many nodes a new cluster has.
 const NODE_COUNT: u8 = 3;
@@ -27,19 +30,16 @@ const FIRST_PORT: u16 = 7100;
 /// How many ports are tried before the system is asked for any.
 const PORTS_TRIED: u16 = 100;
 
-/// A node that runs in this process.
-pub trait RunningNode {
-    /// Stops it as `SIGTERM` would, and waits for it.
-    fn stop(self);
-}
+/// How often a cluster is started anew because somebody was faster to take a port.
+const STARTS_MAX: u32 = 5;
 
 /// A running cluster; stops when dropped.
 #[derive(Debug)]
-pub struct LocalCluster<N: RunningNode> {
+pub struct LocalCluster {
     config: Config,
     file: PathBuf,
     moved: Vec<String>,
-    nodes: Vec<N>,
+    nodes: Vec<(NodeId, NodeHandle)>,
     /// Released last, after all nodes have stopped.
     _lock: File,
 }
@@ -75,9 +75,9 @@ pub enum LocalClusterError {
     /// A node does not start.
     Node {
         /// Its id.
-        id: u8,
-        /// Its words.
-        error: String,
+        id: NodeId,
+        /// Why.
+        error: StartError,
     },
 }
 
@@ -104,7 +104,7 @@ impl fmt::Display for LocalClusterError {
                 file.display()
             ),
             LocalClusterError::Port(error) => write!(f, "no free port: {error}"),
-            LocalClusterError::Node { id, error } => write!(f, "node {id}: {error}"),
+            LocalClusterError::Node { id, error } => write!(f, "node {}: {error}", id.get()),
         }
     }
 }
@@ -118,34 +118,46 @@ impl LocalClusterError {
     }
 }
 
-/// Starts the cluster that lives in `dir`, founding it if it is not there. `spawn` starts one node of the
-/// configuration with its data in the directory given.
+/// Starts the cluster that lives in `dir`, founding it if it is not there.
 ///
 /// # Errors
 /// See [`LocalClusterError`]; nodes already started are stopped again.
-pub fn start<N: RunningNode, E: fmt::Display>(
-    dir: &Path,
-    mut spawn: impl FnMut(&Member, &Config, &Path) -> Result<N, E>,
-) -> Result<LocalCluster<N>, LocalClusterError> {
+pub fn start(dir: &Path) -> Result<LocalCluster, LocalClusterError> {
     fs::create_dir_all(dir).map_err(|error| LocalClusterError::File { path: dir.to_owned(), error })?;
     let file = dir.join("nodes.conf");
     let lock = lock(dir, &file)?;
-    let (config, moved) = match fs::read(&file) {
-        Ok(bytes) => reuse(&file, &bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (found(&file)?, Vec::new()),
-        Err(error) => return Err(LocalClusterError::File { path: file, error }),
-    };
-    let mut cluster = LocalCluster { config, file, moved, nodes: Vec::new(), _lock: lock };
-    for member in cluster.config.members() {
-        let id = member.id.get();
-        let node = spawn(member, &cluster.config, &dir.join(format!("node-{id}")))
-            .map_err(|error| LocalClusterError::Node { id, error: error.to_string() })?;
-        cluster.nodes.push(node);
+    let mut all_moved = Vec::new();
+    let mut starts = 1;
+    loop {
+        let (config, moved) = match fs::read(&file) {
+            Ok(bytes) => reuse(&file, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (found(&file)?, Vec::new()),
+            Err(error) => return Err(LocalClusterError::File { path: file, error }),
+        };
+        all_moved.extend(moved);
+        match start_nodes(dir, &config) {
+            Ok(nodes) => return Ok(LocalCluster { config, file, moved: all_moved, nodes, _lock: lock }),
+            // Between choosing the port and listening on it, another program took it.
+            Err(LocalClusterError::Node { error: StartError::Bind { .. }, .. }) if starts < STARTS_MAX => {
+                starts += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(cluster)
 }
 
-impl<N: RunningNode> LocalCluster<N> {
+fn start_nodes(dir: &Path, config: &Config) -> Result<Vec<(NodeId, NodeHandle)>, LocalClusterError> {
+    let mut nodes = Vec::new();
+    for member in config.members() {
+        let id = member.id;
+        let data_dir = dir.join(format!("node-{}", id.get()));
+        let node = net::spawn(NodeOptions { id, config: config.clone(), data_dir });
+        nodes.push((id, node.map_err(|error| LocalClusterError::Node { id, error })?));
+    }
+    Ok(nodes)
+}
+
+impl LocalCluster {
     /// The configuration, as in the file.
     pub fn config(&self) -> &Config {
         &self.config
@@ -160,12 +172,34 @@ impl<N: RunningNode> LocalCluster<N> {
     pub fn moved(&self) -> &[String] {
         &self.moved
     }
+
+    /// Waits until all nodes serve, and returns those that do not after so long.
+    pub fn wait_ready(&self, timeout: Duration) -> Vec<NodeId> {
+        let deadline = Instant::now() + timeout;
+        let serves = |node: &NodeHandle| node.wait_ready(deadline.saturating_duration_since(Instant::now()));
+        self.nodes.iter().filter(|(_, node)| !serves(node)).map(|(id, _)| *id).collect()
+    }
+
+    /// Stops all nodes as `SIGTERM` would, and waits for them. Returns one sentence for each that had
+    /// ended badly.
+    pub fn stop(mut self) -> Vec<String> {
+        self.stop_nodes()
+    }
+
+    fn stop_nodes(&mut self) -> Vec<String> {
+        // All are told before one is waited for, so that it takes no longer than the slowest of them.
+        self.nodes.iter().for_each(|(_, node)| node.begin_stop());
+        let stopped = self.nodes.drain(..).map(|(id, node)| (id, node.stop()));
+        stopped
+            .filter_map(|(id, result)| Some(format!("node {} had stopped: {}", id.get(), result.err()?)))
+            .collect()
+    }
 }
 
-impl<N: RunningNode> Drop for LocalCluster<N> {
+impl Drop for LocalCluster {
     fn drop(&mut self) {
-        for node in self.nodes.drain(..) {
-            node.stop();
+        for text in self.stop_nodes() {
+            log::error!("{text}");
         }
     }
 }
@@ -279,28 +313,7 @@ fn free_port() -> Result<TcpListener, LocalClusterError> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-    use std::sync::{Mutex, PoisonError};
-
     use super::*;
-
-    /// A node that holds its port, as a real one does, and notes when it is stopped.
-    #[derive(Debug)]
-    struct Fake {
-        id: u8,
-        _listener: TcpListener,
-        stopped: Rc<RefCell<Vec<u8>>>,
-    }
-
-    impl RunningNode for Fake {
-        fn stop(self) {
-            self.stopped.borrow_mut().push(self.id);
-        }
-    }
-
-    /// Tests that choose ports do so one at a time: a port is free for a moment between choice and start.
-    static PORTS: Mutex<()> = Mutex::new(());
 
     struct TempDir(PathBuf);
 
@@ -318,31 +331,20 @@ mod tests {
         }
     }
 
-    fn start_fake(
-        dir: &Path,
-        stopped: &Rc<RefCell<Vec<u8>>>,
-    ) -> Result<LocalCluster<Fake>, LocalClusterError> {
-        start(dir, |member, _, data_dir| {
-            let id = member.id.get();
-            assert_eq!(data_dir, dir.join(format!("node-{id}")));
-            let listener = TcpListener::bind((member.address.host(), member.address.port()))?;
-            Ok::<_, io::Error>(Fake { id, _listener: listener, stopped: stopped.clone() })
-        })
-    }
+    const READY: Duration = Duration::from_secs(20);
 
     #[test]
     fn a_cluster_is_founded_found_again_and_held_by_one_process() {
-        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = TempDir::new("found");
-        let stopped = Rc::default();
-        let cluster = start_fake(&dir.0, &stopped).expect("free ports");
+        let cluster = start(&dir.0).expect("free ports");
         assert_eq!(cluster.config().members().len(), 3);
+        assert_eq!(cluster.wait_ready(READY), []);
         let config = cluster.config().clone();
-        let error = start_fake(&dir.0, &stopped).expect_err("held").to_string();
+        let error = start(&dir.0).expect_err("held").to_string();
         assert!(error.contains(&format!("process {} already", std::process::id())), "{error}");
-        drop(cluster);
-        assert_eq!(*stopped.borrow(), [0, 1, 2]);
-        let again = start_fake(&dir.0, &stopped).expect("the same ports");
+        assert_eq!(cluster.stop(), [""; 0]);
+        let again = start(&dir.0).expect("the same ports");
+        assert_eq!(again.wait_ready(READY), []);
         if again.moved().is_empty() {
             assert_eq!(again.config(), &config);
         }
@@ -350,17 +352,15 @@ mod tests {
 
     #[test]
     fn a_node_whose_port_is_taken_moves_and_the_file_says_so() {
-        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = TempDir::new("moved");
-        let stopped = Rc::default();
-        let old = start_fake(&dir.0, &stopped).expect("free ports").config().clone();
+        let old = start(&dir.0).expect("free ports").config().clone();
         let file = dir.0.join("nodes.conf");
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let taken = taken.local_addr().map(|address| (taken, address)).expect("bound");
         let text = fs::read_to_string(&file).expect("written");
         let text = text.replace(&old.members()[1].address.to_string(), &taken.1.to_string());
         fs::write(&file, format!("{text}# {}\nset heartbeat 20ms\n", taken.1)).expect("written");
-        let cluster = start_fake(&dir.0, &stopped).expect("another port");
+        let cluster = start(&dir.0).expect("another port");
         assert!(
             cluster.moved().iter().any(|text| text.contains("node 1 moved to 127.0.0.1:")),
             "{:?}",
@@ -374,22 +374,19 @@ mod tests {
         );
         let parsed = Config::parse("nodes.conf", &text).expect("well formed");
         assert_eq!(&parsed, cluster.config());
+        assert_eq!(cluster.wait_ready(READY), [], "the others find it at its new address");
     }
 
     #[test]
     fn a_node_that_does_not_start_takes_the_others_down() {
-        let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = TempDir::new("fails");
-        let stopped: Rc<RefCell<Vec<u8>>> = Rc::default();
-        let result = start(&dir.0, |member, _, _| {
-            if member.id.get() == 2 {
-                return Err("no luck");
-            }
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            Ok(Fake { id: member.id.get(), _listener: listener, stopped: stopped.clone() })
-        });
-        assert_eq!(result.err().map(|error| error.to_string()), Some("node 2: no luck".to_owned()));
-        assert_eq!(*stopped.borrow(), [0, 1]);
+        fs::create_dir_all(&dir.0).expect("a directory");
+        fs::write(dir.0.join("node-2"), "no directory").expect("written");
+        let error = start(&dir.0).expect_err("node 2 has no place").to_string();
+        assert!(error.starts_with("node 2: "), "{error}");
+        fs::remove_file(dir.0.join("node-2")).expect("removed");
+        let cluster = start(&dir.0).expect("the others let go of their directories");
+        assert_eq!(cluster.wait_ready(READY), []);
     }
 
     #[test]
@@ -397,12 +394,11 @@ mod tests {
         let dir = TempDir::new("changed");
         fs::create_dir_all(&dir.0).expect("a directory");
         let file = dir.0.join("nodes.conf");
-        let stopped = Rc::default();
         fs::write(&file, "0 192.0.2.1:7100\n").expect("written");
-        let error = start_fake(&dir.0, &stopped).expect_err("elsewhere").to_string();
+        let error = start(&dir.0).expect_err("elsewhere").to_string();
         assert!(error.contains("found address 192.0.2.1:7100, expected only loopback"), "{error}");
         fs::write(&file, "0 localhost\n").expect("written");
-        let error = start_fake(&dir.0, &stopped).expect_err("no port").to_string();
+        let error = start(&dir.0).expect_err("no port").to_string();
         assert!(error.contains("nodes.conf:1: found \"localhost\""), "{error}");
     }
 }

@@ -6,9 +6,10 @@
 //! repeated with the same pair until its fate is known, and is applied once however often it arrives
 //! ([`session`]). Where the fate cannot be learned in time, the client says so and never guesses.
 //!
-//! On top of that stand the programs' parts: [`words`] splits lines into arguments, [`commands`] knows what
-//! the commands are, [`mod@print`] turns replies into text, Redis' notation or JSON, [`shell`] runs one command,
-//! a pipe or a prompt, and [`local_cluster`] starts three nodes inside the process.
+//! On top of that stand the programs' parts: [`commands`] says what may be repeated and what HELP shows,
+//! [`mod@print`] turns replies into text, Redis' notation or JSON, [`shell`] runs one command, a pipe or a
+//! prompt, [`local_cluster`] starts three nodes inside the process, and [`log_file`] keeps what they log away
+//! from the prompt.
 //!
 //! The client blocks: one thread, one request in flight. Left out on purpose: pipelining, subscriptions,
 //! and everything else that ties a user to one connection.
@@ -17,11 +18,11 @@ pub mod commands;
 mod connection;
 mod failover;
 pub mod local_cluster;
+pub mod log_file;
 pub mod print;
 mod prompt;
 pub mod session;
 pub mod shell;
-pub mod words;
 
 pub use connection::{CallError, Connection};
 pub use failover::{Client, ClientError, Options};

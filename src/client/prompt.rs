@@ -1,6 +1,7 @@
 //! The prompt: line editing, history between runs, completion, hints.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -19,7 +20,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 
 use super::Client;
-use super::commands::{self, COMMANDS};
+use super::commands;
 use super::print::Format;
 use super::shell::{Next, Status, Written, notice, run_line, write_reply};
 
@@ -50,8 +51,11 @@ pub(super) fn run(client: &mut Client, format: Format, out: &mut impl Write) -> 
         };
         let line = match editor.readline(&prompt) {
             Ok(line) => line,
-            // The line is given up, as in every shell.
-            Err(ReadlineError::Interrupted) => continue,
+            // A line is given up, as in every shell; without one, the user wants to leave.
+            Err(ReadlineError::Interrupted) => match editor.helper() {
+                Some(helper) if helper.line_is_empty.get() => return Status::Success,
+                _ => continue,
+            },
             Err(ReadlineError::Eof) => return Status::Success,
             Err(error) => {
                 notice(&format!("terminal: {error}"));
@@ -92,7 +96,7 @@ fn editor() -> rustyline::Result<Editor<PromptHelper, FileHistory>> {
         .history_ignore_space(true)
         .build();
     let mut editor = Editor::with_config(config)?;
-    editor.set_helper(Some(PromptHelper));
+    editor.set_helper(Some(PromptHelper { line_is_empty: Cell::new(true) }));
     Ok(editor)
 }
 
@@ -122,7 +126,10 @@ fn is_memorable(line: &str) -> bool {
 }
 
 /// Completes names and hints at arguments, from the table of commands.
-struct PromptHelper;
+struct PromptHelper {
+    /// Whether there was anything on the line when it was last shown.
+    line_is_empty: Cell<bool>,
+}
 
 impl Helper for PromptHelper {}
 impl Validator for PromptHelper {}
@@ -139,6 +146,7 @@ impl Hinter for PromptHelper {
     type Hint = String;
 
     fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<String> {
+        self.line_is_empty.set(line.is_empty());
         if pos < line.len() { None } else { hint(line) }
     }
 }
@@ -159,9 +167,12 @@ fn complete(line: &str) -> (usize, Vec<String>) {
         return (start, Vec::new());
     }
     let lower = word.starts_with(|c: char| c.is_ascii_lowercase());
-    let names =
-        COMMANDS.iter().filter(|c| c.name.as_bytes().starts_with(&word.to_ascii_uppercase().into_bytes()));
-    (start, names.map(|c| if lower { c.name.to_ascii_lowercase() } else { c.name.to_owned() }).collect())
+    let upper = word.to_ascii_uppercase();
+    let names = commands::all().map(|command| command.name).filter(|name| name.starts_with(&upper));
+    let mut names: Vec<String> =
+        names.map(|name| if lower { name.to_ascii_lowercase() } else { name.to_owned() }).collect();
+    names.sort_unstable();
+    (start, names)
 }
 
 /// The arguments that are still to come.
@@ -172,11 +183,12 @@ fn hint(line: &str) -> Option<String> {
     if given > 0 && !line.ends_with(' ') {
         return None;
     }
-    let rest: Vec<&str> = command.usage.split(' ').skip(given).collect();
-    let rest = rest.join(" ");
-    if rest.is_empty() {
-        return None;
-    }
+    let parameters = command.parameters();
+    let more = parameters.last().filter(|last| last.ends_with("...]"));
+    let rest = match parameters.get(given..) {
+        Some(rest) if !rest.is_empty() => rest.join(" "),
+        _ => (*more?).to_owned(),
+    };
     Some(if line.ends_with(' ') { rest } else { format!(" {rest}") })
 }
 
@@ -194,10 +206,12 @@ mod tests {
 
     #[test]
     fn hints_show_what_is_missing() {
-        assert_eq!(hint("set").as_deref(), Some(" key value [NX|XX] [GET]"));
-        assert_eq!(hint("set ").as_deref(), Some("key value [NX|XX] [GET]"));
+        assert_eq!(hint("set").as_deref(), Some(" key value [NX | XX] [GET]"));
+        assert_eq!(hint("set ").as_deref(), Some("key value [NX | XX] [GET]"));
         assert_eq!(hint("set k").as_deref(), None);
-        assert_eq!(hint("set k ").as_deref(), Some("value [NX|XX] [GET]"));
+        assert_eq!(hint("set k ").as_deref(), Some("value [NX | XX] [GET]"));
+        assert_eq!(hint("set k v NX GET "), None);
+        assert_eq!(hint("del a b c ").as_deref(), Some("[key ...]"));
         assert_eq!(hint("dbsize "), None);
         assert_eq!(hint("unheard"), None);
         assert_eq!(hint(""), None);

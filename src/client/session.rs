@@ -11,7 +11,8 @@
 //! - A write that certainly was not multicast (no connection, `NOQUORUM`, `BUSY`, `LOADING`) leaves its
 //!   number free.
 //! - A write with an error for a reply may have used its number (`INCR` of a text is found out when it is
-//!   applied) or not (a missing argument is found out before). The client goes on with the following
+//!   applied) or not (a value above the node's own limit is found out before; what every node finds out
+//!   before, such as a missing argument, the client does not even send). The client goes on with the following
 //!   number; if that turns out to be a gap, the cluster names the number it expects, and the client takes
 //!   that one, provided that all writes from there on were answered with errors at their first attempt.
 //! - A write whose fate stays unknown takes the session with it: the following number could be a gap for

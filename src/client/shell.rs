@@ -8,11 +8,12 @@
 use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
+use crate::dialect;
 use crate::types::limits;
 use crate::wire::client::WireReply;
 
 use super::print::{Format, print};
-use super::{Client, ClientError, commands, prompt, words};
+use super::{Client, ClientError, commands, prompt};
 
 /// What a run comes to, the worst of its commands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -53,8 +54,9 @@ pub(super) enum Next {
 pub(super) fn run_command(client: &mut Client, format: Format, arguments: &[Vec<u8>]) -> Next {
     let name = arguments.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
     let reply = match (name.as_slice(), arguments.len()) {
-        (b"EXIT" | b"QUIT", 1) => return Next::Leave,
+        (b"EXIT", 1) | (b"QUIT", _) => return Next::Leave,
         (b"HELP", 1 | 2) => match commands::help(arguments.get(1).map(Vec::as_slice)) {
+            Ok(text) if format == Format::Json => WireReply::Bulk(text.into_bytes()),
             Ok(text) => return Next::Print(text.into_bytes(), Status::Success),
             Err(text) => WireReply::Error(text),
         },
@@ -75,12 +77,12 @@ pub(super) fn run_command(client: &mut Client, format: Format, arguments: &[Vec<
 
 /// Splits a line and runs it; `None`: nothing on it.
 pub(super) fn run_line(client: &mut Client, format: Format, line: &[u8]) -> Option<Next> {
-    match words::split(line) {
+    match dialect::split_line(line) {
         Ok(arguments) if arguments.is_empty() => None,
         Ok(arguments) => Some(run_command(client, format, &arguments)),
         Err(error) => {
             let mut out = Vec::new();
-            print(&mut out, format, &WireReply::Error(format!("ERR {error} in the command")));
+            print(&mut out, format, &WireReply::Error(format!("ERR {error}")));
             Some(Next::Print(out, Status::CommandError))
         }
     }

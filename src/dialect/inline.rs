@@ -116,13 +116,8 @@ pub(super) fn is_http(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::split_line;
     use super::*;
-
-    fn words(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
-        let (mut bytes, mut places) = (Vec::new(), Vec::new());
-        split(line, &mut bytes, &mut places)?;
-        Ok(places.into_iter().map(|place| bytes[place].to_vec()).collect())
-    }
 
     #[test]
     fn lines_are_split_as_in_redis() {
@@ -145,13 +140,13 @@ mod tests {
             (b"\"a\"\x0b\"b\"", &[b"a", b"b"]),
         ];
         for (line, expected) in cases {
-            let found = words(line).expect("balanced");
+            let found = split_line(line).expect("balanced");
             assert_eq!(found, expected, "{}", line.escape_ascii());
         }
         for line in
             [b"\"".as_slice(), b"'", b"\"a", b"'a\\'", b"\"a\\\"", b"\"a\"b", b"'a'b", b"a\"b\"c", b"\"\\"]
         {
-            assert_eq!(words(line), Err(ProtocolError::UnbalancedQuotes), "{}", line.escape_ascii());
+            assert_eq!(split_line(line), Err(ProtocolError::UnbalancedQuotes), "{}", line.escape_ascii());
         }
     }
 

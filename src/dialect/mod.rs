@@ -33,6 +33,17 @@ pub use resp::RespVersion;
 
 use line::{Ending, Line, read_line};
 
+/// Takes a line apart into words as this dialect does, quotes and escapes resolved: for programs that read commands
+/// from people. The line may be of any length.
+///
+/// # Errors
+/// A quote that is not closed, or is closed in the middle of a word.
+pub fn split_line(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
+    let (mut words, mut places) = (Vec::new(), Vec::new());
+    inline::split(line, &mut words, &mut places)?;
+    Ok(places.into_iter().map(|place| words[place].to_vec()).collect())
+}
+
 /// The first byte of a TLS handshake; no command begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 

@@ -41,8 +41,8 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::protocol::{
-    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Refusal,
-    Replica, Report, Verdict, encode_record, record_kind,
+    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Record,
+    Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
 use crate::store::{Applied, Store};
@@ -94,6 +94,22 @@ pub enum NodeInput {
     Leave,
 }
 
+/// Something that a checker outside the node wants to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Observed {
+    /// An entry was delivered and applied.
+    Delivered {
+        /// The entry and what became of it.
+        delivery: Delivery,
+        /// Commands delivered so far.
+        index: Index,
+        /// Digest of the state after it.
+        digest: u64,
+    },
+    /// A record went to the log.
+    Persisted(Record),
+}
+
 /// What is to be done after a turn. Used again and again; the caller empties it with [`Effects::clear`].
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -111,6 +127,8 @@ pub struct Effects {
     pub notes: Vec<Note>,
     /// The process must stop at once and send nothing more.
     pub halt: Option<HaltReason>,
+    /// What happened, in order, if [`Node::observe`] asked for it.
+    pub observed: Vec<Observed>,
 }
 
 impl Effects {
@@ -123,6 +141,7 @@ impl Effects {
         self.closing.clear();
         self.notes.clear();
         self.halt = None;
+        self.observed.clear();
     }
 }
 
@@ -158,6 +177,8 @@ pub struct Node {
     next_sweep: Millis,
     outputs: Vec<Output>,
     effects: Effects,
+    observing: bool,
+    observed_index: Index,
 }
 
 impl Node {
@@ -199,7 +220,14 @@ impl Node {
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
             effects: Effects::default(),
+            observing: false,
+            observed_index: Index(0),
         }
+    }
+
+    /// From now on, [`Effects::observed`] tells what happens; for checkers.
+    pub fn observe(&mut self) {
+        self.observing = true;
     }
 
     /// Takes in something that happened outside.
@@ -317,6 +345,9 @@ impl Node {
         for output in outputs.drain(..) {
             match output {
                 Output::Persist { lsn, record } => {
+                    if self.observing {
+                        self.effects.observed.push(Observed::Persisted(record.clone()));
+                    }
                     self.effects.records.push(lsn, record_kind(&record), |buffer| {
                         encode_record(buffer, &record);
                     });
@@ -325,7 +356,17 @@ impl Node {
                     }
                 }
                 Output::Send { to, message } => self.effects.sends.push((to, message)),
-                Output::Deliver(delivery) => self.deliver(now, &delivery),
+                Output::Deliver(delivery) => {
+                    self.deliver(now, &delivery);
+                    if self.observing {
+                        let count = u64::from(delivery.entry.batch.count());
+                        if delivery.verdict == Verdict::Applied {
+                            self.observed_index = Index(delivery.first.0 + count - 1);
+                        }
+                        let (index, digest) = (self.observed_index, self.backend.store.digest());
+                        self.effects.observed.push(Observed::Delivered { delivery, index, digest });
+                    }
+                }
                 Output::ReadReady(ticket) => {
                     self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
                     while let Some(group) = self.reads.pop_up_to(ticket) {

@@ -537,19 +537,21 @@ pub fn decode_refusal(payload: &[u8]) -> Result<Refusal> {
     let r = &mut Reader::new(payload);
     let (code, detail) = (r.u8()?, r.u64()?);
     r.finish()?;
-    let small = |what| u8::try_from(detail).map_err(|_| DecodeError::Invalid { what, found: detail });
+    let invalid = |what| DecodeError::Invalid { what, found: detail };
+    // The kinds without a detail have zero there, so that no two byte strings mean the same.
+    let bare = |refusal| if detail == 0 { Ok(refusal) } else { Err(invalid("detail of a refusal")) };
     Ok(match code {
-        1 => Refusal::Protocol { found: u16::from(small("protocol version")?) },
-        2 => Refusal::WrongNode {
-            meant: NodeId::new(small("node id")?)
-                .ok_or(DecodeError::Invalid { what: "node id", found: detail })?,
-        },
-        3 => Refusal::NotMember,
+        1 => Refusal::Protocol { found: u16::try_from(detail).map_err(|_| invalid("protocol version"))? },
+        2 => {
+            let meant = u8::try_from(detail).ok().and_then(NodeId::new);
+            Refusal::WrongNode { meant: meant.ok_or_else(|| invalid("node id"))? }
+        }
+        3 => bare(Refusal::NotMember)?,
         4 => Refusal::OtherCluster { found: ClusterId(detail) },
-        5 => Refusal::OtherMembers,
+        5 => bare(Refusal::OtherMembers)?,
         6 => Refusal::OtherDisk { registered: DiskId(detail) },
         7 => Refusal::OldIncarnation { seen: Incarnation(detail) },
-        8 => Refusal::Clone,
+        8 => bare(Refusal::Clone)?,
         found => return Err(DecodeError::Invalid { what: "refusal", found: u64::from(found) }),
     })
 }

@@ -14,8 +14,6 @@ pub enum Mutation {
     RestartedSenderContinues = 1,
     /// \[B\] A frontier is believed although entries below it are missing.
     FrontierOverGap,
-    /// \[D\] What was read back from the log is reported before it is durable.
-    ReadBackIsDurable,
     /// \[F\] A sender is suspected by one's own ears alone.
     OwnEarsOnly,
     /// \[G\] Nobody steps in for a sealer that died.
@@ -78,12 +76,11 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 32] = {
+    pub const ALL: [Mutation; 31] = {
         use Mutation::*;
         [
             RestartedSenderContinues,
             FrontierOverGap,
-            ReadBackIsDurable,
             OwnEarsOnly,
             NoStepIn,
             FrozenFromLog,

@@ -363,12 +363,16 @@ impl Replica {
         z ^ (z >> 31)
     }
 
-    /// The median of the voters' wall clocks, as last heard (protocol, section 9).
+    /// The median of the voters' wall clocks, as last heard (protocol, section 9). Of fewer than a majority there is no
+    /// median that one wrong clock could not move: then time stands still.
     pub(crate) fn median_wall(&self) -> Millis {
         let mut walls = vec![self.wall];
         walls.extend(self.peers.iter().filter_map(|(_, p)| Some(p.row.as_ref()?.wall)));
+        if walls.len() < self.log().view.quorum() {
+            return self.time;
+        }
         walls.sort_unstable();
-        walls[walls.len() / 2]
+        walls[(walls.len() - 1) / 2]
     }
 
     /// Raises the clock to an entry's timestamp.

@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::protocol::{Decision, Delivery, Verdict};
 use crate::types::{Entry, Index, Label, NodeId, Position, ViewNumber};
+use crate::wire::client::Consistency;
+
+use super::client::{Answer, Kind, Operation, TOKEN_LEN};
 
 /// A broken promise.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,8 +42,15 @@ pub(crate) struct Checker {
     applied: BTreeMap<Label, Position>,
     entries: BTreeMap<Position, (Label, Vec<u8>)>,
     decisions: BTreeMap<ViewNumber, Decision>,
-    /// The highest index that any client has an answer from.
-    answered: u64,
+    /// By key: the highest count that any client has an answer from, of lists and of counters.
+    lists_answered: Vec<u64>,
+    counters_answered: Vec<u64>,
+    /// By key: the longest content that anybody has seen.
+    contents: Vec<Vec<u8>>,
+    /// By key: tokens that must be there in the end, with their places; and those that may be.
+    acknowledged: Vec<BTreeMap<u64, [u8; TOKEN_LEN]>>,
+    /// By key: increments that must and that may be counted in the end.
+    counted: Vec<(u64, u64)>,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -124,27 +134,127 @@ impl Checker {
         self.decisions.len()
     }
 
+    /// Makes room for so many keys.
+    pub(crate) fn with_keys(keys: usize) -> Checker {
+        Checker {
+            lists_answered: vec![0; keys],
+            counters_answered: vec![0; keys],
+            contents: vec![Vec::new(); keys],
+            acknowledged: vec![BTreeMap::new(); keys],
+            counted: vec![(0, 0); keys],
+            ..Checker::default()
+        }
+    }
+
     /// What an operation that begins now has to come after.
-    pub(crate) fn floor(&self) -> u64 {
-        self.answered
+    pub(crate) fn floor(&self, kind: Kind, key: usize) -> u64 {
+        match kind {
+            Kind::Open => 0,
+            Kind::Incr => self.counters_answered[key],
+            Kind::Append | Kind::Get(_) => self.lists_answered[key],
+        }
     }
 
-    /// A write that began at `floor` was answered with this index.
-    pub(crate) fn wrote(&mut self, node: NodeId, floor: u64, index: Index) {
-        if index.0 <= floor {
-            let what = format!("{node} answers a write at {index} that began after {floor} was answered");
-            self.fail("Real time", what);
+    /// An operation was answered; `seen` is what its connection has seen of the key before.
+    pub(crate) fn answered(&mut self, node: NodeId, operation: &Operation, answer: &Answer, seen: &mut u64) {
+        let (key, floor) = (operation.key, operation.floor);
+        match (operation.kind, answer) {
+            (Kind::Append, Answer::Count(count)) => {
+                // A repeated command gets the reply of its first application, which may be older than the repetition.
+                if *count <= floor {
+                    let what =
+                        format!("{node}: {operation:?} is number {count} although {floor} was answered");
+                    self.fail("Real time", what);
+                }
+                if let Some(before) = self.acknowledged[key].insert(*count, operation.token()) {
+                    let what = format!("{node}: {operation:?} and {before:?} are both number {count}");
+                    self.fail("Agreement", what);
+                }
+                self.lists_answered[key] = self.lists_answered[key].max(*count);
+                *seen = (*seen).max(*count);
+            }
+            (Kind::Incr, Answer::Count(count)) => {
+                if *count <= floor {
+                    let what =
+                        format!("{node}: {operation:?} is number {count} although {floor} was answered");
+                    self.fail("Real time", what);
+                }
+                self.counters_answered[key] = self.counters_answered[key].max(*count);
+                self.counted[key].0 += 1;
+            }
+            (Kind::Get(consistency), Answer::List(content)) => {
+                let count = (content.len() / TOKEN_LEN) as u64;
+                let local = consistency == Consistency::Local;
+                if !local && count < floor {
+                    let what = format!("{node}: {operation:?} reads {count} although {floor} was answered");
+                    self.fail("Read safety", what);
+                }
+                if count < *seen {
+                    let what = format!("{node}: {operation:?} reads {count} after {seen} on one connection");
+                    self.fail("Monotonic reads", what);
+                }
+                *seen = (*seen).max(count);
+                if !local {
+                    self.lists_answered[key] = self.lists_answered[key].max(count);
+                }
+                self.content(node, key, content);
+            }
+            (kind, answer) => self.fail("Replies", format!("{node}: {answer:?} to {kind:?}")),
         }
-        self.answered = self.answered.max(index.0);
     }
 
-    /// A linearizable read that began at `floor` was answered from the state at this index.
-    pub(crate) fn read(&mut self, node: NodeId, floor: u64, index: Index) {
-        if index.0 < floor {
-            let what = format!("{node} reads at {index}, after {floor} was answered");
-            self.fail("Read safety", what);
+    /// Nobody will ever know whether this was applied.
+    pub(crate) fn given_up(&mut self, operation: &Operation) {
+        if operation.kind == Kind::Incr {
+            self.counted[operation.key].1 += 1;
         }
-        self.answered = self.answered.max(index.0);
+    }
+
+    /// All that is ever seen of a list is a prefix of one content.
+    fn content(&mut self, node: NodeId, key: usize, content: &[u8]) {
+        let known = &self.contents[key];
+        let common = known.len().min(content.len());
+        if known[..common] != content[..common] {
+            let what = format!("{node}: list{key} has two histories");
+            return self.fail("Agreement", what);
+        }
+        if content.len() > known.len() {
+            self.contents[key] = content.to_vec();
+        }
+    }
+
+    /// The end: what was acknowledged is there, once, in its place.
+    pub(crate) fn last_look(&mut self, node: NodeId, key: usize, list: &[u8], counter: u64) {
+        self.content(node, key, list);
+        let mut missing = None;
+        for (count, token) in &self.acknowledged[key] {
+            let end = usize::try_from(*count).expect("few tokens") * TOKEN_LEN;
+            if list.get(end - TOKEN_LEN..end) != Some(&token[..]) {
+                missing =
+                    Some(format!("{node}: number {count} of list{key} was acknowledged and is not there"));
+            }
+        }
+        if let Some(what) = missing {
+            self.fail("Durability", what);
+        }
+        let mut tokens: Vec<&[u8]> = list.chunks(TOKEN_LEN).collect();
+        tokens.sort_unstable();
+        if let Some(twice) = tokens.windows(2).find(|pair| pair[0] == pair[1]) {
+            let what = format!("{node}: {} is twice in list{key}", String::from_utf8_lossy(twice[0]));
+            self.fail("Exactly once", what);
+        }
+        let (sure, perhaps) = self.counted[key];
+        if counter < sure || counter > sure + perhaps {
+            let what = format!(
+                "{node}: counter{key} is {counter} after {sure} acknowledged increments and {perhaps} unknown ones"
+            );
+            self.fail("Exactly once", what);
+        }
+    }
+
+    /// A node refuses to start, or says something that no node should ever say.
+    pub(crate) fn broken(&mut self, what: String) {
+        self.fail("Health", what);
     }
 
     /// Reports what did not come to its end.

@@ -1,182 +1,101 @@
-//! A simulated machine: the replica with a log on a modelled disk and operations of modelled clients.
+//! A simulated machine: the real node with the real log, on a disk in memory, with modelled clients.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
-use crate::protocol::{
-    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Mutation, OfferTicket, Output, ReadTicket,
-    Record, Recovery, Refusal, Replica, Report, Settings, decode_record, encode_record, mutated,
-};
-use crate::types::{DiskId, Incarnation, Index, Lsn, NodeId, NodeSet, Now};
-use crate::wire::batch::BatchBuilder;
+use crate::node::{ClientKey, Effects, Node, NodeInput, Replay, Settings};
+use crate::protocol::Identity;
+use crate::storage::{self, Log, LogOptions, MemoryDisk, RecordGroup};
+use crate::types::{DiskId, Lsn, Now};
 
-/// A client's operation, by number.
-pub(crate) type Operation = u64;
-
-/// What a turn did.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    pub(crate) sends: Vec<(NodeSet, Message)>,
-    pub(crate) deliveries: Vec<(Delivery, u64, Index)>,
-    pub(crate) answered: Vec<(Operation, Index)>,
-    pub(crate) stored: Vec<Record>,
-    pub(crate) notes: Vec<String>,
-    pub(crate) halt: Option<HaltReason>,
-}
-
-/// What a disk holds: records, of which so many would survive a power failure.
-#[derive(Clone, Debug, Default)]
+/// What outlives a process: its disk.
+#[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) id: DiskId,
-    records: Vec<(u8, Vec<u8>)>,
-    durable: usize,
+    files: MemoryDisk,
 }
 
 impl Disk {
     pub(crate) fn new(id: DiskId) -> Disk {
-        Disk { id, records: Vec::new(), durable: 0 }
+        Disk { id, files: MemoryDisk::new() }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    pub(crate) fn sync(&mut self, len: usize) -> Lsn {
-        self.durable = self.durable.max(len);
-        Lsn(self.durable as u64)
-    }
-
-    /// Of what was not synced, only so many records survive.
-    pub(crate) fn crash(&mut self, extra: usize) {
-        self.records.truncate(self.durable + extra);
-        // What is read back is made durable before anything is said about it (rule D).
-        if !mutated(Mutation::ReadBackIsDurable) {
-            self.durable = self.records.len();
-        }
-    }
-
-    pub(crate) fn unsynced(&self) -> usize {
-        self.records.len() - self.durable
+    /// The power fails: of what was not synced, any part may be left.
+    pub(crate) fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
+        self.files = self.files.crash(random);
     }
 }
 
 /// A running process.
-#[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) replica: Replica,
-    index: Index,
-    digest: u64,
-    next_ticket: u64,
-    collected: Vec<Operation>,
-    offered: BTreeMap<OfferTicket, Vec<Operation>>,
-    reading: BTreeMap<ReadTicket, Vec<Operation>>,
-    waiting_reads: Vec<Operation>,
+    pub(crate) node: Node,
+    log: Log<MemoryDisk>,
+    /// Groups that came while a sync was running, as in the log writer's queue.
+    queue: VecDeque<RecordGroup>,
+    pub(crate) effects: Effects,
 }
 
 impl Machine {
     /// Starts a process from what the disk has.
-    pub(crate) fn boot(settings: Settings, disk: &mut Disk, boot: u64, now: Now) -> Machine {
-        let mut recovery = Recovery::new(&settings);
-        for (i, (kind, payload)) in disk.records.iter().enumerate() {
-            let record = decode_record(*kind, payload).expect("what was written can be read");
-            recovery.push(Lsn(i as u64 + 1), record).expect("a log of this program makes sense");
+    pub(crate) fn boot(settings: Settings, disk: &mut Disk, boot: u64, now: Now) -> Result<Machine, String> {
+        let me = settings.protocol.me;
+        let mut replay = Replay::new(&settings.protocol);
+        let options = LogOptions {
+            segment_len: 16 << 10,
+            window_len: 4 << 10,
+            ..LogOptions::new(storage::Identity { node: me, disk_id: disk.id }, boot)
+        };
+        let mut fault = None;
+        let opened = Log::open(&disk.files, options, |lsn, kind, payload| {
+            if let Err(error) = replay.push(lsn, kind, payload) {
+                fault.get_or_insert(error);
+            }
+            Ok(())
+        });
+        if let Some(fault) = fault {
+            return Err(fault.to_string());
         }
-        let incarnation = Incarnation(recovery.last_incarnation().0 + 1);
-        let start = Record::Start { incarnation };
-        let mut payload = Vec::new();
-        let kind = encode_record(&mut payload, &start);
-        disk.records.push((kind, payload));
-        disk.durable = disk.records.len();
-        recovery.push(Lsn(disk.records.len() as u64), start).expect("the next incarnation is higher");
+        let (mut log, _) = opened.map_err(|error| error.to_string())?;
+        let mut group = RecordGroup::new();
+        let incarnation = replay.begin(&mut group).map_err(|error| error.to_string())?;
+        log.append(&mut group).and_then(|()| log.sync()).map_err(|error| error.to_string())?;
         let identity = Identity { disk: disk.id, incarnation, boot };
-        Machine {
-            replica: Replica::new(settings, identity, recovery, now),
-            index: Index(0),
-            digest: 0,
-            next_ticket: 0,
-            collected: Vec::new(),
-            offered: BTreeMap::new(),
-            reading: BTreeMap::new(),
-            waiting_reads: Vec::new(),
-        }
+        let mut node = Node::new(settings, identity, replay, boot, now);
+        node.observe();
+        Ok(Machine { node, log, queue: VecDeque::new(), effects: Effects::default() })
     }
 
-    pub(crate) fn hello(&self, to: NodeId) -> Hello {
-        self.replica.hello(to)
-    }
-
-    pub(crate) fn check_hello(&self, hello: &Hello) -> Result<(), Refusal> {
-        self.replica.check_hello(hello)
-    }
-
-    pub(crate) fn report(&self, now: Now) -> Report {
-        self.replica.report(now)
-    }
-
-    pub(crate) fn write(&mut self, operation: Operation) {
-        self.collected.push(operation);
-    }
-
-    pub(crate) fn read(&mut self, operation: Operation) {
-        self.waiting_reads.push(operation);
-    }
-
-    /// One turn of the loop.
-    pub(crate) fn turn(&mut self, now: Now, inputs: impl Iterator<Item = Input>, disk: &mut Disk) -> Effects {
-        let mut effects = Effects::default();
-        let mut out = Vec::new();
+    /// One turn of the loop; what it did is in `effects` until the next.
+    pub(crate) fn turn(&mut self, now: Now, inputs: impl Iterator<Item = NodeInput>) {
+        self.effects.clear();
         for input in inputs {
-            self.replica.handle(now, input, &mut out);
+            self.node.handle(now, input);
         }
-        if !self.collected.is_empty() && self.replica.intake(now) == Intake::Open {
-            let mut batch = BatchBuilder::new();
-            for operation in &self.collected {
-                batch.push(None, 0, &[operation.to_le_bytes()]);
-            }
-            self.next_ticket += 1;
-            let ticket = OfferTicket(self.next_ticket);
-            self.offered.insert(ticket, std::mem::take(&mut self.collected));
-            self.replica.handle(now, Input::Offer { ticket, batch: batch.take() }, &mut out);
+        self.node.run_backlog(now);
+        self.node.end_turn(now, &mut self.effects);
+        if !self.effects.records.is_empty() {
+            self.queue.push_back(std::mem::take(&mut self.effects.records));
         }
-        if !self.waiting_reads.is_empty() {
-            self.next_ticket += 1;
-            let ticket = ReadTicket(self.next_ticket);
-            self.reading.insert(ticket, std::mem::take(&mut self.waiting_reads));
-            self.replica.handle(now, Input::Read(ticket), &mut out);
-        }
-        self.replica.end_turn(now, &mut out);
-        for output in out {
-            self.carry_out(output, disk, &mut effects);
-        }
-        effects
     }
 
-    fn carry_out(&mut self, output: Output, disk: &mut Disk, effects: &mut Effects) {
-        match output {
-            Output::Persist { lsn, record } => {
-                let mut payload = Vec::new();
-                let kind = encode_record(&mut payload, &record);
-                disk.records.push((kind, payload));
-                assert_eq!(lsn, Lsn(disk.records.len() as u64), "log sequence numbers follow one another");
-                effects.stored.push(record);
-            }
-            Output::Send { to, message } => effects.sends.push((to, message)),
-            Output::Deliver(delivery) => {
-                if delivery.first != Index(0) {
-                    self.index = Index(delivery.first.0 + u64::from(delivery.entry.batch.count()) - 1);
-                }
-                self.digest = xxhash_rust::xxh3::xxh3_64_with_seed(delivery.entry.batch.bytes(), self.digest);
-                if let Some(ticket) = delivery.ticket {
-                    let operations = self.offered.remove(&ticket).unwrap_or_default();
-                    effects.answered.extend(operations.into_iter().map(|operation| (operation, self.index)));
-                }
-                effects.deliveries.push((delivery, self.digest, self.index));
-            }
-            Output::ReadReady(ticket) => {
-                let operations = self.reading.remove(&ticket).unwrap_or_default();
-                effects.answered.extend(operations.into_iter().map(|operation| (operation, self.index)));
-            }
-            Output::Note(note) => effects.notes.push(note.to_string()),
-            Output::Halt(reason) => effects.halt = Some(reason),
+    /// Writes what is queued; `false` if there is nothing.
+    pub(crate) fn write(&mut self) -> bool {
+        let any = !self.queue.is_empty();
+        for mut group in self.queue.drain(..) {
+            self.log.append(&mut group).expect("a disk in memory takes everything");
         }
+        any
+    }
+
+    /// Makes durable what is written.
+    pub(crate) fn sync(&mut self) -> Lsn {
+        self.log.sync().expect("a disk in memory does not fail unless asked to");
+        self.log.durable()
+    }
+
+    /// Bytes that a client is to get.
+    pub(crate) fn take_output(&mut self, now: Now, key: ClientKey) -> Vec<u8> {
+        let bytes = self.node.client_output(key).to_vec();
+        self.node.client_sent(now, key, bytes.len());
+        bytes
     }
 }

@@ -5,6 +5,7 @@
 //! remember across restarts.
 
 mod checker;
+mod client;
 mod machine;
 mod plan;
 mod random;

@@ -12,12 +12,16 @@ pub struct Plan {
     pub nodes: u8,
     /// How many clients.
     pub clients: usize,
+    /// How many keys they use.
+    pub keys: usize,
     /// How many operations they do together.
     pub operations: u64,
     /// How long faults happen, in virtual microseconds.
     pub storm_us: u64,
     /// Chances, per mille and virtual 100 ms, that a fault of a kind happens.
     pub crash: u64,
+    /// Of those crashes, so many per mille are power failures, which lose what is not synced.
+    pub power: u64,
     /// All nodes at once.
     pub crash_all: u64,
     /// A connection breaks.
@@ -70,9 +74,11 @@ impl Plan {
             seed,
             nodes,
             clients: 1 + random.index(6),
+            keys: 1 + random.index(3),
             operations: random.between(50, 400),
             storm_us: random.between(1_000_000, 8_000_000),
             crash,
+            power: [0, 300, 1000][random.index(3)],
             crash_all,
             cut,
             stall,

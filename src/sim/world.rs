@@ -6,14 +6,17 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::protocol::{
-    Input, Message, Record, Settings, decode_hello, decode_message, encode_hello, encode_message,
-};
-use crate::types::{DiskId, Lsn, Millis, NodeId, NodeSet, Now};
+use crate::node::{ClientKey, NodeInput, Observed, Settings};
+use crate::protocol::{self, Message, Record, decode_hello, decode_message, encode_hello, encode_message};
+use crate::types::{DiskId, Millis, NodeId, NodeSet, Now, Reply};
+use crate::wire::batch::SessionSeq;
+use crate::wire::client::decode_response;
 use crate::wire::split_frame;
+use crate::{dialect, store};
 
 use super::checker::{Checker, Violation};
-use super::machine::{Disk, Effects, Machine, Operation};
+use super::client::{Answer, Client, Kind, Operation};
+use super::machine::{Disk, Machine};
 use super::plan::Plan;
 use super::random::Random;
 
@@ -43,13 +46,13 @@ enum Event {
     /// A node tries to connect to another.
     Dial { from: usize, to: usize, boot: u64 },
     /// A disk has synced so much.
-    Synced { node: usize, boot: u64, len: usize },
+    Synced { node: usize, boot: u64 },
     /// A node stops, and starts again.
     Crash { node: usize, boot: u64, down: u64 },
     /// A node starts.
     Start { node: usize },
     /// A client begins something.
-    Client { client: usize },
+    Client { client: usize, turn: u64 },
     /// The next fault is drawn.
     Fault,
     /// A link carries again.
@@ -69,12 +72,11 @@ struct Link {
     last_arrival: u64,
 }
 
-#[derive(Debug)]
 struct Host {
     machine: Option<Machine>,
     disk: Disk,
     boot: u64,
-    inbox: Vec<Input>,
+    inbox: Vec<NodeInput>,
     turn_at: Option<u64>,
     paused_until: u64,
     slow_until: u64,
@@ -85,15 +87,6 @@ struct Host {
     clock_offset_ms: u64,
     wall_offset_ms: u64,
     halted: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Pending {
-    client: usize,
-    node: usize,
-    boot: u64,
-    write: bool,
-    floor: u64,
 }
 
 struct World {
@@ -107,15 +100,15 @@ struct World {
     links: Vec<Link>,
     next_connection: u64,
     next_boot: u64,
-    operations: BTreeMap<Operation, Pending>,
-    next_operation: Operation,
+    clients: Vec<Client>,
+    next_operation: u64,
     answered: u64,
     checker: Checker,
     ties: Random,
     net: Random,
     disks: Random,
     faults: Random,
-    clients: Random,
+    asking: Random,
     storm_over: bool,
     /// When everything had settled, and how many views had been decided then.
     quiet_since: Option<(u64, usize)>,
@@ -159,7 +152,7 @@ impl World {
                 count: 0,
                 known_decisions: 0,
                 clock_offset_ms: 1_000 + setup.below(1_000_000),
-                wall_offset_ms: setup.below(100_000_000),
+                wall_offset_ms: 1_000_000_000 + setup.below(60_000),
                 halted: false,
             })
             .collect();
@@ -174,15 +167,15 @@ impl World {
             links,
             next_connection: 1,
             next_boot: 1,
-            operations: BTreeMap::new(),
+            clients: (0..plan.clients).map(|_| Client::new(setup.permille(500), plan.keys)).collect(),
             next_operation: 1,
             answered: 0,
-            checker: Checker::default(),
+            checker: Checker::with_keys(plan.keys),
             ties: Random::new(seed, 3),
             net: Random::new(seed, 4),
             disks: Random::new(seed, 5),
             faults: Random::new(seed, 6),
-            clients: Random::new(seed, 7),
+            asking: Random::new(seed, 7),
             storm_over: false,
             quiet_since: None,
             digest: 0,
@@ -197,13 +190,21 @@ impl World {
 
     fn settings(&self, node: usize) -> Settings {
         Settings {
-            me: Self::node(node),
-            members: (0..self.hosts.len()).map(Self::node).collect(),
-            member_hash: 1,
-            suspicion: Millis(SUSPICION_MS),
-            heartbeat: Millis(50),
-            window: 1 << 20,
-            seed: self.plan.seed ^ (node as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1),
+            protocol: protocol::Settings {
+                me: Self::node(node),
+                members: (0..self.hosts.len()).map(Self::node).collect(),
+                member_hash: 1,
+                suspicion: Millis(SUSPICION_MS),
+                heartbeat: Millis(50),
+                window: 1 << 20,
+                seed: self.plan.seed ^ (node as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1),
+            },
+            client_timeout: Millis(5_000),
+            clients_max: 100,
+            store: store::Limits::default(),
+            dialect: dialect::DecodeLimits::default(),
+            port: 0,
+            process_id: 0,
         }
     }
 
@@ -233,8 +234,8 @@ impl World {
             self.at(delay, Event::Start { node });
         }
         for client in 0..self.plan.clients {
-            let delay = self.clients.below(500 * MS);
-            self.at(delay, Event::Client { client });
+            let delay = self.asking.below(500 * MS);
+            self.client_later(client, delay);
         }
         self.at(100 * MS, Event::Fault);
         let mut calmed_at = None;
@@ -258,7 +259,7 @@ impl World {
                     self.checker.stuck(format!("{changes} view changes while nothing happens"));
                 }
                 if self.now > since + QUIET_US {
-                    return;
+                    return self.last_look();
                 }
             } else if let Some(since) = calmed_at {
                 if self.is_settled() {
@@ -278,7 +279,7 @@ impl World {
         match event {
             Event::Start { node } => self.start(node),
             Event::Crash { node, boot, down } => {
-                if self.hosts[node].boot == boot && !self.storm_over {
+                if self.hosts[node].boot == boot {
                     self.crash(node);
                     self.at(self.now + down, Event::Start { node });
                 }
@@ -294,8 +295,12 @@ impl World {
                     self.dial(from, to);
                 }
             }
-            Event::Synced { node, boot, len } => self.synced(node, boot, len),
-            Event::Client { client } => self.client(client),
+            Event::Synced { node, boot } => self.synced(node, boot),
+            Event::Client { client, turn } => {
+                if self.clients[client].turn == turn {
+                    self.client(client);
+                }
+            }
             Event::Fault => self.fault(),
             Event::Heal { from, to } => {
                 let link = self.link(from, to);
@@ -327,7 +332,10 @@ impl World {
         host.syncing = false;
         host.count = 0;
         host.known_decisions = 0;
-        host.machine = Some(Machine::boot(settings, &mut host.disk, boot, now));
+        match Machine::boot(settings, &mut host.disk, boot, now) {
+            Ok(machine) => host.machine = Some(machine),
+            Err(error) => return self.checker.broken(format!("n{node} refuses to start: {error}")),
+        }
         self.note(|| format!("n{node} starts"));
         for to in (0..self.hosts.len()).filter(|to| *to != node) {
             self.at(self.now, Event::Dial { from: node, to, boot });
@@ -336,30 +344,28 @@ impl World {
     }
 
     fn crash(&mut self, node: usize) {
-        let extra = self.disks.below(self.hosts[node].disk.unsynced() as u64 + 1);
+        let power = self.faults.permille(self.plan.power);
         let host = &mut self.hosts[node];
         if host.machine.take().is_none() {
             return;
         }
         host.boot = 0;
-        host.disk.crash(usize::try_from(extra).expect("fewer than there are"));
-        self.note(|| format!("n{node} crashes"));
+        if power {
+            let disks = &mut self.disks;
+            host.disk.lose_power(&mut || disks.next());
+        }
+        self.note(|| format!("n{node} {}", if power { "loses power" } else { "is killed" }));
         // Its connections break, in both directions: the others notice and dial at once.
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             self.link(node, other).connection = 0;
             self.cut(other, node);
         }
-        // Operations of clients at this node: nobody knows.
-        self.forget_operations(node);
-    }
-
-    fn forget_operations(&mut self, node: usize) {
-        let gone: Vec<Operation> =
-            self.operations.iter().filter(|(_, p)| p.node == node).map(|(operation, _)| *operation).collect();
-        for operation in gone {
-            if let Some(pending) = self.operations.remove(&operation) {
-                let delay = self.clients.between(MS, 100 * MS);
-                self.at(self.now + delay, Event::Client { client: pending.client });
+        for client in 0..self.clients.len() {
+            if self.clients[client].at.is_some_and(|(at, _)| at == node) {
+                self.clients[client].at = None;
+                if self.clients[client].operation.is_some() {
+                    self.retry(client, true);
+                }
             }
         }
     }
@@ -385,75 +391,90 @@ impl World {
         }
         let Some(machine) = &mut host.machine else { return };
         let inputs = std::mem::take(&mut host.inbox);
-        let effects = machine.turn(now, inputs.into_iter(), &mut host.disk);
-        let deadline = machine.replica.deadline();
+        machine.turn(now, inputs.into_iter());
+        let deadline = machine.node.deadline();
+        let busy = machine.node.has_work();
         let offset = host.clock_offset_ms;
-        self.carry_out(node, effects);
-        if let Some(at) = deadline {
+        self.carry_out(node);
+        if busy {
+            self.wake(node, self.now + 50);
+        } else if let Some(at) = deadline {
             let at = at.0.saturating_sub(offset) * MS;
             self.wake(node, at.max(self.now + MS));
         }
     }
 
-    fn carry_out(&mut self, node: usize, effects: Effects) {
+    fn carry_out(&mut self, node: usize) {
         let id = Self::node(node);
-        for note in &effects.notes {
+        let Some(machine) = &mut self.hosts[node].machine else { return };
+        let mut effects = std::mem::take(&mut machine.effects);
+        for note in effects.notes.drain(..) {
             self.note(|| format!("n{node} {note}"));
         }
-        for (delivery, digest, index) in &effects.deliveries {
-            let count = self.hosts[node].count;
-            self.hosts[node].count += 1;
-            self.checker.delivered(id, count, delivery, *digest, *index);
-        }
-        for record in &effects.stored {
-            match record {
-                Record::Entry(entry) | Record::Fill(entry) => self.checker.stored(id, entry),
-                Record::Decision(decision) => self.checker.decided(id, decision),
-                _ => {}
+        for observed in effects.observed.drain(..) {
+            match observed {
+                Observed::Delivered { delivery, index, digest } => {
+                    let count = self.hosts[node].count;
+                    self.hosts[node].count += 1;
+                    self.checker.delivered(id, count, &delivery, digest, index);
+                }
+                Observed::Persisted(record) => self.persisted(node, &record),
             }
-            let of_seal =
-                matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
-            if of_seal && !self.storm_over && self.faults.permille(self.plan.seal_crash) {
-                let delay = self.faults.below(1 << self.faults.clone().between(6, 17));
-                let down = self.faults.below(1 << self.faults.clone().between(8, 20));
-                let boot = self.hosts[node].boot;
-                self.at(self.now + delay, Event::Crash { node, boot, down });
-            }
-            self.note(|| format!("n{node} persists {record}"));
         }
-        for (operation, index) in &effects.answered {
-            self.answer(node, *operation, *index);
-        }
-        for (to, message) in effects.sends {
+        for (to, message) in effects.sends.drain(..) {
             self.send(node, to, &message);
         }
+        for key in effects.written.drain(..) {
+            self.read_replies(node, key);
+        }
         self.sync(node);
-        if let Some(reason) = effects.halt {
-            self.checker.stuck(format!("n{node} halts: {reason}"));
+        if let Some(reason) = effects.halt.take() {
+            self.checker.broken(format!("n{node} halts: {reason}"));
+        }
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.effects = effects;
+        }
+    }
+
+    fn persisted(&mut self, node: usize, record: &Record) {
+        let id = Self::node(node);
+        match record {
+            Record::Entry(entry) | Record::Fill(entry) => self.checker.stored(id, entry),
+            Record::Decision(decision) => self.checker.decided(id, decision),
+            _ => {}
+        }
+        self.note(|| format!("n{node} persists {record}"));
+        let of_seal = matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
+        if of_seal && !self.storm_over && self.faults.permille(self.plan.seal_crash) {
+            let delay_bits = self.faults.between(6, 17);
+            let delay = self.faults.below(1 << delay_bits);
+            let down_bits = self.faults.between(8, 20);
+            let down = self.faults.below(1 << down_bits);
+            let boot = self.hosts[node].boot;
+            self.at(self.now + delay, Event::Crash { node, boot, down });
         }
     }
 
     fn sync(&mut self, node: usize) {
         let most = self.plan.sync_us;
         let host = &mut self.hosts[node];
-        if host.syncing || host.disk.unsynced() == 0 {
+        let Some(machine) = &mut host.machine else { return };
+        if host.syncing || !machine.write() {
             return;
         }
         host.syncing = true;
-        let slow = if host.slow_until > self.now { host.slow_until - self.now } else { 0 };
-        let (boot, len) = (host.boot, host.disk.len());
+        let slow = host.slow_until.saturating_sub(self.now);
+        let boot = host.boot;
         let length = self.disks.between(10, most) + slow;
-        self.at(self.now + length, Event::Synced { node, boot, len });
+        self.at(self.now + length, Event::Synced { node, boot });
     }
 
-    fn synced(&mut self, node: usize, boot: u64, len: usize) {
+    fn synced(&mut self, node: usize, boot: u64) {
         let host = &mut self.hosts[node];
-        if host.boot != boot || host.machine.is_none() {
-            return;
-        }
+        let Some(machine) = host.machine.as_mut().filter(|_| host.boot == boot) else { return };
         host.syncing = false;
-        let lsn: Lsn = host.disk.sync(len);
-        host.inbox.push(Input::Persisted(lsn));
+        let lsn = machine.sync();
+        host.inbox.push(NodeInput::Persisted(lsn));
         self.wake(node, self.now);
         self.sync(node);
     }
@@ -525,7 +546,7 @@ impl World {
         let (kind, payload, _) = split_frame(bytes, usize::MAX).expect("what was framed can be split");
         let message = decode_message(kind, payload).expect("what was encoded can be decoded");
         let from = Self::node(from);
-        self.hosts[to].inbox.push(Input::Receive { from, message });
+        self.hosts[to].inbox.push(NodeInput::Receive { from, message });
         let delay = self.net.below(200);
         self.wake(to, self.now + delay);
     }
@@ -552,7 +573,7 @@ impl World {
         let refused = self.hosts[to].machine.is_none();
         if silent || refused {
             // Refused at once, or no answer within the time-out.
-            self.hosts[from].inbox.push(Input::LinkDown(Self::node(to)));
+            self.hosts[from].inbox.push(NodeInput::LinkDown(Self::node(to)));
             let wait = if silent { SUSPICION_MS * MS } else { 50 * MS };
             let boot = self.hosts[from].boot;
             let jitter = self.net.below(50 * MS);
@@ -562,69 +583,179 @@ impl World {
         let (Some(dialler), Some(listener)) = (&self.hosts[from].machine, &self.hosts[to].machine) else {
             return;
         };
-        let there = dialler.hello(Self::node(to));
-        let back = listener.hello(Self::node(from));
+        let there = dialler.node.hello(Self::node(to));
+        let back = listener.node.hello(Self::node(from));
         let mut bytes = Vec::new();
         encode_hello(&mut bytes, &there);
         let (kind, payload, _) = split_frame(&bytes, usize::MAX).expect("a frame");
         assert_eq!(decode_hello(kind, payload).as_ref(), Ok(&there), "a hello comes back as it was");
-        if let Err(refusal) = listener.check_hello(&there) {
+        if let Err(refusal) = listener.node.check_hello(&there) {
             let peer = Self::node(to);
-            self.hosts[from].inbox.push(Input::RefusedBy { peer, refusal });
+            self.hosts[from].inbox.push(NodeInput::RefusedBy { peer, refusal });
             return self.wake(from, now);
         }
-        if let Err(refusal) = dialler.check_hello(&back) {
+        if let Err(refusal) = dialler.node.check_hello(&back) {
             return self.checker.stuck(format!("n{from} refuses n{to}: {refusal}"));
         }
         let connection = self.next_connection;
         self.next_connection += 1;
         self.link(from, to).connection = connection;
-        self.hosts[to].inbox.push(Input::Greeted(Box::new(there)));
-        self.hosts[from].inbox.push(Input::Greeted(Box::new(back)));
-        self.hosts[from].inbox.push(Input::LinkUp(Self::node(to)));
+        self.hosts[to].inbox.push(NodeInput::Greeted(Box::new(there)));
+        self.hosts[from].inbox.push(NodeInput::Greeted(Box::new(back)));
+        self.hosts[from].inbox.push(NodeInput::LinkUp(Self::node(to)));
         self.wake(from, now);
         self.wake(to, now);
     }
 
     // ---- clients ----
 
-    fn client(&mut self, client: usize) {
-        if self.next_operation > self.plan.operations {
-            return;
-        }
-        let up: Vec<usize> = (0..self.hosts.len()).filter(|n| self.hosts[*n].machine.is_some()).collect();
-        if up.is_empty() {
-            return self.at(self.now + 50 * MS, Event::Client { client });
-        }
-        let node = up[self.clients.index(up.len())];
-        let operation = self.next_operation;
-        self.next_operation += 1;
-        let write = self.clients.permille(650);
-        let host = &mut self.hosts[node];
-        let pending = Pending { client, node, boot: host.boot, write, floor: self.checker.floor() };
-        let Some(machine) = &mut host.machine else { return };
-        if write {
-            machine.write(operation);
-        } else {
-            machine.read(operation);
-        }
-        self.operations.insert(operation, pending);
-        self.wake(node, self.now);
+    /// A client acts in a while, and not before, whatever was planned.
+    fn client_later(&mut self, client: usize, delay: u64) {
+        self.clients[client].turn += 1;
+        let turn = self.clients[client].turn;
+        self.at(self.now + delay, Event::Client { client, turn });
     }
 
-    fn answer(&mut self, node: usize, operation: Operation, index: crate::types::Index) {
-        let Some(pending) = self.operations.remove(&operation) else { return };
-        assert_eq!(pending.boot, self.hosts[node].boot, "operations die with their process");
-        if pending.write {
-            self.checker.wrote(Self::node(node), pending.floor, index);
-        } else {
-            self.checker.read(Self::node(node), pending.floor, index);
+    /// A client begins something new, or again what was not answered.
+    fn client(&mut self, client: usize) {
+        if self.clients[client].operation.is_none() {
+            if self.next_operation > self.plan.operations {
+                return;
+            }
+            let kind = self.clients[client].choose(&mut self.asking);
+            let key = self.asking.index(self.plan.keys);
+            let id = self.next_operation;
+            self.next_operation += 1;
+            let c = &mut self.clients[client];
+            let session = match (kind, c.session) {
+                (Kind::Append | Kind::Incr, Some(session)) => {
+                    c.seq += 1;
+                    Some(SessionSeq { session, seq: c.seq, acked: c.seq - 1 })
+                }
+                _ => None,
+            };
+            let floor = self.checker.floor(kind, key);
+            c.operation = Some(Operation { id, kind, key, floor, session, uncertain: false });
         }
-        self.note(|| format!("client {} gets its answer from n{node} at {index}", pending.client));
+        let up: Vec<usize> = self.alive().collect();
+        if up.is_empty() {
+            return self.client_later(client, 50 * MS);
+        }
+        // A connection is kept for some time.
+        let c = &self.clients[client];
+        let keep = c.at.filter(|(node, boot)| self.hosts[*node].boot == *boot);
+        let keep = if self.asking.permille(900) { keep } else { None };
+        if keep.is_none() {
+            self.connect(client, up);
+        }
+        let now_at = self.clients[client].at;
+        let Some((node, _)) = now_at else { return };
+        let now = self.clock(node);
+        let c = &self.clients[client];
+        let key = ClientKey { index: u32::try_from(client).expect("few clients"), generation: c.generation };
+        let Some(operation) = &c.operation else { return };
+        let bytes = operation.encode();
+        let what = operation.clone();
+        self.note(|| format!("client {client} asks n{node}: {what:?}"));
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.node.client_bytes(now, key, &bytes);
+        }
+        let delay = self.net.below(100);
+        self.wake(node, self.now + delay);
+    }
+
+    fn connect(&mut self, client: usize, up: Vec<usize>) {
+        let key = |generation| ClientKey { index: u32::try_from(client).expect("few clients"), generation };
+        if let Some((old, boot)) = self.clients[client].at
+            && self.hosts[old].boot == boot
+            && let Some(machine) = &mut self.hosts[old].machine
+        {
+            machine.node.client_gone(key(self.clients[client].generation));
+        }
+        let node = up[self.asking.index(up.len())];
+        let now = self.clock(node);
+        let c = &mut self.clients[client];
+        c.generation += 1;
+        c.seen.fill(0);
+        c.at = Some((node, self.hosts[node].boot));
+        let key = key(c.generation);
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.node.client_open(now, key);
+        }
+    }
+
+    fn read_replies(&mut self, node: usize, key: ClientKey) {
+        let now = self.clock(node);
+        let Some(machine) = &mut self.hosts[node].machine else { return };
+        let bytes = machine.take_output(now, key);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (_, payload, len) = split_frame(rest, usize::MAX).expect("replies are frames");
+            let response = decode_response(payload).expect("replies can be decoded");
+            rest = &rest[len..];
+            let client = usize::try_from(key.index).expect("few clients");
+            let c = &self.clients[client];
+            let current = c.generation == key.generation && c.at.is_some_and(|(at, _)| at == node);
+            if current && c.operation.as_ref().is_some_and(|o| o.id == response.id) {
+                self.answer(node, client, response.reply);
+            }
+        }
+    }
+
+    fn answer(&mut self, node: usize, client: usize, reply: crate::wire::client::WireReply) {
+        let Some(operation) = self.clients[client].operation.clone() else { return };
+        let answer = Answer::new(operation.kind, reply);
+        self.note(|| format!("client {client} hears from n{node}: {answer:?} to {}", operation.id));
+        match answer {
+            Answer::Session(id) => {
+                self.clients[client].session = Some(id);
+                self.clients[client].seq = 0;
+            }
+            Answer::Refused => return self.retry(client, false),
+            Answer::Unknown => return self.retry(client, true),
+            Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation:?} with {what}")),
+            Answer::Count(_) | Answer::List(_) => {
+                let seen = &mut self.clients[client].seen[operation.key];
+                self.checker.answered(Self::node(node), &operation, &answer, seen);
+            }
+        }
+        self.clients[client].operation = None;
         self.answered += 1;
-        self.digest = self.digest.wrapping_mul(31).wrapping_add(operation ^ (index.0 << 32) ^ self.now);
-        let think = self.clients.between(100, 40 * MS);
-        self.at(self.now + think, Event::Client { client: pending.client });
+        self.digest = self.digest.wrapping_mul(31).wrapping_add(operation.id ^ self.now << 20);
+        let think = self.asking.between(100, 40 * MS);
+        self.client_later(client, think);
+    }
+
+    /// An operation was refused, or its fate is not known: with a session it is repeated, without one only if it was
+    /// certainly not applied.
+    fn retry(&mut self, client: usize, unknown: bool) {
+        let c = &mut self.clients[client];
+        let Some(operation) = &mut c.operation else { return };
+        operation.uncertain |= unknown;
+        let write = matches!(operation.kind, Kind::Append | Kind::Incr);
+        if operation.uncertain && write && operation.session.is_none() {
+            let operation = c.operation.take();
+            if let Some(operation) = operation {
+                self.checker.given_up(&operation);
+            }
+        }
+        if !self.asking.permille(300) {
+            // Somewhere else.
+            self.drop_connection(client);
+        }
+        let delay = self.asking.between(MS, 100 * MS);
+        self.client_later(client, delay);
+    }
+
+    fn drop_connection(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        let key = ClientKey { index: u32::try_from(client).expect("few clients"), generation: c.generation };
+        if let Some((node, boot)) = c.at.take()
+            && self.hosts[node].boot == boot
+            && let Some(machine) = &mut self.hosts[node].machine
+        {
+            machine.node.client_gone(key);
+        }
     }
 
     // ---- faults ----
@@ -695,8 +826,13 @@ impl World {
             let node = self.faults.index(n);
             if self.hosts[node].machine.is_some() {
                 self.note(|| format!("n{node} asks to leave"));
-                self.hosts[node].inbox.push(Input::Leave);
+                self.hosts[node].inbox.push(NodeInput::Leave);
                 self.wake(node, self.now);
+                // It stops when it has answered what it had, or has waited long enough; then it is started again.
+                let patience = self.faults.between(10 * MS, 3_000 * MS);
+                let down = self.faults.between(MS, 500 * MS);
+                let boot = self.hosts[node].boot;
+                self.at(self.now + patience, Event::Crash { node, boot, down });
             }
         }
     }
@@ -719,7 +855,7 @@ impl World {
             let boot = self.hosts[from].boot;
             self.at(until, Event::Dial { from, to, boot });
             if self.hosts[from].machine.is_some() {
-                self.hosts[from].inbox.push(Input::LinkDown(Self::node(to)));
+                self.hosts[from].inbox.push(NodeInput::LinkDown(Self::node(to)));
                 self.wake(from, self.now);
             }
         }
@@ -768,26 +904,42 @@ impl World {
     /// Whether nothing is left to do: every operation answered, every live node at the same place.
     fn is_settled(&self) -> bool {
         self.next_operation > self.plan.operations
-            && self.operations.is_empty()
+            && self.clients.iter().all(|c| c.operation.is_none())
             && self.hosts.iter().all(|h| h.machine.is_some() || h.halted)
             && self.alive().all(|n| self.hosts[n].count == self.checker.len())
-            && self.alive().all(|n| {
-                let now = self.clock(n);
-                self.hosts[n].machine.as_ref().is_some_and(|m| m.report(now).serving)
-            })
+            && self.alive().all(|n| self.hosts[n].machine.as_ref().is_some_and(|m| m.node.report().serving))
+    }
+
+    /// Every live node has everything that was acknowledged.
+    fn last_look(&mut self) {
+        let code = store::lookup(b"GET").expect("there is a GET").code;
+        let bulk = |reply: Reply| match reply {
+            Reply::Bulk(bytes) => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        let up: Vec<usize> = self.alive().collect();
+        for node in up {
+            for key in 0..self.plan.keys {
+                let Some(machine) = &self.hosts[node].machine else { continue };
+                let list = bulk(machine.node.store().read(code, &[format!("list{key}").as_bytes()]));
+                let counter = bulk(machine.node.store().read(code, &[format!("counter{key}").as_bytes()]));
+                let counter = String::from_utf8_lossy(&counter).parse().unwrap_or(0);
+                self.checker.last_look(Self::node(node), key, &list, counter);
+            }
+        }
     }
 
     fn what_is_stuck(&self) -> String {
         let mut text = format!(
             "{} operations wait, {} of {} were begun; ",
-            self.operations.len(),
+            self.clients.iter().filter(|c| c.operation.is_some()).count(),
             self.next_operation - 1,
             self.plan.operations
         );
         for (i, host) in self.hosts.iter().enumerate() {
             match &host.machine {
                 Some(machine) => {
-                    let r = machine.report(self.clock(i));
+                    let r = machine.node.report();
                     text += &format!(
                         "n{i}: {} sealed={} hears={} senders={} delivered={} ({} of {}) waiting={} serving={}; ",
                         r.view,

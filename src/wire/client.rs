@@ -31,6 +31,22 @@ pub enum Consistency {
 }
 
 impl Consistency {
+    const ALL: [Consistency; 3] = [Consistency::Linearizable, Consistency::Ordered, Consistency::Local];
+
+    /// What CONSISTENCY calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Consistency::Linearizable => "linearizable",
+            Consistency::Ordered => "ordered",
+            Consistency::Local => "local",
+        }
+    }
+
+    /// The one with this name, in upper or lower case.
+    pub fn from_name(name: &[u8]) -> Option<Consistency> {
+        Consistency::ALL.into_iter().find(|level| level.name().as_bytes().eq_ignore_ascii_case(name))
+    }
+
     fn code(self) -> u8 {
         match self {
             Consistency::Linearizable => 1,

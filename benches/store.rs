@@ -1,0 +1,73 @@
+//! The key-value store: SET, GET and INCR among a thousand to a million keys, in random order.
+//!
+//! SET and INCR go the way of a delivered command, which includes the digest; GET that of a linearizable read. Keys
+//! have sixteen bytes, values sixteen digits.
+
+mod common;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Throughput};
+use lanekv::store::{Applied, Limits, Store};
+use lanekv::types::{Index, Millis};
+use lanekv::wire::batch::BatchCommand;
+
+use common::SplitMix;
+
+const KEY_COUNTS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+
+/// A store with its keys.
+struct Filled {
+    store: Store,
+    keys: Vec<[u8; 16]>,
+    index: u64,
+}
+
+impl Filled {
+    fn new(key_count: usize) -> Filled {
+        let keys: Vec<[u8; 16]> = (0..key_count).map(common::key).collect();
+        let mut filled = Filled { store: Store::new(Limits::default(), 1), keys: Vec::new(), index: 0 };
+        let (set, value) = (common::code("SET"), common::value(16));
+        for key in &keys {
+            filled.apply(set, &[key, &value]);
+        }
+        assert_eq!(filled.store.key_count(), key_count);
+        Filled { keys, ..filled }
+    }
+
+    fn apply(&mut self, code: u8, arguments: &[&[u8]]) {
+        self.index += 1;
+        let at = Applied { index: Index(self.index), now: Millis(1_700_000_000_000) };
+        let command = BatchCommand { session: None, code, arguments: arguments.to_vec() };
+        let reply = self.store.apply(at, &command, true);
+        assert!(!black_box(&reply).is_error(), "{reply:?}");
+    }
+}
+
+fn main() {
+    let mut criterion = common::criterion();
+    let codes = [("set", common::code("SET")), ("get", common::code("GET")), ("incr", common::code("INCR"))];
+    let value = common::value(16);
+    for key_count in KEY_COUNTS {
+        // Made only if something is measured in it.
+        let mut filled = None;
+        for (name, code) in codes {
+            let mut group = criterion.benchmark_group(format!("store/{name}"));
+            group.throughput(Throughput::Elements(1));
+            group.bench_function(BenchmarkId::from_parameter(key_count), |bencher| {
+                let filled = filled.get_or_insert_with(|| Filled::new(key_count));
+                let mut random = SplitMix(3);
+                bencher.iter(|| {
+                    let key = filled.keys[random.below(key_count)];
+                    match name {
+                        "get" => drop(black_box(filled.store.read(code, &[&key]))),
+                        "set" => filled.apply(code, &[&key, &value]),
+                        _ => filled.apply(code, &[&key]),
+                    }
+                });
+            });
+            group.finish();
+        }
+    }
+    criterion.final_summary();
+}

@@ -1,0 +1,171 @@
+//! Scripts: commands, a line of dashes, and what came out of them.
+//!
+//! A script is text in blocks that are parted by empty lines. A block has commands, `---`, and the lines that these
+//! commands produced. `#` starts a comment. The commands are those of [`Script::command`]; nodes are `n0`, `n1` …,
+//! links are `n0->n1` (one direction) or `n0--n1` (both).
+
+use lanekv::protocol::Input;
+
+use super::world::{Outcome, World};
+
+/// What a block without output says.
+const SILENCE: &str = "(nothing)";
+
+/// Runs the commands of scripts.
+#[derive(Debug)]
+pub(crate) struct Script {
+    world: Option<World>,
+    read_back_is_durable: bool,
+}
+
+impl Script {
+    /// For `read_back_is_durable` see `World::new`.
+    pub(crate) fn new(read_back_is_durable: bool) -> Script {
+        Script { world: None, read_back_is_durable }
+    }
+
+    /// Runs a script and returns it with the output that its commands really have.
+    ///
+    /// # Errors
+    /// A command that makes no sense, with the number of its line.
+    pub(crate) fn run(&mut self, text: &str) -> Outcome<String> {
+        let mut result = String::new();
+        let mut skipping = false;
+        for (number, line) in text.lines().enumerate() {
+            if skipping {
+                skipping = !line.is_empty();
+                if skipping {
+                    continue;
+                }
+            }
+            result.push_str(line);
+            result.push('\n');
+            if line == "---" {
+                result.push_str(&self.output());
+                skipping = true;
+            } else if !line.is_empty() && !line.starts_with('#') {
+                self.command(line).map_err(|what| format!("line {}: {line}: {what}", number + 1))?;
+            }
+        }
+        Ok(result)
+    }
+
+    fn output(&mut self) -> String {
+        let lines = self.world.as_mut().map(World::take_lines).unwrap_or_default();
+        if lines.is_empty() {
+            return format!("{SILENCE}\n");
+        }
+        lines.into_iter().map(|line| line + "\n").collect()
+    }
+
+    /// Carries out one command.
+    fn command(&mut self, line: &str) -> Outcome {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (name, arguments) = words.split_first().ok_or("no command")?;
+        if *name == "cluster" {
+            let count = arguments.first().and_then(|n| n.parse().ok()).ok_or("how many nodes?")?;
+            let manual = arguments.get(1) == Some(&"disk=manual");
+            self.world = Some(World::new(count, manual, self.read_back_is_durable));
+            return Ok(());
+        }
+        let world = self.world.as_mut().ok_or("no cluster yet")?;
+        match *name {
+            "found" => world.found(),
+            "show" => each(arguments, |kind| world.show(kind, true)),
+            "hide" => each(arguments, |kind| world.show(kind, false)),
+            "deliver-all" => world.deliver_all(),
+            "tick" => {
+                world.tick(number(arguments, 0)?);
+                Ok(())
+            }
+            "run" => world.run(number(arguments, 0)?),
+            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" => {
+                let links = links(arguments.first().ok_or("which link?")?, world.len())?;
+                links.into_iter().try_for_each(|(from, to)| on_link(world, name, from, to, &arguments[1..]))
+            }
+            "report" if arguments.is_empty() => {
+                (0..world.len()).for_each(|node| world.report(node));
+                Ok(())
+            }
+            _ => on_node(
+                world,
+                name,
+                node(arguments.first().ok_or("which node?")?, world.len())?,
+                &arguments[1..],
+            ),
+        }
+    }
+}
+
+fn on_link(world: &mut World, name: &str, from: usize, to: usize, arguments: &[&str]) -> Outcome {
+    let kind = arguments.first().copied();
+    match name {
+        "deliver" => return world.deliver(from, to, kind),
+        "drop" => {
+            let count = arguments.get(1).map_or(Ok(usize::MAX), |n| n.parse()).map_err(|_| "how many?")?;
+            return world.lose(from, to, kind, count);
+        }
+        "connect" => return world.connect(from, to),
+        "cut" => world.cut(from, to),
+        "queue" => world.queue(from, to),
+        _ => world.hold(from, to, name == "hold"),
+    }
+    Ok(())
+}
+
+fn on_node(world: &mut World, name: &str, node: usize, arguments: &[&str]) -> Outcome {
+    let has = |word| arguments.contains(&word);
+    match name {
+        "start" => return world.start(node),
+        "connect-all" => return world.connect_all(node),
+        "restart" => {
+            world.start(node)?;
+            return world.connect_all(node);
+        }
+        "crash" => return world.crash(node, has("kept"), has("silent")),
+        "wipe" => return world.wipe(node),
+        "damage" => {
+            let count = number(arguments, 0)?;
+            return world.damage(node, usize::try_from(count).map_err(|e| e.to_string())?);
+        }
+        "offer" => return world.offer(node, arguments),
+        "read" => return world.read(node),
+        "persist" => {
+            let count = arguments.first().map_or(Ok(usize::MAX), |n| n.parse()).map_err(|_| "how many?")?;
+            world.persist(node, count);
+        }
+        "disk" => world.set_manual(node, has("manual")),
+        "leave" => world.tell(node, Input::Leave),
+        "disk-slow" => world.tell(node, Input::DiskSlow(!has("off"))),
+        "pause" => world.pause(node, true),
+        "resume" => world.pause(node, false),
+        "report" => world.report(node),
+        "log" => world.log(node),
+        "probation" => world.probation(node),
+        _ => return Err("unknown command".to_owned()),
+    }
+    Ok(())
+}
+
+fn each(arguments: &[&str], mut action: impl FnMut(&str)) -> Outcome {
+    arguments.iter().for_each(|argument| action(argument));
+    Ok(())
+}
+
+fn number(arguments: &[&str], place: usize) -> Outcome<u64> {
+    arguments.get(place).and_then(|n| n.parse().ok()).ok_or_else(|| "a number is expected".to_owned())
+}
+
+fn node(word: &str, count: usize) -> Outcome<usize> {
+    let node = word.strip_prefix('n').and_then(|n| n.parse().ok()).filter(|n| *n < count);
+    node.ok_or_else(|| format!("no such node: {word}"))
+}
+
+fn links(word: &str, count: usize) -> Outcome<Vec<(usize, usize)>> {
+    if let Some((a, b)) = word.split_once("->") {
+        return Ok(vec![(node(a, count)?, node(b, count)?)]);
+    }
+    let (a, b) = word.split_once("--").ok_or_else(|| format!("no link: {word}"))?;
+    let (a, b) = (node(a, count)?, node(b, count)?);
+    Ok(vec![(a, b), (b, a)])
+}

@@ -1,0 +1,655 @@
+//! A cluster of bare replicas on a table: every message, fsync and tick happens when a script says so.
+//!
+//! A link is a queue in one direction; whatever lies in it arrives when it is delivered, in any order the script
+//! likes, since no rule depends on channels being FIFO. A disk is a list of records, of which so many are durable.
+//! Everything that a replica puts out becomes a line.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use lanekv::protocol::{
+    Delivery, Identity, Input, Intake, Message, OfferTicket, Output, ReadTicket, Record, Recovery, Replica,
+    Report, Settings, Verdict, decode_message, decode_record, encode_message, encode_record,
+};
+use lanekv::types::{Batch, DiskId, Entry, Incarnation, Index, Lsn, Millis, NodeId, Now, ViewNumber};
+use lanekv::wire::batch::{BatchBuilder, BatchReader};
+use lanekv::wire::split_frame;
+
+/// The suspicion time-out of every node, in milliseconds.
+const SUSPICION_MS: u64 = 300;
+/// The heartbeat of every node, in milliseconds.
+const HEARTBEAT_MS: u64 = 50;
+/// Time passes in steps of at least so many milliseconds.
+const STEP_MS: u64 = 10;
+/// Nothing that a healthy cluster does takes more rounds of messages than this without time passing.
+const ROUNDS_MAX: usize = 1_000;
+/// What the kinds of lines are called that a script sees only if it asks for them.
+const QUIET_KINDS: [&str; 6] = ["time", "status", "heard", "lost", "read-probe", "read-answer"];
+/// Longer words are written as one letter and how often it stands there.
+const WORD_LEN_MAX: usize = 32;
+
+/// The words that say why a command cannot be carried out.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// One direction between two nodes.
+#[derive(Debug, Default)]
+struct Link {
+    up: bool,
+    held: bool,
+    queue: VecDeque<Message>,
+}
+
+#[derive(Debug)]
+struct Host {
+    disk: DiskId,
+    records: Vec<Record>,
+    durable: usize,
+    /// The script says when an fsync is done.
+    manual: bool,
+    replica: Option<Replica>,
+    paused: bool,
+    boot: u64,
+    tickets: u64,
+    /// What was delivered since the start, as far as it counts.
+    applied: Vec<String>,
+}
+
+/// The cluster and the lines it has produced.
+#[derive(Debug)]
+pub(crate) struct World {
+    now: u64,
+    hosts: Vec<Host>,
+    links: BTreeMap<(usize, usize), Link>,
+    hidden: BTreeSet<String>,
+    lines: Vec<String>,
+    boots: u64,
+    /// A restarted node takes for durable what it only read back: the mistake that rule D forbids, which is made
+    /// below the core.
+    read_back_is_durable: bool,
+}
+
+impl World {
+    /// So many nodes with empty disks, none of them running.
+    pub(crate) fn new(count: usize, manual: bool, read_back_is_durable: bool) -> World {
+        let host = |node| Host {
+            disk: DiskId(0xd150 + node as u64),
+            records: Vec::new(),
+            durable: 0,
+            manual,
+            replica: None,
+            paused: false,
+            boot: 0,
+            tickets: 0,
+            applied: Vec::new(),
+        };
+        World {
+            now: 1_000,
+            hosts: (0..count).map(host).collect(),
+            links: BTreeMap::new(),
+            hidden: QUIET_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
+            lines: Vec::new(),
+            boots: 0,
+            read_back_is_durable,
+        }
+    }
+
+    /// The lines since the last call.
+    pub(crate) fn take_lines(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Makes lines of a kind visible or not.
+    pub(crate) fn show(&mut self, kind: &str, visible: bool) {
+        if visible {
+            self.hidden.remove(kind);
+        } else {
+            self.hidden.insert(kind.to_owned());
+        }
+    }
+
+    fn line(&mut self, kind: &str, text: String) {
+        if self.hidden.contains(kind) {
+            return;
+        }
+        let time = if self.hidden.contains("time") { String::new() } else { format!("{}ms ", self.now) };
+        self.lines.push(time + &text);
+    }
+
+    fn id(node: usize) -> NodeId {
+        NodeId::new(u8::try_from(node).expect("a handful of nodes")).expect("a handful of nodes")
+    }
+
+    fn clock(&self) -> Now {
+        Now { mono: Millis(self.now), wall: Millis(1_000_000 + self.now) }
+    }
+
+    fn settings(&self, node: usize) -> Settings {
+        Settings {
+            me: Self::id(node),
+            members: (0..self.hosts.len()).map(Self::id).collect(),
+            member_hash: 1,
+            suspicion: Millis(SUSPICION_MS),
+            heartbeat: Millis(HEARTBEAT_MS),
+            window: 1 << 20,
+            seed: 0x601d + node as u64,
+        }
+    }
+
+    fn alive(&self, node: usize) -> bool {
+        self.hosts[node].replica.is_some()
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..self.hosts.len()).filter(|node| self.alive(*node)).collect()
+    }
+
+    // ---- processes and disks ----
+
+    /// Starts a process from what its disk has; nobody is connected to it yet.
+    pub(crate) fn start(&mut self, node: usize) -> Outcome {
+        if self.alive(node) {
+            return Err(format!("n{node} is running"));
+        }
+        let settings = self.settings(node);
+        self.boots += 1;
+        let boot = self.boots;
+        let now = self.clock();
+        let host = &mut self.hosts[node];
+        if !self.read_back_is_durable {
+            host.durable = host.records.len();
+        }
+        let mut recovery = Recovery::new(&settings);
+        for (i, record) in host.records.iter().enumerate() {
+            recovery.push(Lsn(i as u64 + 1), record.clone()).map_err(|error| error.to_string())?;
+        }
+        let incarnation = Incarnation(recovery.last_incarnation().0 + 1);
+        let start = Record::Start { incarnation };
+        host.records.push(start.clone());
+        if host.durable + 1 == host.records.len() {
+            host.durable += 1;
+        }
+        recovery.push(Lsn(host.records.len() as u64), start).map_err(|error| error.to_string())?;
+        host.boot = boot;
+        host.tickets = 0;
+        host.applied.clear();
+        host.paused = false;
+        let identity = Identity { disk: host.disk, incarnation, boot };
+        host.replica = Some(Replica::new(settings, identity, recovery, now));
+        self.line("starts", format!("n{node} starts incarnation={incarnation}"));
+        self.turn(node, [Input::Tick]);
+        Ok(())
+    }
+
+    /// Ends a process. Its unsynced records are lost unless `kept` (only the process died, not the machine); its
+    /// peers notice unless `silent`.
+    pub(crate) fn crash(&mut self, node: usize, kept: bool, silent: bool) -> Outcome {
+        if self.hosts[node].replica.take().is_none() {
+            return Err(format!("n{node} is not running"));
+        }
+        let host = &mut self.hosts[node];
+        if !kept {
+            host.records.truncate(host.durable);
+        }
+        for other in (0..self.hosts.len()).filter(|other| *other != node) {
+            self.links.remove(&(node, other));
+            if silent {
+                self.link(other, node).queue.clear();
+            } else {
+                self.disconnect(other, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// The disk is replaced by an empty one.
+    pub(crate) fn wipe(&mut self, node: usize) -> Outcome {
+        if self.alive(node) {
+            return Err(format!("n{node} is running"));
+        }
+        let host = &mut self.hosts[node];
+        host.disk = DiskId(host.disk.0 + 0x1_0000);
+        host.records.clear();
+        host.durable = 0;
+        Ok(())
+    }
+
+    /// The last records of a log that were durable are lost all the same.
+    pub(crate) fn damage(&mut self, node: usize, count: usize) -> Outcome {
+        let host = &mut self.hosts[node];
+        if host.replica.is_some() || count > host.records.len() {
+            return Err(format!("n{node} is running or has fewer records"));
+        }
+        let len = host.records.len() - count;
+        host.records.truncate(len);
+        host.durable = len;
+        Ok(())
+    }
+
+    /// Whether the script says when an fsync is done.
+    pub(crate) fn set_manual(&mut self, node: usize, manual: bool) {
+        self.hosts[node].manual = manual;
+        if !manual {
+            self.persist(node, usize::MAX);
+        }
+    }
+
+    /// An fsync covers the next `count` records.
+    pub(crate) fn persist(&mut self, node: usize, count: usize) {
+        let host = &mut self.hosts[node];
+        let len = host.records.len().min(host.durable.saturating_add(count));
+        if host.replica.is_some() && len > host.durable {
+            host.durable = len;
+            self.turn(node, [Input::Persisted(Lsn(len as u64))]);
+        }
+    }
+
+    // ---- turns ----
+
+    /// One turn of a node's loop; on an automatic disk the fsync follows at once.
+    fn turn(&mut self, node: usize, inputs: impl IntoIterator<Item = Input>) {
+        self.turn_once(node, inputs);
+        while !self.hosts[node].manual && self.hosts[node].durable < self.hosts[node].records.len() {
+            let host = &mut self.hosts[node];
+            if host.replica.is_none() {
+                return;
+            }
+            host.durable = host.records.len();
+            let lsn = Lsn(host.durable as u64);
+            self.turn_once(node, [Input::Persisted(lsn)]);
+        }
+    }
+
+    fn turn_once(&mut self, node: usize, inputs: impl IntoIterator<Item = Input>) {
+        let now = self.clock();
+        let Some(replica) = &mut self.hosts[node].replica else { return };
+        let mut out = Vec::new();
+        for input in inputs {
+            replica.handle(now, input, &mut out);
+        }
+        replica.end_turn(now, &mut out);
+        for output in out {
+            self.carry_out(node, output);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) {
+        match output {
+            Output::Persist { lsn, record } => {
+                let mut payload = Vec::new();
+                let kind = encode_record(&mut payload, &record);
+                assert_eq!(
+                    decode_record(kind, &payload).as_ref(),
+                    Ok(&record),
+                    "a record comes back as it was"
+                );
+                self.line(&first_word(&record), format!("n{node} persists {record}"));
+                let host = &mut self.hosts[node];
+                host.records.push(record);
+                assert_eq!(lsn, Lsn(host.records.len() as u64), "log sequence numbers follow one another");
+            }
+            Output::Send { to, message } => {
+                let mut bytes = Vec::new();
+                encode_message(&mut bytes, &message);
+                let (kind, payload, _) = split_frame(&bytes, usize::MAX).expect("a frame");
+                assert_eq!(
+                    decode_message(kind, payload).as_ref(),
+                    Ok(&message),
+                    "a message comes back as it was"
+                );
+                for to in to.iter() {
+                    self.line(
+                        &first_word(&message),
+                        format!("n{node} -> {to} {message}{}", words_of(&message)),
+                    );
+                    let link = self.link(node, to.index());
+                    if link.up {
+                        link.queue.push_back(message.clone());
+                    }
+                }
+            }
+            Output::Deliver(delivery) => self.note_delivery(node, &delivery),
+            Output::ReadReady(ticket) => {
+                let seen = self.hosts[node].applied.join(" ");
+                self.line("answers", format!("n{node} answers read {} having applied [{seen}]", ticket.0));
+            }
+            Output::Note(note) => self.line(&first_word(&note), format!("n{node} note {note}")),
+            Output::Halt(reason) => {
+                self.line("halts", format!("n{node} halts: {reason}"));
+                self.crash(node, true, false).expect("it was running");
+            }
+        }
+    }
+
+    fn note_delivery(&mut self, node: usize, delivery: &Delivery) {
+        let words = words(&delivery.entry.batch);
+        let verdict = match delivery.verdict {
+            Verdict::Applied => format!("index={}", delivery.first),
+            Verdict::Repeated => "repeated".to_owned(),
+            Verdict::TooEarly => "too early".to_owned(),
+        };
+        let ticket = delivery.ticket.map(|t| format!(" (its offer {})", t.0)).unwrap_or_default();
+        let at = delivery.entry.position();
+        self.line("delivers", format!("n{node} delivers {at} {words} {verdict}{ticket}"));
+        if delivery.first != Index(0) {
+            self.hosts[node].applied.push(words);
+        }
+    }
+
+    // ---- links ----
+
+    fn link(&mut self, from: usize, to: usize) -> &mut Link {
+        self.links.entry((from, to)).or_default()
+    }
+
+    fn disconnect(&mut self, from: usize, to: usize) {
+        let link = self.link(from, to);
+        let was_up = std::mem::take(&mut link.up);
+        link.queue.clear();
+        if was_up {
+            self.turn(from, [Input::LinkDown(Self::id(to))]);
+        }
+    }
+
+    /// The connection over which `from` sends to `to` breaks; what lies in it is lost.
+    pub(crate) fn cut(&mut self, from: usize, to: usize) {
+        self.disconnect(from, to);
+    }
+
+    /// A new connection over which `from` sends to `to`: hello, answer, and it is up.
+    pub(crate) fn connect(&mut self, from: usize, to: usize) -> Outcome {
+        let (Some(dialler), Some(listener)) = (&self.hosts[from].replica, &self.hosts[to].replica) else {
+            return Err(format!("n{from} and n{to} do not both run"));
+        };
+        let (there, back) = (dialler.hello(Self::id(to)), listener.hello(Self::id(from)));
+        if let Err(refusal) = listener.check_hello(&there) {
+            self.line("refuses", format!("n{to} refuses n{from}: {refusal}"));
+            self.turn(from, [Input::RefusedBy { peer: Self::id(to), refusal }]);
+            return Ok(());
+        }
+        if let Err(refusal) = dialler.check_hello(&back) {
+            self.line("refuses", format!("n{from} refuses n{to}: {refusal}"));
+            self.turn(to, [Input::RefusedBy { peer: Self::id(from), refusal }]);
+            return Ok(());
+        }
+        let link = self.link(from, to);
+        link.up = true;
+        link.queue.clear();
+        self.turn(to, [Input::Greeted(Box::new(there))]);
+        self.turn(from, [Input::Greeted(Box::new(back)), Input::LinkUp(Self::id(to))]);
+        Ok(())
+    }
+
+    /// Connects a node with all that run, both ways.
+    pub(crate) fn connect_all(&mut self, node: usize) -> Outcome {
+        for other in self.running() {
+            // One that is refused stops, and reaches nobody else.
+            if other != node && self.alive(node) {
+                self.connect(node, other)?;
+            }
+            if other != node && self.alive(node) {
+                self.connect(other, node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is sent over a link stays in it, or moves again.
+    pub(crate) fn hold(&mut self, from: usize, to: usize, held: bool) {
+        self.link(from, to).held = held;
+    }
+
+    /// A node does nothing for a while, or goes on.
+    pub(crate) fn pause(&mut self, node: usize, paused: bool) {
+        self.hosts[node].paused = paused;
+        if !paused {
+            self.turn(node, [Input::Tick]);
+        }
+    }
+
+    /// Delivers the first message in a link, or the first of a kind, in a turn of its own.
+    pub(crate) fn deliver(&mut self, from: usize, to: usize, kind: Option<&str>) -> Outcome {
+        let queue = &mut self.link(from, to).queue;
+        let place = queue.iter().position(|m| kind.is_none_or(|kind| first_word(m) == kind));
+        let Some(message) = place.and_then(|place| queue.remove(place)) else {
+            return Err(format!("n{from} -> n{to} has no {} to deliver", kind.unwrap_or("message")));
+        };
+        self.turn(to, [Input::Receive { from: Self::id(from), message }]);
+        Ok(())
+    }
+
+    /// Loses whatever is in a link, or the first `count` of a kind.
+    pub(crate) fn lose(&mut self, from: usize, to: usize, kind: Option<&str>, count: usize) -> Outcome {
+        let queue = &mut self.link(from, to).queue;
+        let before = queue.len();
+        let mut lost = 0;
+        queue.retain(|m| {
+            let lose = lost < count && kind.is_none_or(|kind| first_word(m) == kind);
+            lost += usize::from(lose);
+            !lose
+        });
+        if let Some(kind) = kind
+            && queue.len() == before
+        {
+            return Err(format!("n{from} -> n{to} has no {kind} to lose"));
+        }
+        Ok(())
+    }
+
+    /// Delivers everything that is not held, and what is sent in answer, until nothing moves.
+    pub(crate) fn deliver_all(&mut self) -> Outcome {
+        for _ in 0..ROUNDS_MAX {
+            let moving: Vec<((usize, usize), usize)> = self
+                .links
+                .iter()
+                .filter(|((_, to), link)| !link.held && !link.queue.is_empty() && !self.hosts[*to].paused)
+                .map(|(ends, link)| (*ends, link.queue.len()))
+                .collect();
+            if moving.is_empty() {
+                return Ok(());
+            }
+            for to in 0..self.hosts.len() {
+                let mut inputs = Vec::new();
+                for ((from, _), len) in moving.iter().filter(|((_, t), _)| *t == to) {
+                    let queue = &mut self.link(*from, to).queue;
+                    let from = Self::id(*from);
+                    let len = queue.len().min(*len);
+                    inputs.extend(queue.drain(..len).map(|message| Input::Receive { from, message }));
+                }
+                if !inputs.is_empty() {
+                    self.turn(to, inputs);
+                }
+            }
+        }
+        Err("messages go round without end".to_owned())
+    }
+
+    // ---- time and clients ----
+
+    /// So many milliseconds pass at once; then every node looks at its clock.
+    pub(crate) fn tick(&mut self, ms: u64) {
+        self.now += ms;
+        for node in 0..self.hosts.len() {
+            if !self.hosts[node].paused {
+                self.turn(node, [Input::Tick]);
+            }
+        }
+    }
+
+    /// Time passes and messages travel. Every node gets its turn when it wants one.
+    pub(crate) fn run(&mut self, ms: u64) -> Outcome {
+        let end = self.now + ms;
+        while self.now < end {
+            let awake = self.hosts.iter().filter(|host| !host.paused);
+            let wanted = awake.filter_map(|host| host.replica.as_ref()?.deadline()).min();
+            let next = wanted.map_or(end, |at| at.0.max(self.now + STEP_MS)).min(end);
+            self.tick(next - self.now);
+            self.deliver_all()?;
+        }
+        Ok(())
+    }
+
+    /// Founds the cluster without a word: every node starts, says hello to every other, and enters view 1.
+    pub(crate) fn found(&mut self) -> Outcome {
+        let manual: Vec<bool> = self.hosts.iter().map(|host| host.manual).collect();
+        for node in 0..self.hosts.len() {
+            self.hosts[node].manual = false;
+            self.start(node)?;
+            self.connect_all(node)?;
+        }
+        self.deliver_all()?;
+        // The statuses that are due anyway do not disturb what follows.
+        self.run(2 * HEARTBEAT_MS)?;
+        for (host, manual) in self.hosts.iter_mut().zip(manual) {
+            host.manual = manual;
+        }
+        let founded = |host: &Host| host.replica.as_ref().is_some_and(|r| r.report(self.clock()).serving);
+        if !self.hosts.iter().all(founded) {
+            return Err("the cluster is not founded".to_owned());
+        }
+        self.lines.clear();
+        Ok(())
+    }
+
+    /// Clients of a node hand it one batch for each word, in one turn.
+    pub(crate) fn offer(&mut self, node: usize, batches: &[&str]) -> Outcome {
+        let now = self.clock();
+        let host = &mut self.hosts[node];
+        let Some(replica) = &host.replica else { return Err(format!("n{node} is not running")) };
+        let intake = replica.intake(now);
+        if intake != Intake::Open {
+            let why = format!("n{node} takes nothing from clients: {intake:?}");
+            self.line("takes", why);
+            return Ok(());
+        }
+        let mut inputs = Vec::new();
+        for words in batches {
+            let mut batch = BatchBuilder::new();
+            batch.push(None, 0, &[written_out(words)]);
+            host.tickets += 1;
+            inputs.push(Input::Offer { ticket: OfferTicket(host.tickets), batch: batch.take() });
+        }
+        self.turn(node, inputs);
+        Ok(())
+    }
+
+    /// A client of a node reads.
+    pub(crate) fn read(&mut self, node: usize) -> Outcome {
+        if !self.alive(node) {
+            return Err(format!("n{node} is not running"));
+        }
+        self.hosts[node].tickets += 1;
+        let ticket = ReadTicket(self.hosts[node].tickets);
+        self.turn(node, [Input::Read(ticket)]);
+        Ok(())
+    }
+
+    /// A node is told something by the machine it runs on.
+    pub(crate) fn tell(&mut self, node: usize, input: Input) {
+        self.turn(node, [input]);
+    }
+
+    /// Says where a node stands.
+    pub(crate) fn report(&mut self, node: usize) {
+        let now = self.clock();
+        let text = match &self.hosts[node].replica {
+            Some(replica) => report_line(&replica.report(now), &self.hosts[node].applied),
+            None => "stopped".to_owned(),
+        };
+        self.lines.push(format!("n{node} is {text}"));
+    }
+
+    /// Says what a node's disk would give back after a power failure.
+    pub(crate) fn log(&mut self, node: usize) {
+        let host = &self.hosts[node];
+        let lines = host.records.iter().enumerate().map(|(i, record)| {
+            let state = if i < host.durable { "" } else { " (not durable)" };
+            format!("n{node} log {} {record}{state}", i + 1)
+        });
+        self.lines.extend(lines);
+    }
+
+    /// Says what lies in a link.
+    pub(crate) fn queue(&mut self, from: usize, to: usize) {
+        let texts: Vec<String> = self.link(from, to).queue.iter().map(ToString::to_string).collect();
+        self.lines.extend(texts.into_iter().map(|text| format!("n{from} => n{to} {text}")));
+    }
+
+    /// Says of each view of a node's log how the next one was decided: who votes with how many drops counted.
+    pub(crate) fn probation(&mut self, node: usize) {
+        let last = self.hosts[node].records.iter().rev().find_map(|record| match record {
+            Record::Decision(decision) => Some(decision.value.next.clone()),
+            _ => None,
+        });
+        let Some(view) = last else { return };
+        let drops: Vec<String> = view.voters.iter().map(|v| format!("{}:{}", v.node, v.drops)).collect();
+        self.lines.push(format!("n{node} has in {} drops {}", view.number, drops.join(" ")));
+    }
+}
+
+fn report_line(report: &Report, applied: &[String]) -> String {
+    let mut text = format!(
+        "in {} senders={} hears={} delivered={} applied=[{}]",
+        report.view,
+        report.senders,
+        report.hears,
+        report.delivered,
+        applied.join(" ")
+    );
+    for (flag, word) in [
+        (report.view == ViewNumber(0), " unfounded"),
+        (report.sealed, " sealed"),
+        (report.serving, " serving"),
+    ] {
+        if flag {
+            text.push_str(word);
+        }
+    }
+    text
+}
+
+/// The kind of a line: what a script names it by.
+fn first_word(what: &impl ToString) -> String {
+    let text = what.to_string();
+    text.split([' ', ',']).next().unwrap_or_default().to_owned()
+}
+
+/// The commands of a batch as a script wrote them.
+fn words(batch: &Batch) -> String {
+    let commands = BatchReader::new(batch).map(|command| {
+        let command = command.expect("scripts offer well-formed batches");
+        command.arguments.iter().map(|a| shortened(&String::from_utf8_lossy(a))).collect::<String>()
+    });
+    commands.collect::<Vec<_>>().join(" ")
+}
+
+/// `x*5` stands for `xxxxx`.
+fn written_out(word: &str) -> String {
+    match word.split_once('*').and_then(|(text, count)| Some((text, count.parse().ok()?))) {
+        Some((text, count)) => text.repeat(count),
+        None => word.to_owned(),
+    }
+}
+
+/// The other way round, for words that nobody wants to read.
+fn shortened(word: &str) -> String {
+    match word.get(..1) {
+        Some(first) if word.len() > WORD_LEN_MAX => format!("{first}*{}", word.len()),
+        _ => word.to_owned(),
+    }
+}
+
+fn words_of(message: &Message) -> String {
+    let batch = match message {
+        Message::Append(entry) => {
+            let entry: &Entry = entry;
+            &entry.batch
+        }
+        Message::Forward { batch, .. } => batch,
+        _ => return String::new(),
+    };
+    format!(" {}", words(batch))
+}
