@@ -26,7 +26,8 @@ pub struct LogOptions {
     pub node: NodeId,
     /// The disk; in every segment's header.
     pub disk_id: DiskId,
-    /// When groups are synced. The log itself only keeps the marker of the weak modes.
+    /// When groups are synced. The log keeps the marker of the weak modes; when to sync is for the one
+    /// who appends, [`super::LogWriter`] for example.
     pub sync: SyncMode,
     /// At this length a segment is finished, in bytes; at least 4 KiB. A larger group makes it longer.
     pub segment_len: u64,
@@ -157,6 +158,11 @@ impl<D: Disk> Log<D> {
     /// The number up to which all records are durable.
     pub fn durable(&self) -> Lsn {
         self.durable
+    }
+
+    /// When its groups are to be synced.
+    pub fn sync_mode(&self) -> SyncMode {
+        self.options.sync
     }
 
     /// The segments, in order.

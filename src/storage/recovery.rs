@@ -108,8 +108,13 @@ pub(super) fn recover<D: Disk>(
         scan(disk, segment, end, &mut place, &mut recovered, &mut each)?;
     }
     let Some(last) = found.pop() else {
-        if let Some(marker) = &marker {
-            marker.check(disk)?;
+        if marker.is_some() {
+            return Err(OpenError::damaged(
+                disk,
+                &segment::name(1),
+                0,
+                "missing, although the log was in use",
+            ));
         }
         let header = SegmentHeader {
             node: options.node,

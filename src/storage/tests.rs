@@ -382,6 +382,8 @@ fn weak_modes_survive_the_process_but_own_up_to_a_lost_machine() {
         let (seen, recovered) = read_back(&disk.crash(&mut || 0), 4096).unwrap();
         assert!(recovered.clean);
         assert_eq!(seen.len(), 4);
+        disk.remove(&first_segment()).unwrap();
+        assert!(matches!(read_back(&disk, 4096), Err(OpenError::Damaged { .. })), "the log is gone");
     }
 }
 
@@ -442,6 +444,7 @@ fn crash_images_hold_at_least_what_was_durable() {
                 Err(error) => panic!("seed {seed}: {error}"),
             };
             assert!(seen.len() as u64 >= durable, "seed {seed}: {recovered:?} of {durable}");
+            assert!(disk.list().unwrap().iter().all(|name| !segment::is_temporary(name)), "seed {seed}");
             // All that open has returned is durable from now on.
             durable = seen.len() as u64;
             for _ in 0..random() % 40 {

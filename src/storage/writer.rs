@@ -70,17 +70,17 @@ pub struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread. `notify` is called on it, each time with the number up to which all records
-    /// are as safe as `mode` promises (durable in [`SyncMode::Always`], written in the others), or once
+    /// are as safe as the log's mode promises (durable in [`SyncMode::Always`], written in the others), or once
     /// with the error that ended it.
     ///
     /// # Errors
     /// If the system gives no thread.
     pub fn spawn<D: Disk>(
         log: Log<D>,
-        mode: SyncMode,
         notify: impl Fn(io::Result<Lsn>) + Send + 'static,
     ) -> io::Result<LogWriter> {
         let reported = log.durable().0;
+        let mode = log.sync_mode();
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -343,7 +343,7 @@ mod tests {
     fn start(disk: &MemoryDisk, mode: SyncMode) -> (LogWriter, Receiver<io::Result<Lsn>>) {
         let (log, _) = Log::open(disk, options(1 << 20, mode), |_, _, _| Ok(())).unwrap();
         let (tx, rx) = channel();
-        let writer = LogWriter::spawn(log, mode, move |result| {
+        let writer = LogWriter::spawn(log, move |result| {
             let _ = tx.send(result);
         });
         (writer.unwrap(), rx)
@@ -439,7 +439,7 @@ mod tests {
         let (log, _) = Log::open(&disk, options(1 << 20, SyncMode::Always), |_, _, _| Ok(())).unwrap();
         let (entered_tx, entered) = channel();
         let (go, gate) = channel::<()>();
-        let writer = LogWriter::spawn(log, SyncMode::Always, move |result| {
+        let writer = LogWriter::spawn(log, move |result| {
             let _ = entered_tx.send(result);
             let _ = gate.recv();
         })
