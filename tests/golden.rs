@@ -99,9 +99,8 @@ fn every_mistake_changes_a_script() {
         .iter()
         .map(|path| (name(path), std::fs::read_to_string(path).expect("a script can be read")))
         .collect();
-    let survives = |text: &str, mutation: Option<Mutation>| {
+    let runs_the_same = |text: &str, mutation: Option<Mutation>, read_back_is_durable: bool| {
         set_mutation(mutation);
-        let read_back_is_durable = mutation == Some(Mutation::ReadBackIsDurable);
         let run = || Script::new(read_back_is_durable).run(text);
         // An assertion of the core that fails is a mistake found.
         let same = std::panic::catch_unwind(run).is_ok_and(|result| result.as_deref() == Ok(text));
@@ -113,19 +112,22 @@ fn every_mistake_changes_a_script() {
     let mut report = String::new();
     let mut unnoticed = Vec::new();
     for (name, text) in &scripts {
-        if !survives(text, None) {
+        if !runs_the_same(text, None, false) {
             unnoticed.push(format!("{name} differs without any mistake"));
         }
     }
-    for mutation in Mutation::ALL {
+    // Rule D is not the core's: the runner itself makes that mistake.
+    let rule_d = ("ReadBackIsDurable".to_owned(), None, true);
+    let others = Mutation::ALL.map(|mutation| (mutation.to_string(), Some(mutation), false));
+    for (mistake, mutation, read_back_is_durable) in others.into_iter().chain([rule_d]) {
         let by: Vec<&str> = scripts
             .iter()
-            .filter(|(_, text)| !survives(text, Some(mutation)))
+            .filter(|(_, text)| !runs_the_same(text, mutation, read_back_is_durable))
             .map(|(name, _)| name.as_str())
             .collect();
-        report += &format!("{:<26} {}\n", mutation.to_string(), by.join(", "));
+        report += &format!("{mistake:<26} {}\n", by.join(", "));
         if by.is_empty() {
-            unnoticed.push(format!("{mutation} changes no script"));
+            unnoticed.push(format!("{mistake} changes no script"));
         }
     }
     std::panic::set_hook(hook);

@@ -225,7 +225,7 @@ fn spawn_writer(
         // If this fails the loop is gone, and with it whoever could be told.
         let _ = waker.wake();
     };
-    let writer = LogWriter::spawn(log, mode, notify).map_err(system("cannot start the log's thread"))?;
+    let writer = LogWriter::spawn(log, notify).map_err(system("cannot start the log's thread"))?;
     Ok((writer, failure))
 }
 
