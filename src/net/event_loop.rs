@@ -41,6 +41,8 @@ pub(super) const CLIENT_READ_LEN: usize = 64 << 10;
 /// Bytes read at once from a peer; a turn reads up to [`PEER_TURN_LEN`] of them.
 pub(super) const PEER_READ_LEN: usize = 256 << 10;
 pub(super) const PEER_TURN_LEN: usize = 1 << 20;
+/// Unsent bytes that a link may always have.
+const LINK_OUTPUT_MIN: usize = 64 << 20;
 
 /// A sync that takes so long is a fault of the disk that peers should know of.
 const DISK_PATIENCE: Millis = Millis(10_000);
@@ -79,6 +81,7 @@ pub(super) struct Parts {
     pub(super) me: NodeId,
     pub(super) suspicion: Millis,
     pub(super) clients_max: usize,
+    pub(super) value_len_max: usize,
     pub(super) connections_max: usize,
     pub(super) seed: u64,
 }
@@ -113,6 +116,8 @@ pub(super) struct EventLoop {
     pub(super) listener: Listener,
     pub(super) peer_listener: Option<Listener>,
     pub(super) links: Vec<Link>,
+    /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest value twice.
+    pub(super) link_output_max: usize,
     /// The connection that each peer sends on.
     pub(super) incoming: Vec<Option<ConnectionKey>>,
     /// Accepted connections, the oldest first; only those count that have not said anything yet.
@@ -178,6 +183,7 @@ impl EventLoop {
             me: parts.me,
             suspicion: parts.suspicion,
             clients_max: parts.clients_max,
+            link_output_max: LINK_OUTPUT_MIN + 2 * parts.value_len_max,
             connections_max: parts.connections_max,
             client_count: 0,
             stopping: None,

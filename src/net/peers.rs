@@ -19,8 +19,6 @@ use super::event_loop::{EventLoop, PEER_TURN_LEN};
 pub(super) const HELLO_PATIENCE: Millis = Millis(5_000);
 /// So many connections may be waiting for the rest of their hello.
 pub(super) const GREETING_COUNT_MAX: usize = 64;
-/// With more unsent bytes than this, and the frame that made it more, a link is cut.
-const LINK_OUTPUT_MAX: usize = 64 << 20;
 
 impl EventLoop {
     /// Reads from everything that is no client: peers, links to them, connections that have not said what
@@ -243,7 +241,7 @@ impl EventLoop {
             let Some(key) = self.links[index].up() else { continue };
             self.flush_link(now, index);
             let left = self.connections.get_mut(key).map_or(0, |connection| connection.output.len());
-            if left > LINK_OUTPUT_MAX {
+            if left > self.link_output_max {
                 self.cut_link(now, index);
             }
         }

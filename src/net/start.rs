@@ -97,10 +97,11 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
     };
     let address = listener.local_address().map_err(system("cannot tell the listening address"))?;
     let shared = Arc::new(Shared::new(address, control == Control::Process));
-    let (writer, disk_failure) = spawn_writer(log, mode, Arc::clone(&waker))?;
+    let (writer, disk_failure) = spawn_writer(log, Arc::clone(&waker))?;
 
     let suspicion = settings.protocol.suspicion;
     let clients_max = settings.clients_max;
+    let value_len_max = settings.store.value_len_max;
     let node = Node::new(settings, identity, replay, random(), clock.now());
     let event_loop = EventLoop::new(Parts {
         poll,
@@ -118,6 +119,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         me: id,
         suspicion,
         clients_max,
+        value_len_max,
         connections_max,
         seed,
     });
@@ -211,11 +213,7 @@ impl ReplayProgress {
     }
 }
 
-fn spawn_writer(
-    log: Log<FileDisk>,
-    mode: SyncMode,
-    waker: Arc<Waker>,
-) -> Result<(LogWriter, DiskFailure), StartError> {
+fn spawn_writer(log: Log<FileDisk>, waker: Arc<Waker>) -> Result<(LogWriter, DiskFailure), StartError> {
     let failure: DiskFailure = Arc::new(Mutex::new(None));
     let told = Arc::clone(&failure);
     let notify = move |result: io::Result<Lsn>| {

@@ -144,6 +144,16 @@ impl Replica {
         }
     }
 
+    /// A long message from this node is arriving: it may be the answer, so it is not asked again yet.
+    pub(crate) fn note_stirring(&mut self, now: Millis, from: NodeId) {
+        for asked in self.resends.values_mut().chain(&mut self.catch_up) {
+            if asked.node == from {
+                asked.at = now;
+            }
+        }
+        self.sealing.note_stirring(now, from);
+    }
+
     /// Asks for whatever is missing.
     pub(crate) fn ask_for_missing(&mut self, now: Millis, out: &mut Vec<Output>) {
         if !mutated(Mutation::NoCatchUp) {

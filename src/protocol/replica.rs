@@ -165,8 +165,12 @@ impl Replica {
                 self.offers.on_link(peer);
             }
             // It is not silent, if it was heard at all.
-            Input::Stirring(peer) if self.peers.hears(peer, mono) => self.peers.note_heard(peer, mono),
-            Input::Stirring(_) => {}
+            Input::Stirring(peer) => {
+                if self.peers.hears(peer, mono) {
+                    self.peers.note_heard(peer, mono);
+                }
+                self.note_stirring(mono, peer);
+            }
             Input::RefusedBy { peer, refusal } => self.on_refused_by(peer, refusal, out),
             Input::Leave => {
                 self.leaving = true;

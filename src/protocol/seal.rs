@@ -25,7 +25,12 @@ enum Phase {
     /// The value is known, but not every entry up to its ends is here (rule J).
     Collecting { value: Value, since: Millis, asked_at: Option<Millis>, asked: Option<NodeId> },
     /// The value is out.
-    Accepting { value: Value, accepted: NodeSet },
+    Accepting {
+        value: Value,
+        accepted: NodeSet,
+        /// Entries went along already; what is missing all the same is asked for.
+        sent: bool,
+    },
 }
 
 /// A ballot of this node's own.
@@ -67,6 +72,19 @@ impl Sealing {
 
     pub(crate) fn enter_view(&mut self, now: Millis) {
         *self = Sealing::new(now);
+    }
+
+    /// A long message from this node is arriving: it may be the answer, so it is not asked again yet.
+    pub(crate) fn note_stirring(&mut self, now: Millis, from: NodeId) {
+        if self.pending.as_ref().is_some_and(|(ballot, _)| ballot.node == from) {
+            self.pending_asked_at = Some(now);
+        }
+        if let Some(Attempt { phase: Phase::Collecting { since, asked_at, asked, .. }, .. }) =
+            &mut self.attempt
+            && *asked == Some(from)
+        {
+            (*since, *asked_at) = (now, Some(now));
+        }
     }
 
     /// When something here is due.
@@ -209,7 +227,11 @@ impl Replica {
             // The first answer still waits for the disk.
             return;
         }
-        let promise = Box::new(self.own_promise(now, have));
+        let mut promise = Box::new(self.own_promise(now, have));
+        if again {
+            // The entries went with the first answer; what is missing all the same, the sealer asks for.
+            promise.entries.clear();
+        }
         let message = Message::SealPromise { view, ballot, promise };
         self.send_when_durable(from, message, out);
     }
@@ -520,7 +542,7 @@ impl Replica {
         let Phase::Collecting { value, since, asked_at, asked } = &mut attempt.phase else { return };
         if complete {
             let value = value.clone();
-            attempt.phase = Phase::Accepting { value: value.clone(), accepted: NodeSet::EMPTY };
+            attempt.phase = Phase::Accepting { value: value.clone(), accepted: NodeSet::EMPTY, sent: false };
             if self.log().promised == Some(ballot) {
                 self.accept(ballot, value, out);
                 self.send_accept(now, out);
@@ -554,7 +576,8 @@ impl Replica {
         let me = self.settings.me;
         let view = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
-        let Phase::Accepting { value, accepted } = &attempt.phase else { return };
+        let Phase::Accepting { value, accepted, sent } = &mut attempt.phase else { return };
+        let first = !std::mem::replace(sent, true);
         attempt.sent_at = now;
         let (ballot, value, accepted) = (attempt.ballot, value.clone(), *accepted);
         let last: BTreeMap<NodeId, LaneVector> =
@@ -565,7 +588,8 @@ impl Replica {
             // What it said it has; one that lacks more asks for it.
             let row = || Some(self.peers.row(node, view)?.lanes.iter().map(|l| l.received).collect());
             let mut fill = Fill::default();
-            if let Some(have) = last.get(&node).cloned().or_else(row)
+            if first
+                && let Some(have) = last.get(&node).cloned().or_else(row)
                 && have.iter().zip(&value.ends).any(|(have, end)| have < end)
             {
                 log.fill(&have, &mut fill);
@@ -591,7 +615,7 @@ impl Replica {
         let voters = log_view.voter_set();
         let (me, my_disk, peers) = (self.settings.me, self.identity.disk, &self.peers);
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
-        let Phase::Accepting { value, accepted } = &mut attempt.phase else { return };
+        let Phase::Accepting { value, accepted, .. } = &mut attempt.phase else { return };
         if view != current {
             return;
         }
