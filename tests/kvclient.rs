@@ -218,7 +218,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 const NOTICE: &str =
-    "kvclient: three nodes run in this process; data in kvdata/, addresses in kvdata/nodes.conf\n";
+    "kvclient: three nodes run in this process; data in kvdata/local/, addresses in kvdata/local/nodes.conf\n";
 
 #[test]
 fn without_a_file_it_runs_a_cluster_of_its_own_and_finds_its_data_again() {
@@ -231,7 +231,7 @@ fn without_a_file_it_runs_a_cluster_of_its_own_and_finds_its_data_again() {
     assert!(second.err.ends_with(NOTICE), "{second:?}");
     let third = run(&dir, &["--format", "json"], "GET a\n");
     assert_eq!((third.code, third.out.as_str()), (Some(0), "\"2\"\n"));
-    let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
+    let log = fs::read_to_string(dir.0.join("kvdata/local/kvclient.log")).expect("the nodes log");
     assert_eq!(log.matches("starting node=").count(), 9);
     assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
 }
@@ -249,7 +249,7 @@ fn its_cluster_serves_others_until_a_signal_and_belongs_to_one_process() {
         let mut line = String::new();
         output.read_line(&mut line).expect("it answers");
         assert_eq!(line, "OK\n");
-        let other = run(&dir, &["kvdata/nodes.conf", "GET", "a"], "");
+        let other = run(&dir, &["kvdata/local/nodes.conf", "GET", "a"], "");
         assert_eq!((other.code, other.out.as_str()), (Some(0), "x\n"), "{other:?}");
         let held = run(&dir, &[], "GET a\n");
         assert_eq!((held.code, held.out.as_str()), (Some(3), ""));
@@ -259,7 +259,7 @@ fn its_cluster_serves_others_until_a_signal_and_belongs_to_one_process() {
         assert_eq!(code, Some(128 + signal.as_raw()));
     }
     assert_eq!(run(&dir, &[], "GET a\n").out, "x\n");
-    let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
+    let log = fs::read_to_string(dir.0.join("kvdata/local/kvclient.log")).expect("the nodes log");
     assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
 }
 
@@ -268,7 +268,7 @@ fn its_cluster_stops_however_the_user_leaves_the_prompt() {
     let _alone = alone();
     let dir = TempDir::new();
     if type_at_prompt(&dir, &[]) {
-        let log = fs::read_to_string(dir.0.join("kvdata/kvclient.log")).expect("the nodes log");
+        let log = fs::read_to_string(dir.0.join("kvdata/local/kvclient.log")).expect("the nodes log");
         assert_eq!(log.matches("clean=true").count(), 6, "it stops its nodes properly: {log}");
     }
 }

@@ -27,7 +27,7 @@ use lanekv::config::{Config, duration};
 use lanekv::wire::client::Consistency;
 
 /// Where the cluster of `kvclient` without a file lives.
-const LOCAL_DIR: &str = "kvdata";
+const LOCAL_DIR: &str = "kvdata/local";
 /// How long to wait for the nodes of that cluster before the prompt comes.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// No configuration is longer than that, in bytes.
@@ -37,7 +37,7 @@ const CONFIG_LEN_MAX: u64 = 1 << 20;
 ///
 /// With a command, runs it and prints the reply. Without one, shows a prompt, or runs the commands on
 /// standard input, one a line, when that is not a terminal. Without a file, starts a cluster of three nodes
-/// inside the process, with its data under kvdata/.
+/// inside the process, with its data under kvdata/local/.
 #[derive(Parser, Debug)]
 #[command(
     version,

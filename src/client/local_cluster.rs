@@ -3,9 +3,9 @@
 //! Its configuration and data live in one directory, so that the next start finds them:
 //!
 //! ```text
-//! kvdata/nodes.conf     written at the first start, with free loopback ports; other clients may use it
-//! kvdata/node-0 …       what kvnode would keep there
-//! kvdata/kvclient.lock  held while the cluster runs; has the holder's pid in it
+//! kvdata/local/nodes.conf     written at the first start, with free loopback ports; other clients may use it
+//! kvdata/local/node-0 …       what kvnode would keep there
+//! kvdata/local/kvclient.lock  held while the cluster runs; has the holder's pid in it
 //! ```
 //!
 //! The nodes are the real ones, reached through the real ports. When a port is taken by another program at

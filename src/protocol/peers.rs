@@ -20,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) disk: DiskId,
     /// Its last Status.
     pub(crate) row: Option<Arc<Status>>,
+    /// The last Status of its incarnation before, until this one speaks: its log must have what that voted (rule E).
+    pub(crate) before: Option<Arc<Status>>,
     /// When a Status of this node's view or a later one came last; `None` if it is not heard at all.
     heard_at: Option<Millis>,
     /// When it was last told decisions without having asked.

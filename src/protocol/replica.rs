@@ -209,7 +209,8 @@ impl Replica {
 
     /// The hello for this peer.
     pub fn hello(&self, to: NodeId) -> Hello {
-        let remembered = self.peers.get(to).and_then(|p| p.row.as_ref()).map(|row| Remembered {
+        let row = self.peers.get(to).and_then(|p| p.row.as_ref().or(p.before.as_ref()));
+        let remembered = row.map(|row| Remembered {
             incarnation: row.incarnation,
             view: row.view,
             accepted: row.lanes.iter().map(|lane| lane.accepted).collect(),
@@ -587,7 +588,8 @@ impl Replica {
         if hello.incarnation > peer.incarnation || hello.disk != peer.disk {
             // Somebody new: what its predecessor said is history, and its predecessor is not heard any more.
             peer.incarnation = hello.incarnation;
-            peer.row = None;
+            let before = peer.row.take().or(peer.before.take());
+            peer.before = before.filter(|_| hello.disk == peer.disk);
             self.peers.note_lost(hello.from);
             self.offers.on_link(hello.from);
         }
