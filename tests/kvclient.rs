@@ -217,8 +217,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const NOTICE: &str =
-    "kvclient: three nodes run in this process; data in kvdata/local/, addresses in kvdata/local/nodes.conf\n";
+const NOTICE: &str = "kvclient: three nodes run in this process; data in kvdata/local/, \
+     addresses in kvdata/local/nodes.conf\n";
 
 #[test]
 fn without_a_file_it_runs_a_cluster_of_its_own_and_finds_its_data_again() {
