@@ -15,7 +15,7 @@
 //! | `pause`, `resume` NODE | it takes no turns; its messages wait |
 //! | `offer` NODE WORD…, `read` NODE | one batch for each word; `x*9` is a long one; a linearizable read |
 //! | `leave` NODE, `disk-slow` NODE `[off]` | what the machine tells the node |
-//! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, until nothing moves |
+//! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, to the end |
 //! | `drop` LINK `[KIND [N]]` | loses what is in it |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
