@@ -21,7 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::node::{Effects, Node, NodeInput};
 use crate::protocol::{Note, Refusal};
 use crate::storage::{DataDir, LogWriter};
-use crate::types::{Lsn, Millis, NodeId, Now};
+use crate::types::{Lsn, Millis, NodeId, Now, limits};
 
 use super::clock::{Clock, Jitter};
 use super::connection::{ConnectionKey, Connections, Role};
@@ -116,7 +116,8 @@ pub(super) struct EventLoop {
     pub(super) listener: Listener,
     pub(super) peer_listener: Option<Listener>,
     pub(super) links: Vec<Link>,
-    /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest value twice.
+    /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest command twice. It has
+    /// to have room for that, or the command would never arrive.
     pub(super) link_output_max: usize,
     /// The connection that each peer sends on.
     pub(super) incoming: Vec<Option<ConnectionKey>>,
@@ -183,7 +184,7 @@ impl EventLoop {
             me: parts.me,
             suspicion: parts.suspicion,
             clients_max: parts.clients_max,
-            link_output_max: LINK_OUTPUT_MIN + 2 * parts.value_len_max,
+            link_output_max: LINK_OUTPUT_MIN + 2 * (parts.value_len_max + 2 * limits::COMMAND_LEN_SLACK),
             connections_max: parts.connections_max,
             client_count: 0,
             stopping: None,

@@ -43,6 +43,7 @@ impl Settings {
             store: store::Limits { value_len_max: set.value_len_max, ..store::Limits::default() },
             dialect: dialect::DecodeLimits {
                 bulk_len_max: set.value_len_max.max(limits::KEY_LEN_MAX),
+                command_len_max: (set.value_len_max + limits::COMMAND_LEN_SLACK).min(limits::COMMAND_LEN_MAX),
                 ..dialect::DecodeLimits::default()
             },
             port: member.address.port(),

@@ -72,11 +72,13 @@ pub enum Mutation {
     NoResend,
     /// A node that was away does not ask for ended views.
     NoCatchUp,
+    /// A sealer's promise in one view opens its ballot of the same name in the next.
+    OldPromiseOpens,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 31] = {
+    pub const ALL: [Mutation; 32] = {
         use Mutation::*;
         [
             RestartedSenderContinues,
@@ -110,6 +112,7 @@ impl Mutation {
             DecideAlone,
             NoResend,
             NoCatchUp,
+            OldPromiseOpens,
         ]
     };
 }

@@ -29,17 +29,17 @@ pub(crate) enum Held {
     Vote { view: ViewNumber, lane: usize, t: Timestamp },
     /// A message.
     Send { to: NodeId, message: Message },
-    /// This sealer's own promise: the ballot may be opened.
-    Opened { ballot: Ballot },
+    /// This sealer's own promise: the ballot may be opened. Ballots begin anew with every view, so the view belongs to it.
+    Opened { view: ViewNumber, ballot: Ballot },
     /// This sealer's own acceptance.
     Accepted { view: ViewNumber, ballot: Ballot },
 }
 
 impl Held {
     /// Whether this is the promise of this ballot to this node.
-    pub(crate) fn is_promise(&self, node: NodeId, promised: Ballot) -> bool {
-        matches!(self, Held::Send { to, message: Message::SealPromise { ballot, .. } }
-            if *to == node && *ballot == promised)
+    pub(crate) fn is_promise(&self, node: NodeId, of: ViewNumber, promised: Ballot) -> bool {
+        matches!(self, Held::Send { to, message: Message::SealPromise { view, ballot, .. } }
+            if *to == node && *view == of && *ballot == promised)
     }
 }
 
@@ -251,6 +251,10 @@ impl Replica {
         }
         if voter.disk.0 != 0 && voter.disk != hello.disk {
             return Err(Refusal::OtherDisk { registered: voter.disk });
+        }
+        let listed = view.senders.iter().find(|s| s.node == hello.from).map(|s| s.incarnation);
+        if let Some(seen) = listed.filter(|listed| hello.incarnation < *listed) {
+            return Err(Refusal::OldIncarnation { seen });
         }
         if peer.disk == hello.disk {
             if hello.incarnation < peer.incarnation {
@@ -575,7 +579,7 @@ impl Replica {
                     }
                 }
                 Held::Send { to, message } => self.send(to, message, out),
-                Held::Opened { ballot } => self.on_opened(now, ballot, out),
+                Held::Opened { view, ballot } => self.on_opened(now, view, ballot, out),
                 Held::Accepted { view, ballot } => {
                     self.on_accepted(now, self.settings.me, view, ballot, out);
                 }

@@ -119,7 +119,7 @@ impl Replica {
                 promote: reason.promote,
             });
             // Its own ballot is promised durably before anybody hears of it.
-            self.promise(ballot, Some(Held::Opened { ballot }), out);
+            self.promise(ballot, Some(Held::Opened { view: self.current, ballot }), out);
         }
     }
 
@@ -151,7 +151,10 @@ impl Replica {
         }
     }
 
-    pub(crate) fn on_opened(&mut self, now: Millis, ballot: Ballot, out: &mut Vec<Output>) {
+    pub(crate) fn on_opened(&mut self, now: Millis, view: ViewNumber, ballot: Ballot, out: &mut Vec<Output>) {
+        if view != self.current && !mutated(Mutation::OldPromiseOpens) {
+            return;
+        }
         let promise = self.log().frozen.is_some().then(|| self.own_promise(now, &self.log().received()));
         let me = self.settings.me;
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
@@ -223,7 +226,7 @@ impl Replica {
         }
         if !again {
             self.promise(ballot, None, out);
-        } else if self.held.iter().any(|(_, held)| held.is_promise(from, ballot)) {
+        } else if self.held.iter().any(|(_, held)| held.is_promise(from, view, ballot)) {
             // The first answer still waits for the disk.
             return;
         }

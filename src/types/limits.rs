@@ -10,7 +10,9 @@ pub const VALUE_LEN_CEILING: usize = 256 << 20;
 pub const ARGUMENT_COUNT_MAX: usize = 65_536;
 /// Longest inline line, in bytes, its end not counted.
 pub const INLINE_LEN_MAX: usize = 64 << 10;
-/// Most bytes that the arguments of one command may have together.
+/// Most bytes that the arguments of one command may have together beyond the longest value that the node takes.
+pub const COMMAND_LEN_SLACK: usize = 16 << 20;
+/// Most bytes that the arguments of one command may ever have together.
 pub const COMMAND_LEN_MAX: usize = VALUE_LEN_CEILING + (1 << 20);
 /// Most bytes that the values of one reply may have together; a response with them fits into a frame.
 pub const REPLY_LEN_MAX: usize = COMMAND_LEN_MAX;
@@ -24,8 +26,8 @@ pub const HELLO_LEN_MAX: usize = 4 << 10;
 pub const BATCH_LEN_SOFT: usize = 1 << 20;
 /// Most commands in one batch.
 pub const BATCH_COUNT_MAX: u32 = 1 << 16;
-/// Most bytes of one batch.
-pub const BATCH_LEN_MAX: usize = COMMAND_LEN_MAX + BATCH_LEN_SOFT;
+/// Most bytes of one batch: one that is almost closed, the largest command, and what encodes its arguments.
+pub const BATCH_LEN_MAX: usize = COMMAND_LEN_MAX + 2 * BATCH_LEN_SOFT;
 
 /// Most nodes of a view.
 pub const MEMBER_COUNT_MAX: usize = 64;
