@@ -116,8 +116,8 @@ pub(super) struct EventLoop {
     pub(super) listener: Listener,
     pub(super) peer_listener: Option<Listener>,
     pub(super) links: Vec<Link>,
-    /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest command twice. It has
-    /// to have room for that, or the command would never arrive.
+    /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest command
+    /// twice. It has to have room for that, or the command would never arrive.
     pub(super) link_output_max: usize,
     /// The connection that each peer sends on.
     pub(super) incoming: Vec<Option<ConnectionKey>>,

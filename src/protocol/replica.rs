@@ -29,7 +29,8 @@ pub(crate) enum Held {
     Vote { view: ViewNumber, lane: usize, t: Timestamp },
     /// A message.
     Send { to: NodeId, message: Message },
-    /// This sealer's own promise: the ballot may be opened. Ballots begin anew with every view, so the view belongs to it.
+    /// This sealer's own promise: the ballot may be opened. Ballots begin anew with every view, so the view
+    /// belongs to it.
     Opened { view: ViewNumber, ballot: Ballot },
     /// This sealer's own acceptance.
     Accepted { view: ViewNumber, ballot: Ballot },
