@@ -118,8 +118,8 @@ fn every_mistake_changes_a_script() {
     }
     // Rule D is not the core's: the runner itself makes that mistake.
     let rule_d = ("ReadBackIsDurable".to_owned(), None, true);
-    let others = Mutation::ALL.map(|mutation| (mutation.to_string(), Some(mutation), false));
-    for (mistake, mutation, read_back_is_durable) in others.into_iter().chain([rule_d]) {
+    let others = Mutation::ALL.iter().map(|mutation| (mutation.to_string(), Some(*mutation), false));
+    for (mistake, mutation, read_back_is_durable) in others.chain([rule_d]) {
         let by: Vec<&str> = scripts
             .iter()
             .filter(|(_, text)| !runs_the_same(text, mutation, read_back_is_durable))

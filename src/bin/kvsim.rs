@@ -124,7 +124,7 @@ fn run_mutations(flags: &Flags) -> ExitCode {
     use lanekv::protocol::{Mutation, set_mutation};
     std::panic::set_hook(Box::new(|_| {}));
     let mut survivors = 0;
-    for mutation in Mutation::ALL {
+    for &mutation in Mutation::ALL {
         if flags.mutation.as_ref().is_some_and(|name| *name != mutation.to_string()) {
             continue;
         }

@@ -1,17 +1,31 @@
 //! Deliberate mistakes, for testing the tests.
 //!
-//! Each variant takes one rule away. The simulator must find every one of them (`kvsim --mutations`), or
-//! its checkers have a hole. The switch exists only with the cargo feature `mutations`; without it
-//! [`mutated`] is a constant and costs nothing.
+//! Each variant takes one rule away. Every one of them must change a golden script (`tests/golden.rs` says
+//! which); `kvsim --mutations` tells how many seeds random search needs, where it succeeds. The switch
+//! exists only with the cargo feature `mutations`; without it [`mutated`] is a constant and costs nothing.
 
 use std::fmt;
 
-/// A rule taken away. Letters are those of `docs/protocol.md`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub enum Mutation {
+/// Writes the enum and the list of its variants from one enumeration.
+macro_rules! mutations {
+    ($($(#[$about:meta])* $name:ident,)+) => {
+        /// A rule taken away. Letters are those of `docs/protocol.md`.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub enum Mutation {
+            $($(#[$about])* $name,)+
+        }
+
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &[Mutation] = &[$(Mutation::$name,)+];
+        }
+    };
+}
+
+mutations! {
     /// \[A\] A restarted sender goes on with its old lane.
-    RestartedSenderContinues = 1,
+    RestartedSenderContinues,
     /// \[B\] A frontier is believed although entries below it are missing.
     FrontierOverGap,
     /// \[F\] A sender is suspected by one's own ears alone.
@@ -76,47 +90,6 @@ pub enum Mutation {
     OldPromiseOpens,
 }
 
-impl Mutation {
-    /// All of them.
-    pub const ALL: [Mutation; 32] = {
-        use Mutation::*;
-        [
-            RestartedSenderContinues,
-            FrontierOverGap,
-            OwnEarsOnly,
-            NoStepIn,
-            FrozenFromLog,
-            SealedSenderAppends,
-            SealedVoterVotes,
-            WaitForHolder,
-            AcceptWithoutPromise,
-            MajorityFounds,
-            NoReoffer,
-            ReadSkipsOlderViews,
-            VoteBeforeSync,
-            PromiseBeforeSync,
-            AcceptBeforeSync,
-            ShortestEnds,
-            IgnoreAcceptedValue,
-            FillIsVote,
-            NoFrontierWait,
-            FrontierAhead,
-            DeliverUnchosen,
-            SealedAnswersCount,
-            ReadAlone,
-            NoDedupe,
-            StaleViewVotes,
-            LaneOverGap,
-            PromiseLowerBallot,
-            ForgetVoid,
-            DecideAlone,
-            NoResend,
-            NoCatchUp,
-            OldPromiseOpens,
-        ]
-    };
-}
-
 impl fmt::Display for Mutation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
@@ -129,13 +102,13 @@ static ACTIVE: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0)
 /// Makes this mistake from now on, in the whole process; `None` makes none.
 #[cfg(feature = "mutations")]
 pub fn set_mutation(mutation: Option<Mutation>) {
-    ACTIVE.store(mutation.map_or(0, |m| m as u8), std::sync::atomic::Ordering::Relaxed);
+    ACTIVE.store(mutation.map_or(0, |m| m as u8 + 1), std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Whether this mistake is to be made.
 #[cfg(feature = "mutations")]
 pub(crate) fn mutated(mutation: Mutation) -> bool {
-    ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == mutation as u8
+    ACTIVE.load(std::sync::atomic::Ordering::Relaxed) == mutation as u8 + 1
 }
 
 /// Whether this mistake is to be made: never.

@@ -113,7 +113,7 @@ impl Replica {
         if self.is_voter() {
             let (view, sealed) = (self.current, self.log().frozen.is_some());
             let accepted = self.log().accepted_lanes();
-            self.on_read_answer(now, me, nonce, view, sealed, accepted);
+            self.on_read_answer(me, nonce, view, sealed, accepted);
         }
     }
 
@@ -133,7 +133,6 @@ impl Replica {
 
     pub(crate) fn on_read_answer(
         &mut self,
-        _now: Millis,
         from: NodeId,
         nonce: Nonce,
         view: ViewNumber,

@@ -442,7 +442,7 @@ impl Replica {
             Message::Refused { label } => self.on_refused(now, from, label, out),
             Message::ReadProbe { nonce } => self.on_read_probe(from, nonce, out),
             Message::ReadAnswer { nonce, view, sealed, accepted } => {
-                self.on_read_answer(now, from, nonce, view, sealed, accepted);
+                self.on_read_answer(from, nonce, view, sealed, accepted);
             }
         }
     }

@@ -29,8 +29,6 @@ impl Reason {
 /// What is remembered from one look to the next.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
-    /// Whom this node hears, as of the last look.
-    pub(crate) hears: NodeSet,
     /// When a seal that is not decided was first seen, or last begun anew.
     pub(crate) seal_seen_at: Option<Millis>,
     /// Since when there has been a reason.
@@ -54,7 +52,6 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(now: Millis) -> Watch {
         Watch {
-            hears: NodeSet::EMPTY,
             seal_seen_at: None,
             reason_since: None,
             jitter: Millis(0),
@@ -89,7 +86,6 @@ impl Voter {
 impl Replica {
     /// A reason to seal, if there is one and it is this node's turn to act on it.
     pub(crate) fn due_reason(&mut self, now: Millis, out: &mut Vec<Output>) -> Option<Reason> {
-        self.sealing.watch.hears = self.hearing(now);
         self.sealing.watch.act_at = None;
         self.set_mark(now);
         self.watch_fitness(now);

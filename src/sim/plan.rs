@@ -94,21 +94,4 @@ impl Plan {
             leave_one_link: nodes >= 3 && random.permille(200),
         }
     }
-
-    /// Whether no fault happens.
-    pub fn is_calm(&self) -> bool {
-        let faults = [
-            self.crash,
-            self.crash_all,
-            self.cut,
-            self.stall,
-            self.partition,
-            self.pause,
-            self.slow_disk,
-            self.leave,
-            self.seal_crash,
-            self.seal_cut,
-        ];
-        faults.iter().all(|chance| *chance == 0)
-    }
 }
