@@ -199,6 +199,7 @@ impl Replica {
         let me = self.settings.me;
         let mine = self.my_lane();
         let log = self.log();
+        let hearing = self.who_hears(now);
         let mut questions: BTreeMap<NodeId, (NodeId, Timestamp)> = BTreeMap::new();
         for (i, lane) in log.lanes.iter().enumerate() {
             if mine == Some(i) {
@@ -211,7 +212,7 @@ impl Replica {
             };
             // What the owner says comes behind what it appended, so there something is missing. What others
             // say may only be quicker than the owner's own message, unless the owner is not to be heard.
-            let owner_reachable = owner != me && self.peers.links(me, me, owner, self.current, now);
+            let owner_reachable = owner != me && hearing.links(me, owner);
             let node = if owner_reachable {
                 has_more(owner).then_some(owner)
             } else {

@@ -219,8 +219,9 @@ impl Replica {
 
     /// A sender that can be reached: the present target while it will do, else the one with the least waiting.
     fn direct_sender(&self, now: Millis) -> Option<NodeId> {
+        let usable = self.usable(now);
         let alive = self.log().view.senders.iter().filter(|s| {
-            self.is_usable(s.node, now)
+            usable.contains(s.node)
                 && self.peers.get(s.node).is_some_and(|p| p.incarnation == s.incarnation)
         });
         let alive: NodeSet = alive.map(|s| s.node).collect();
@@ -237,14 +238,17 @@ impl Replica {
                 .row(*node, self.current)
                 .is_some_and(|row| !row.hears.intersection(senders).without(self.settings.me).is_empty())
         };
-        let able = |node: &NodeId| self.is_usable(*node, now) && !senders.contains(*node) && hears_one(node);
-        let target = self.offers.target.filter(able);
-        target.or_else(|| self.peers.iter().map(|(node, _)| node).find(able))
+        let usable = self.usable(now);
+        let able = |node: &NodeId| !senders.contains(*node) && hears_one(node);
+        let target = self.offers.target.filter(|node| usable.contains(*node)).filter(able);
+        target.or_else(|| usable.iter().find(able))
     }
 
-    fn is_usable(&self, node: NodeId, now: Millis) -> bool {
+    /// Peers that can be reached both ways.
+    fn usable(&self, now: Millis) -> NodeSet {
         let me = self.settings.me;
-        node != me && self.peers.linked().contains(node) && self.peers.links(me, me, node, self.current, now)
+        let hearing = self.who_hears(now);
+        self.peers.linked().iter().filter(|node| hearing.links(me, *node)).collect()
     }
 
     pub(crate) fn on_forward(

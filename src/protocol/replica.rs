@@ -17,7 +17,7 @@ use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal,
 use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
-use super::peers::Peers;
+use super::peers::{Hearing, Peers};
 use super::reads::Reads;
 use super::recovery::Recovery;
 use super::seal::Sealing;
@@ -336,15 +336,21 @@ impl Replica {
         self.peers.heard(now).with(self.settings.me)
     }
 
+    /// Who hears whom in the current view.
+    pub(crate) fn who_hears(&self, now: Millis) -> Hearing {
+        self.peers.hearing(self.settings.me, self.current, now)
+    }
+
     /// Whether a quorum of the current view's voters is heard and hears this node.
     pub(crate) fn hears_majority(&self, now: Millis) -> bool {
+        self.is_majority(&self.who_hears(now))
+    }
+
+    /// See [`Replica::hears_majority`].
+    pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
         let me = self.settings.me;
         let view = &self.log().view;
-        let heard = view
-            .voters
-            .iter()
-            .filter(|v| v.node == me || self.peers.links(me, me, v.node, self.current, now));
-        heard.count() >= view.quorum()
+        view.voters.iter().filter(|v| hearing.links(me, v.node)).count() >= view.quorum()
     }
 
     /// Appends a record to the log; `held` waits for it.

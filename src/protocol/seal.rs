@@ -418,8 +418,8 @@ impl Replica {
         let view = &self.log().view;
         let quorum = view.quorum();
         let voters = view.voter_set();
-        let heard: NodeSet =
-            voters.iter().filter(|v| *v == me || self.peers.links(me, me, *v, self.current, now)).collect();
+        let hearing = self.who_hears(now);
+        let heard: NodeSet = voters.iter().filter(|v| hearing.links(me, *v)).collect();
         let suspicion = self.settings.suspicion;
         let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
