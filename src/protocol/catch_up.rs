@@ -11,6 +11,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 
 use super::api::Output;
 use super::lane::{Fill, Taken};
+use super::marks::Mark;
 use super::message::{Decision, LaneVector, Message, Record};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
@@ -50,6 +51,10 @@ impl Replica {
                 break;
             }
         }
+        if !fill.entries.is_empty() {
+            let own = self.my_lane() == Some(lane);
+            self.mark(if own { Mark::ResendServed } else { Mark::ResendFromOthers });
+        }
         for entry in fill.entries {
             self.send(from, Message::Append(entry), out);
         }
@@ -78,6 +83,9 @@ impl Replica {
             } else {
                 log.fill(&vec![Timestamp::ZERO; log.lanes.len()], &mut fill);
             }
+        }
+        if !fill.entries.is_empty() {
+            self.mark(if fill.is_full() { Mark::CatchUpPart } else { Mark::CatchUpServed });
         }
         self.send(from, Message::Fill { entries: fill.entries }, out);
     }

@@ -6,6 +6,7 @@
 use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::Output;
+use super::marks::Mark;
 use super::message::{LaneVector, Sender, Voter};
 use super::mutation::{Mutation, mutated};
 use super::peers::Hearing;
@@ -15,6 +16,7 @@ use super::replica::Replica;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Reason {
     pub(crate) text: String,
+    mark: Mark,
     /// Senders to be left out.
     pub(crate) drop: NodeSet,
     /// Passive nodes to be taken in.
@@ -22,8 +24,8 @@ pub(crate) struct Reason {
 }
 
 impl Reason {
-    fn new(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), drop: NodeSet::EMPTY, promote: NodeSet::EMPTY }
+    fn new(mark: Mark, text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), mark, drop: NodeSet::EMPTY, promote: NodeSet::EMPTY }
     }
 }
 
@@ -108,8 +110,7 @@ impl Replica {
         let suspicion = self.settings.suspicion;
         let sealed = self.log().frozen.is_some()
             || self.peers.iter().any(|(node, _)| {
-                hearing.hears(node)
-                    && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
+                hearing.hears(node) && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
             });
         if sealed && mutated(Mutation::NoStepIn) {
             return None;
@@ -119,7 +120,7 @@ impl Replica {
             // Its sealer has a suspicion time-out to finish, unless it is known to be gone.
             let sealer = self.log().promised.map(|b| b.node);
             let gone = sealer.is_some_and(|n| n != self.settings.me && !hearing.hears(n));
-            (Reason::new("a seal was begun and not decided"), seen, rank + u64::from(!gone))
+            (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, rank + u64::from(!gone))
         } else {
             let Some(reason) = self.reason(now, &hearing) else {
                 self.sealing.watch.reason_since = None;
@@ -142,6 +143,9 @@ impl Replica {
             return None;
         }
         self.sealing.watch.reason_since = None;
+        if reason.mark != Mark::Founded {
+            self.mark(reason.mark);
+        }
         Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), ..reason })
     }
 
@@ -152,33 +156,43 @@ impl Replica {
         let voters = view.voter_set();
         if self.current == ViewNumber(0) {
             let everybody = self.sealing.watch.missing.is_empty() || mutated(Mutation::MajorityFounds);
-            return (everybody && self.settled(now)).then(|| Reason::new("founding the cluster"));
+            return (everybody && self.settled(now))
+                .then(|| Reason::new(Mark::Founded, "founding the cluster"));
         }
         // No live sender.
         let live: Vec<NodeId> =
             view.senders.iter().filter(|s| self.is_live(s, hearing)).map(|s| s.node).collect();
         if live.is_empty() {
-            return self.settled(now).then(|| Reason::new("no live sender"));
+            return self.settled(now).then(|| Reason::new(Mark::SealNoSender, "no live sender"));
         }
         let view = &self.log().view;
         // A sender that too few are known to hear, or that has restarted.
         for sender in view.senders.iter().filter(|s| s.node != me) {
             if self.is_gone(sender) {
-                return Some(Reason::new(format!("sender {} has restarted", sender.node)));
+                return Some(Reason::new(
+                    Mark::SealSenderRestarted,
+                    format!("sender {} has restarted", sender.node),
+                ));
             }
             let deaf = hearing.known_deaf(sender.node, voters);
             let own = mutated(Mutation::OwnEarsOnly) && !hearing.hears(sender.node);
             if deaf > voters.len() - quorum || own {
                 let text =
                     format!("sender {} is not heard by {deaf} of {} voters", sender.node, voters.len());
-                return Some(Reason { drop: NodeSet::only(sender.node), ..Reason::new(text) });
+                return Some(Reason {
+                    drop: NodeSet::only(sender.node),
+                    ..Reason::new(Mark::SealSenderLost, text)
+                });
             }
         }
         // Two senders of which one does not hear the other.
         for a in &live {
             for b in live.iter().filter(|b| *b != a) {
                 if hearing.known().contains(*a) && !hearing.receives(*a, *b) {
-                    return Some(Reason::new(format!("sender {a} does not hear sender {b}")));
+                    return Some(Reason::new(
+                        Mark::SealDeafSenders,
+                        format!("sender {a} does not hear sender {b}"),
+                    ));
                 }
             }
         }
@@ -187,16 +201,17 @@ impl Replica {
             && now.since(since) > self.settings.suspicion.times(3)
         {
             let text = format!("{position} has waited for {lanes} since {}", now.since(since));
-            return Some(Reason { drop: lanes.without(me), ..Reason::new(text) });
+            return Some(Reason { drop: lanes.without(me), ..Reason::new(Mark::SealBlocked, text) });
         }
         // Somebody who asks to leave, while another can stay.
         if let Some(leaver) = live.iter().find(|node| self.is_leaving(**node))
             && live.iter().any(|node| !self.is_leaving(*node))
         {
-            return Some(Reason::new(format!("sender {leaver} asks to leave")));
+            return Some(Reason::new(Mark::SealLeaving, format!("sender {leaver} asks to leave")));
         }
         let promote = self.fit_for_promotion(now);
-        (!promote.is_empty()).then(|| Reason { promote, ..Reason::new(format!("promoting {promote}")) })
+        (!promote.is_empty())
+            .then(|| Reason { promote, ..Reason::new(Mark::SealPromotion, format!("promoting {promote}")) })
     }
 
     /// Whether the listed incarnation is gone.

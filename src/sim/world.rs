@@ -417,7 +417,7 @@ impl World {
                     self.hosts[node].count += 1;
                     self.checker.delivered(id, count, &delivery, digest, index);
                 }
-                Observed::Persisted(record) => self.persisted(node, &record),
+                Observed::Persisted(_, record) => self.persisted(node, &record),
             }
         }
         for (to, message) in effects.sends.drain(..) {
