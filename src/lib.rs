@@ -10,6 +10,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`types`] | the nouns: ids, timestamps, positions, entries, replies, limits |
+//! | [`linearizability`] | the checker for histories of clients |
 //! | [`wire`] | frames, checked cursors, batches |
 //! | [`config`] | `nodes.conf` |
 //! | [`protocol`] | the replication core, pure and deterministic |
@@ -24,6 +25,7 @@
 pub mod client;
 pub mod config;
 pub mod dialect;
+pub mod linearizability;
 pub mod net;
 pub mod node;
 pub mod protocol;

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules that must be pure.
-const PURE: [&str; 6] = ["types", "wire", "config", "protocol", "store", "dialect"];
+const PURE: [&str; 7] = ["types", "linearizability", "wire", "config", "protocol", "store", "dialect"];
 
 /// Paths below `std` that a pure module may not name, with what they would bring in.
 const IMPURE_STD: [(&str, &str); 7] = [
