@@ -28,6 +28,7 @@ macro_rules! marks {
         }
     };
 }
+pub(crate) use marks;
 
 marks! {
     /// A situation of the core.
