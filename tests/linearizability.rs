@@ -126,17 +126,17 @@ fn operations_without_keys_are_groups_of_their_own() {
 /// Small histories, as drawn and with one answer changed, judged by the checker and by its twin.
 #[test]
 fn the_twin_agrees() {
-    const HISTORIES: u64 = 24_000;
+    const HISTORIES: usize = 24_000;
     let mut draw = Draw(3);
     let mut verdicts = [0; 2];
     for number in 0..HISTORIES {
         let shape = Shape {
-            mix: [Mix::All, Mix::Register, Mix::Counter, Mix::List][usize::try_from(number % 4).unwrap()],
-            operations: 3 + usize::try_from(draw.below(5)).unwrap(),
-            clients: 1 + draw.below(4),
+            mix: [Mix::All, Mix::Register, Mix::Counter, Mix::List][number % 4],
+            operations: 3 + draw.place(5),
+            clients: 1 + draw.place(4),
             keys: 1 + draw.below(2),
             values: 1 + draw.below(3),
-            unanswered: usize::try_from(draw.below(4)).unwrap(),
+            unanswered: draw.place(4),
             span: 1 + draw.below(6),
             gap: draw.below(2),
         };

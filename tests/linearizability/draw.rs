@@ -23,8 +23,13 @@ impl Draw {
         (self.next() >> 1) % bound
     }
 
-    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()].clone()
+    /// A place in a list of this length.
+    pub(crate) fn place(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below another")
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.place(choices.len())]
     }
 }
 
@@ -46,7 +51,7 @@ pub(crate) enum Mix {
 pub(crate) struct Shape {
     pub(crate) mix: Mix,
     pub(crate) operations: usize,
-    pub(crate) clients: u64,
+    pub(crate) clients: usize,
     pub(crate) keys: u64,
     /// How many different values are written.
     pub(crate) values: u64,
@@ -66,11 +71,11 @@ struct Planned {
 
 /// A linearizable history, in the order of the begins.
 pub(crate) fn history(draw: &mut Draw, shape: Shape) -> Vec<Operation> {
-    let mut ready = vec![0; usize::try_from(shape.clients).unwrap()];
+    let mut ready = vec![0; shape.clients];
     let mut plans = Vec::new();
     for number in 0..shape.operations {
         // The client that has waited longest goes next, so that all work at the same time.
-        let (client, now) = ready.iter().copied().enumerate().min_by_key(|(_, now)| *now).unwrap();
+        let (client, now) = ready.iter().copied().enumerate().min_by_key(|(_, now)| *now).expect("a client");
         let begin = now + draw.below(shape.span);
         let point = begin + draw.below(shape.span);
         let end = point + draw.below(shape.span);
@@ -81,7 +86,7 @@ pub(crate) fn history(draw: &mut Draw, shape: Shape) -> Vec<Operation> {
     }
     let mut answered = vec![true; plans.len()];
     for _ in 0..shape.unanswered {
-        let place = usize::try_from(draw.below(plans.len() as u64)).unwrap();
+        let place = draw.place(plans.len());
         answered[place] = false;
         let late = draw.below(20 * shape.span);
         plans[place].point = match draw.below(4) {
@@ -128,7 +133,7 @@ fn command(draw: &mut Draw, shape: Shape, number: usize) -> Command {
         6 => Command::SetIfPresent { key, value },
         7 => Command::GetSet { key, value },
         8 => Command::CompareAndSet { key, expected, new: value },
-        9 => Command::Add { key, by: 1 + i64::try_from(draw.below(shape.values)).unwrap() },
+        9 => Command::Add { key, by: draw.of(&[1, 1, 2, 3]) },
         10 if shape.mix == Mix::List => Command::Append { key, bytes: format!("{number:04} ").into_bytes() },
         10 => Command::Append { key, bytes: value },
         11 => Command::Delete(keys),
@@ -161,7 +166,7 @@ fn ask(store: &mut Store, index: u64, command: &Command) -> Outcome {
         Command::Length { key } => ("STRLEN", vec![key]),
     };
     let at = Applied { index: Index(index), now: Millis(0) };
-    let code = lookup(name.as_bytes()).unwrap().code;
+    let code = lookup(name.as_bytes()).expect("the store has it").code;
     let reply = store.apply(at, &BatchCommand { session: None, code, arguments }, true);
     let flag = matches!(
         command,
@@ -198,12 +203,14 @@ pub(crate) fn corrupt(draw: &mut Draw, shape: Shape, history: &mut [Operation]) 
     let place = draw.of(&places);
     match history[place].outcome.as_mut()? {
         Outcome::Values(values) => {
-            let chosen = usize::try_from(draw.below(values.len() as u64)).unwrap();
+            let chosen = draw.place(values.len());
             let value = &mut values[chosen];
             let old = value.clone();
-            if let (Mix::List, Some(list)) = (shape.mix, &mut *value) {
+            if let (Mix::List, Some(list)) = (shape.mix, &mut *value)
+                && list.len() >= 5
+            {
                 // A list without one of its tokens, which are five bytes long.
-                let token = 5 * usize::try_from(draw.below(list.len() as u64 / 5)).unwrap();
+                let token = 5 * draw.place(list.len() / 5);
                 list.drain(token..token + 5);
             }
             while *value == old {

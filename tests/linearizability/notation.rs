@@ -81,7 +81,7 @@ fn command(name: &str, arguments: &[&str]) -> Command {
             Command::CompareAndSet { key: bytes(key), expected: value(expected), new: bytes(new) }
         }
         ("INCR", [key]) => Command::Add { key: bytes(key), by: 1 },
-        ("INCRBY", [key, by]) => Command::Add { key: bytes(key), by: by.parse().unwrap() },
+        ("INCRBY", [key, by]) => Command::Add { key: bytes(key), by: by.parse().expect("a number") },
         ("APPEND", [key, tail]) => Command::Append { key: bytes(key), bytes: bytes(tail) },
         ("DEL", _) => Command::Delete(keys()),
         ("EXISTS", _) => Command::Exists(keys()),

@@ -43,7 +43,7 @@ fn goes_on(history: &[Operation], taken: &mut [bool], state: &State) -> bool {
 }
 
 fn integer(number: usize) -> Outcome {
-    Outcome::Integer(i64::try_from(number).unwrap())
+    Outcome::Integer(i64::try_from(number).expect("small numbers"))
 }
 
 fn run(command: &Command, state: &mut State) -> Outcome {
