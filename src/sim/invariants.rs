@@ -238,7 +238,7 @@ impl Invariants {
             Message::ReadAnswer { view, accepted, .. } => self.voted(node, *view, accepted.iter().copied()),
             Message::SealPromise { view, ballot, .. } => {
                 let durable = self.holders[node.index()].promised.get(view).copied();
-                if durable != Some(*ballot) {
+                if durable < Some(*ballot) {
                     let what =
                         format!("{node} answers {ballot} of {view} while its durable promise is {durable:?}");
                     self.fail("Promises are durable", what);

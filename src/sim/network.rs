@@ -4,6 +4,8 @@
 //! What a node sends to a peer in one turn is one segment. It arrives whole, or in pieces where the plan
 //! says so, and the receiver puts frames together again as a real node does.
 
+use std::collections::VecDeque;
+
 use crate::node::NodeInput;
 use crate::protocol::{Message, decode_hello, decode_message, encode_hello, encode_message};
 use crate::types::{NodeSet, limits};
@@ -26,6 +28,8 @@ pub(super) struct Link {
     pub(super) slow: (u64, u64),
     /// When the last bytes on the way arrive: what is sent later arrives later.
     last_arrival: u64,
+    /// On the way, in order; each has an event that takes the first of them out.
+    way: VecDeque<Vec<u8>>,
     in_flight: usize,
     /// Nothing more goes out: it breaks behind what is on its way.
     closing: bool,
@@ -107,12 +111,15 @@ impl World {
         let clogged = link.in_flight > IN_FLIGHT_MAX;
         while self.plan.pieces && bytes.len() > 1 && self.net.permille(500) {
             let rest = bytes.split_off(1 + self.net.index(bytes.len() - 1));
-            self.at(when, Event::Arrive { from, to, connection, bytes });
+            self.link(from, to).way.push_back(bytes);
+            self.at(when, Event::Arrive { from, to, connection });
             when += 1 + self.net.below(300);
             bytes = rest;
         }
-        self.link(from, to).last_arrival = when;
-        self.at(when, Event::Arrive { from, to, connection, bytes });
+        let link = self.link(from, to);
+        link.last_arrival = when;
+        link.way.push_back(bytes);
+        self.at(when, Event::Arrive { from, to, connection });
         if clogged {
             self.see(Sight::LinkClogged);
             self.cut(from, to);
@@ -120,7 +127,7 @@ impl World {
         }
     }
 
-    pub(super) fn arrive(&mut self, from: usize, to: usize, connection: u64, bytes: Vec<u8>) {
+    pub(super) fn arrive(&mut self, from: usize, to: usize, connection: u64) {
         let now = self.now;
         let link = self.link(from, to);
         if link.connection != connection {
@@ -129,8 +136,9 @@ impl World {
         if link.dead || link.stalled_until > now {
             let again = if link.dead { now + 1_000 * MS } else { link.stalled_until };
             link.last_arrival = link.last_arrival.max(again);
-            return self.at(again, Event::Arrive { from, to, connection, bytes });
+            return self.at(again, Event::Arrive { from, to, connection });
         }
+        let Some(bytes) = link.way.pop_front() else { return };
         link.in_flight -= bytes.len();
         if self.hosts[to].machine.is_none() {
             return;
@@ -190,6 +198,7 @@ impl World {
     pub(super) fn disconnect(&mut self, from: usize, to: usize) {
         let link = self.link(from, to);
         link.connection = 0;
+        link.way.clear();
         link.in_flight = 0;
         link.closing = false;
         link.outgoing.clear();

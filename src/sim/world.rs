@@ -46,7 +46,7 @@ pub(super) enum Event {
     /// A node goes through its loop.
     Turn { node: usize, boot: u64 },
     /// Bytes arrive.
-    Arrive { from: usize, to: usize, connection: u64, bytes: Vec<u8> },
+    Arrive { from: usize, to: usize, connection: u64 },
     /// A connection breaks.
     Break { from: usize, to: usize, connection: u64 },
     /// A node tries to connect to another.
@@ -281,7 +281,7 @@ impl World {
                     self.turn(node);
                 }
             }
-            Event::Arrive { from, to, connection, bytes } => self.arrive(from, to, connection, bytes),
+            Event::Arrive { from, to, connection } => self.arrive(from, to, connection),
             Event::Break { from, to, connection } => {
                 if self.link(from, to).connection == connection {
                     self.cut(from, to);
