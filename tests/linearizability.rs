@@ -8,7 +8,7 @@ mod notation;
 #[path = "linearizability/twin.rs"]
 mod twin;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use draw::{Draw, Mix, Shape};
 use lanekv::linearizability::{Command, Operation, Outcome, Verdict, check, check_counting};
@@ -190,8 +190,8 @@ fn four_hundred_operations_on_one_key_are_little_work() {
             Shape { mix, operations: 400, clients: 6, keys: 1, values: 50, unanswered: 20, span: 10, gap: 0 };
         for corrupted in [false, true] {
             let mut draw = Draw(5);
-            let (mut states_most, mut states_all, mut slowest, mut refused) = (0, 0, 0.0_f64, 0);
-            let begin = Instant::now();
+            let (mut states_most, mut states_all, mut refused) = (0, 0, 0);
+            let (mut slowest, mut all) = (Duration::ZERO, Duration::ZERO);
             for _ in 0..ROUNDS {
                 let mut history = draw::history(&mut draw, shape);
                 if corrupted {
@@ -199,7 +199,9 @@ fn four_hundred_operations_on_one_key_are_little_work() {
                 }
                 let begin = Instant::now();
                 let (verdict, states) = check_counting(&history, STATES_MAX);
-                slowest = slowest.max(begin.elapsed().as_secs_f64());
+                let took = begin.elapsed();
+                slowest = slowest.max(took);
+                all += took;
                 states_most = states_most.max(states);
                 states_all += states;
                 match verdict {
@@ -208,14 +210,13 @@ fn four_hundred_operations_on_one_key_are_little_work() {
                     verdict => panic!("{verdict:?} after {states} states of {}", listing(&history)),
                 }
             }
-            let all = begin.elapsed().as_secs_f64();
             println!(
                 "{mix:?}, {}: {refused} of {ROUNDS} refused; {} states each, {states_most} at most; \
                  {:.1} ms each, {:.1} ms at most",
                 if corrupted { "one answer changed" } else { "as drawn" },
                 states_all / u64::from(ROUNDS),
-                1e3 * all / f64::from(ROUNDS),
-                1e3 * slowest,
+                1e3 * all.as_secs_f64() / f64::from(ROUNDS),
+                1e3 * slowest.as_secs_f64(),
             );
             assert!(states_most < 200_000, "{states_most}");
         }
