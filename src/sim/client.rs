@@ -197,20 +197,20 @@ pub(crate) fn arguments(command: &Command) -> Vec<Vec<u8>> {
 }
 
 /// What a reply means for a command; `None` if it can never be its answer.
-fn outcome(command: &Command, reply: WireReply) -> Option<Outcome> {
-    let optional = |reply| match reply {
+fn outcome(command: &Command, reply: &WireReply) -> Option<Outcome> {
+    let optional = |reply: &WireReply| match reply {
         WireReply::Nil => Some(None),
-        WireReply::Bulk(bytes) => Some(Some(bytes)),
+        WireReply::Bulk(bytes) => Some(Some(bytes.clone())),
         _ => None,
     };
     match (command, reply) {
         (Command::Get(keys), reply) if keys.len() == 1 => Some(Outcome::Values(vec![optional(reply)?])),
         (Command::Get(_), WireReply::Array(all)) => {
-            Some(Outcome::Values(all.into_iter().map(optional).collect::<Option<_>>()?))
+            Some(Outcome::Values(all.iter().map(optional).collect::<Option<_>>()?))
         }
         (Command::GetSet { .. }, reply) => Some(Outcome::Values(vec![optional(reply)?])),
         (Command::Set(_), WireReply::Status(ok)) if ok == "OK" => Some(Outcome::Done),
-        (Command::SetIfAbsent(_), WireReply::Integer(n)) => Some(Outcome::Flag(n == 1)),
+        (Command::SetIfAbsent(_), WireReply::Integer(n)) => Some(Outcome::Flag(*n == 1)),
         (Command::SetIfPresent { .. } | Command::CompareAndSet { .. }, WireReply::Status(ok))
             if ok == "OK" =>
         {
@@ -227,7 +227,7 @@ fn outcome(command: &Command, reply: WireReply) -> Option<Outcome> {
             | Command::Exists(_)
             | Command::Length { .. },
             WireReply::Integer(n),
-        ) => Some(Outcome::Integer(n)),
+        ) => Some(Outcome::Integer(*n)),
         _ => None,
     }
 }
@@ -283,6 +283,8 @@ pub(crate) enum Answer {
     Refused,
     /// Nobody knows.
     Unknown,
+    /// The session is not open any more.
+    Expired,
     /// Nothing that should ever be said.
     Wrong(String),
 }
@@ -293,10 +295,10 @@ impl Answer {
             match text.split(' ').next() {
                 Some("NOQUORUM" | "BUSY" | "LOADING") => return Answer::Refused,
                 Some("TIMEOUT") => return Answer::Unknown,
+                _ if text.starts_with("ERR session expired") => return Answer::Expired,
                 _ => {}
             }
         }
-        let shown = format!("{reply:?}");
         let count = |n: i64, unit: usize| match u64::try_from(n) {
             Ok(n) => Answer::Count(n / unit as u64),
             Err(_) => Answer::Wrong(format!("count {n}")),
@@ -312,9 +314,10 @@ impl Answer {
             (Kind::Get(_), WireReply::Bulk(bytes)) => Answer::List(bytes),
             (Kind::Get(_), WireReply::Nil) => Answer::List(Vec::new()),
             (Kind::Register(command, _), reply) => {
-                outcome(command, reply).map_or(Answer::Wrong(shown), Answer::Outcome)
+                let wrong = || Answer::Wrong(format!("{reply:?}"));
+                outcome(command, &reply).map_or_else(wrong, Answer::Outcome)
             }
-            (_, _) => Answer::Wrong(shown),
+            (_, reply) => Answer::Wrong(format!("{reply:?}")),
         }
     }
 }

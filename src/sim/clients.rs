@@ -6,6 +6,7 @@ use crate::wire::client::{WireReply, decode_response};
 use crate::wire::split_frame;
 
 use super::client::{Answer, Kind, Operation};
+use super::sights::Sight;
 use super::world::{Event, MS, World};
 
 impl World {
@@ -23,8 +24,8 @@ impl World {
                 return;
             }
             let id = self.next_operation;
-            let (workload, keys) = (self.plan.workload, self.plan.keys);
-            let kind = self.clients[client].choose(workload, keys, id, &mut self.asking);
+            let (workload, keys, registers) = (self.plan.workload, self.plan.keys, self.plan.registers);
+            let kind = self.clients[client].choose(workload, registers, id, &mut self.asking);
             let key = self.asking.index(keys);
             self.next_operation += 1;
             let c = &mut self.clients[client];
@@ -115,6 +116,16 @@ impl World {
             }
             Answer::Refused => return self.retry(client, false),
             Answer::Unknown => return self.retry(client, true),
+            Answer::Expired if self.plan.faults.wall_jump > 0 => {
+                // Time went on faster than this client could speak. Nobody knows what became of the command.
+                self.see(Sight::SessionExpired);
+                self.clients[client].session = None;
+                if let Some(operation) = &mut self.clients[client].operation {
+                    operation.session = None;
+                }
+                return self.retry(client, true);
+            }
+            Answer::Expired => self.checker.broken(format!("the session of client {client} has expired")),
             Answer::Something => {}
             Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation:?} with {what}")),
             Answer::Outcome(outcome) => {

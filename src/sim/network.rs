@@ -31,6 +31,8 @@ pub(super) struct Link {
     /// On the way, in order; each has an event that takes the first of them out.
     way: VecDeque<Vec<u8>>,
     in_flight: usize,
+    /// A bit of what is on the way is wrong.
+    tainted: bool,
     /// Nothing more goes out: it breaks behind what is on its way.
     closing: bool,
     /// What `from` has said in this turn.
@@ -96,6 +98,7 @@ impl World {
             let at = self.faults.index(bytes.len());
             let bit = self.faults.below(8);
             bytes[at] ^= 1 << bit;
+            self.link(from, to).tainted = true;
             self.note(|| format!("bit {bit} of byte {at} of {} from n{from} to n{to} is wrong", bytes.len()));
             self.see(Sight::BitOnTheWay);
         }
@@ -181,7 +184,7 @@ impl World {
         if let Some(error) = broken {
             self.note(|| format!("n{to} closes the connection from n{from}: {error}"));
             self.see(Sight::BadFrame);
-            if self.storm_over {
+            if !self.link(from, to).tainted {
                 self.checker.broken(format!("n{to} cannot read what n{from} says: {error}"));
             }
             self.cut(from, to);
@@ -200,6 +203,7 @@ impl World {
         link.connection = 0;
         link.way.clear();
         link.in_flight = 0;
+        link.tainted = false;
         link.closing = false;
         link.outgoing.clear();
         link.incoming.clear();

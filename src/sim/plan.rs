@@ -12,8 +12,10 @@ pub struct Plan {
     pub nodes: u8,
     /// How many clients.
     pub clients: usize,
-    /// How many keys of each kind they use.
+    /// How many lists and counters they use.
     pub keys: usize,
+    /// How many registers.
+    pub registers: usize,
     /// How many operations they do together.
     pub operations: u64,
     /// What they ask.
@@ -117,13 +119,15 @@ impl Plan {
         let mut random = Random::new(seed, 1);
         let nodes = [1, 2, 3, 3, 3, 4, 5, 5, 5, 7][random.index(10)];
         let busy = random.permille(150);
+        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
         let faults = Faults::draw(&mut random);
         Plan {
             seed,
             nodes,
-            clients: if busy { 16 + random.index(48) } else { 1 + random.index(7) },
+            clients,
             keys: 1 + random.index(3),
-            operations: if busy { random.between(1_000, 4_000) } else { random.between(40, 400) },
+            registers: if busy { 16 } else { 1 + random.index(4) },
+            operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
             think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
             storm_us: random.between(300_000, 3_000_000),

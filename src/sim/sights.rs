@@ -32,6 +32,7 @@ marks! {
         OneWay = "one half hears the other and is not heard",
         HopelessNet = "no majority reaches each other",
         WallJump = "a wall clock jumps",
+        SessionExpired = "a session expires because the clocks jumped",
         SearchGivenUp = "the search for a linearization is given up",
     }
 }

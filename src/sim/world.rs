@@ -102,7 +102,7 @@ pub(super) const SUSPICION_MS: u64 = 300;
 const SETTLED_WITHIN_US: u64 = 30_000 * MS;
 const EVENTS_MAX: u64 = 20_000_000;
 /// Partial histories beyond this are not searched on.
-const SEARCH_STATES_MAX: u64 = 2_000_000;
+const SEARCH_STATES_MAX: u64 = 200_000;
 
 /// Runs a plan to its end.
 pub fn run(plan: Plan, trace: bool) -> Outcome {
@@ -272,7 +272,9 @@ impl World {
         match event {
             Event::Start { node } => self.start(node),
             Event::Crash { node, boot, down } => {
-                if self.hosts[node].boot == boot && !self.storm_over {
+                if self.now < self.truce_until {
+                    self.at(self.truce_until, Event::Crash { node, boot, down });
+                } else if self.hosts[node].boot == boot {
                     self.crash_for(node, down);
                 }
             }
