@@ -193,7 +193,7 @@ impl World {
             whole.drain(..whole.len() - keep);
             self.link(from, to).incoming = whole;
         }
-        let delay = self.net.below(200);
+        let delay = self.net.below(self.plan.turn_us);
         self.wake(to, now + delay);
     }
 

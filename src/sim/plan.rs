@@ -30,6 +30,8 @@ pub struct Plan {
     pub delay_us: u64,
     /// Longest fsync, in microseconds.
     pub sync_us: u64,
+    /// Longest time from the arrival of something to the turn that looks at it, in microseconds.
+    pub turn_us: u64,
     /// Messages arrive in pieces of any size.
     pub pieces: bool,
     /// Clocks run up to a tenth too fast or too slow.
@@ -117,7 +119,7 @@ impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let nodes = [1, 2, 3, 3, 3, 4, 5, 5, 5, 7][random.index(10)];
+        let nodes = [1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 3, 7][random.index(12)];
         let busy = random.permille(150);
         let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
         let faults = Faults::draw(&mut random);
@@ -130,10 +132,11 @@ impl Plan {
             operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
             think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
-            storm_us: random.between(300_000, 3_000_000),
-            quiet_us: [300_000, 500_000, 1_000_000, 2_500_000][random.index(4)],
+            storm_us: random.between(300_000, 2_500_000),
+            quiet_us: [200_000, 300_000, 500_000, 2_000_000][random.index(4)],
             delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
+            turn_us: [200, 1_000, 1_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
