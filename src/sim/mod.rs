@@ -15,4 +15,5 @@ mod world;
 
 pub use checker::Violation;
 pub use plan::Plan;
+pub(crate) use random::Random;
 pub use world::{Outcome, run};
