@@ -43,6 +43,8 @@ pub(crate) fn split(history: &[Operation]) -> Vec<Group<'_>> {
             let answered = operations.partition_point(|operation| operation.outcome.is_some());
             Group { operations, answered }
         })
+        // Without any answer there is nothing to be wrong.
+        .filter(|group| group.answered > 0)
         .collect()
 }
 

@@ -91,15 +91,16 @@ impl Events {
         self.previous[next] = event;
     }
 
+    /// The end first: so the begin, which may stand right before it, still knows what comes next.
     fn take(&mut self, operation: usize) {
-        self.unlink(2 * operation);
         self.unlink(2 * operation + 1);
+        self.unlink(2 * operation);
     }
 
     /// Undoes the latest `take`.
     fn put_back(&mut self, operation: usize) {
-        self.link(2 * operation + 1);
         self.link(2 * operation);
+        self.link(2 * operation + 1);
     }
 }
 
