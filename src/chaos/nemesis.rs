@@ -101,19 +101,19 @@ impl<'a> Nemesis<'a> {
         self.tell("all healed")
     }
 
-    /// Looks until the condition holds; says whether it did in time.
+    /// Looks until the condition holds; says whether it did in time. Something that must not happen ends the waiting.
     pub(crate) fn wait(
         &mut self,
         within: Duration,
         mut condition: impl FnMut(&mut Cluster) -> bool,
     ) -> io::Result<bool> {
-        let begin = Instant::now();
+        let (begin, complaints) = (Instant::now(), self.board.complaints().len());
         loop {
             self.look()?;
             if condition(&mut self.cluster) {
                 return Ok(true);
             }
-            if begin.elapsed() >= within {
+            if begin.elapsed() >= within || self.board.complaints().len() > complaints {
                 return Ok(false);
             }
             thread::sleep(LOOK_EVERY);

@@ -529,6 +529,15 @@ mod tests {
         bytes
     }
 
+    /// Waits for what the proxy's threads do after bytes have arrived.
+    fn until(proxy: &Proxy, condition: impl Fn(&Proxy) -> bool) {
+        let begin = Instant::now();
+        while !condition(proxy) {
+            assert!(begin.elapsed() < PATIENCE, "{} passed, {:?}", proxy.passed(), proxy.flips());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn bytes_pass_both_ways_and_a_cut_ends_them() {
         let (proxy, mut dialling, mut dialled) = connected();
@@ -536,7 +545,7 @@ mod tests {
         assert_eq!(read(&mut dialled, 7), b"forward");
         dialled.write_all(b"back").unwrap();
         assert_eq!(read(&mut dialling, 4), b"back");
-        assert_eq!(proxy.passed(), 11);
+        until(&proxy, |proxy| proxy.passed() == 11);
         proxy.cut();
         assert_eq!(dialled.read(&mut [0; 8]).unwrap(), 0);
         assert_eq!(dialling.read(&mut [0; 8]).unwrap(), 0);
@@ -588,11 +597,7 @@ mod tests {
         assert_eq!((flips.made, flips.noticed, flips.open_since.is_some()), (1, 0, true));
         drop(dialled);
         assert_eq!(dialling.read(&mut [0; 8]).unwrap_or(0), 0);
-        let begin = Instant::now();
-        while proxy.flips().noticed == 0 {
-            assert!(begin.elapsed() < PATIENCE, "{:?}", proxy.flips());
-            thread::sleep(Duration::from_millis(1));
-        }
+        until(&proxy, |proxy| proxy.flips().noticed == 1);
         assert_eq!(proxy.flips().open_since, None);
     }
 

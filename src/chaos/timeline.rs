@@ -49,13 +49,12 @@ impl Timeline {
         }
     }
 
-    /// The periods during which a majority was connected, the last one until `end`.
+    /// The periods before `end` during which a majority was connected.
     fn periods(&self, end: u64) -> impl Iterator<Item = (u64, u64)> {
-        self.0
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, connected))| *connected)
-            .map(move |(index, (from, _))| (*from, self.0.get(index + 1).map_or(end, |(to, _)| *to)))
+        let until = move |index: usize| self.0.get(index).map_or(end, |(at, _)| *at).min(end);
+        let connected = self.0.iter().enumerate().filter(|(_, (_, connected))| *connected);
+        let periods = connected.map(move |(index, (from, _))| (*from, until(index + 1)));
+        periods.filter(|(from, to)| from < to)
     }
 
     /// The longest time without any of these instants while a majority was connected without a break, and when it
@@ -102,7 +101,8 @@ mod tests {
         for (at, connected) in [(0, true), (100, false), (150, false), (500, true)] {
             timeline.note(at, connected);
         }
-        assert_eq!(timeline.longest_gap(&[10, 20, 90, 520, 590], 600), (70, 20));
+        assert_eq!(timeline.longest_gap(&[10, 20, 90, 540, 590], 600), (70, 20));
+        assert_eq!(timeline.longest_gap(&[10, 20], 30), (10, 20));
         assert_eq!(timeline.longest_gap(&[10, 20, 520], 600), (80, 520));
         assert_eq!(timeline.longest_gap(&[], 600), (100, 500));
         assert_eq!(timeline.longest_gap(&[200, 300], 600), (100, 500));
