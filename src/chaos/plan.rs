@@ -289,10 +289,13 @@ impl Track {
             }
             Fault::Tear | Fault::Reset | Fault::Flip => self.accidents(fault),
             Fault::Cut | Fault::Silence | Fault::Halves | Fault::Isolate | Fault::Delay | Fault::Slow => {
-                let (directions, mode) = self.breakage(fault);
-                let length = self.random.between(200, 3_000);
-                self.step(self.at, fault, Action::Set(directions.clone(), mode));
-                self.step(self.at + length, fault, Action::Set(directions, Mode::Open));
+                let breakage = self.breakage(fault);
+                let healed = self.at + self.random.between(200, 3_000);
+                for (directions, mode) in &breakage {
+                    self.step(self.at, fault, Action::Set(directions.clone(), *mode));
+                }
+                let directions = breakage.into_iter().flat_map(|(directions, _)| directions).collect();
+                self.step(healed, fault, Action::Set(directions, Mode::Open));
             }
         }
     }
@@ -319,10 +322,10 @@ impl Track {
     }
 
     /// Which links a lasting fault breaks, and how.
-    fn breakage(&mut self, fault: Fault) -> (Vec<Direction>, Mode) {
+    fn breakage(&mut self, fault: Fault) -> Vec<(Vec<Direction>, Mode)> {
         let severed = if self.random.permille(500) { Mode::Cut } else { Mode::Silent };
         let (from, to) = self.pair();
-        match fault {
+        let one = match fault {
             Fault::Cut => (vec![(from, to), (to, from)], Mode::Cut),
             Fault::Silence if self.random.permille(700) => (vec![(from, to)], Mode::Silent),
             Fault::Silence => (vec![(from, to), (to, from)], Mode::Silent),
@@ -334,14 +337,18 @@ impl Track {
             Fault::Isolate if self.random.permille(300) => (self.links_where(|a, _| a == from), severed),
             Fault::Isolate => (self.links_where(|a, b| a == from || b == from), severed),
             Fault::Delay => {
-                let delay = Duration::from_millis(self.random.between(2, 150));
-                (self.some_links(from), Mode::Delay(delay))
+                // Each link its own, so that what was sent first may arrive last.
+                let links = self.some_links(from);
+                let delayed =
+                    |link| (vec![link], Mode::Delay(Duration::from_millis(self.random.between(1, 150))));
+                return links.into_iter().map(delayed).collect();
             }
             _ => {
                 let rate = u32::try_from(self.random.between(4, 64) << 10).expect("a small number");
                 (self.some_links(from), Mode::Slow(rate))
             }
-        }
+        };
+        vec![one]
     }
 
     /// Two different nodes.

@@ -25,7 +25,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// From the last heal until every node must serve, write, and be equal to the others.
 const RECOVERY_MAX: Duration = Duration::from_secs(20);
 /// While a majority is connected, writes must not go without an answer for so long.
-const GAP_MAX: Duration = Duration::from_secs(10);
+const GAP_MAX: Duration = Duration::from_secs(5);
 /// How long clients go on after everything was healed.
 const CALM: Duration = Duration::from_secs(2);
 /// The checker may look at so many states in each group of keys.
@@ -97,7 +97,7 @@ fn run_in(dir: &Path, options: &Options, interrupted: &AtomicBool) -> io::Result
 
     let micros = Duration::from_micros;
     let writes = answered_writes(&evidence.history);
-    let (gap, at) = nemesis.timeline.longest_gap(&writes, end);
+    let (gap, at) = nemesis.timeline.longest_gap(&writes, begin, end);
     if micros(gap) > GAP_MAX {
         board.complain(format!(
             "no write was answered for {:.1?} from {:.1?} on, although a majority was connected",

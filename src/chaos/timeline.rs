@@ -49,21 +49,21 @@ impl Timeline {
         }
     }
 
-    /// The periods before `end` during which a majority was connected.
-    fn periods(&self, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    /// The periods between `begin` and `end` during which a majority was connected.
+    fn periods(&self, begin: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
         let until = move |index: usize| self.0.get(index).map_or(end, |(at, _)| *at).min(end);
         let connected = self.0.iter().enumerate().filter(|(_, (_, connected))| *connected);
-        let periods = connected.map(move |(index, (from, _))| (*from, until(index + 1)));
+        let periods = connected.map(move |(index, (from, _))| ((*from).max(begin), until(index + 1)));
         periods.filter(|(from, to)| from < to)
     }
 
-    /// The longest time without any of these instants while a majority was connected without a break, and when it
-    /// began. The instants are in order.
-    pub(crate) fn longest_gap(&self, instants: &[u64], end: u64) -> (u64, u64) {
+    /// The longest time between `begin` and `end` without any of these instants while a majority was connected without
+    /// a break, and when it began. The instants are in order.
+    pub(crate) fn longest_gap(&self, instants: &[u64], begin: u64, end: u64) -> (u64, u64) {
         let mut longest = (0, 0);
-        for (from, to) in self.periods(end) {
-            let begin = instants.partition_point(|instant| *instant <= from);
-            let inside = instants[begin..].iter().copied().take_while(|instant| *instant < to);
+        for (from, to) in self.periods(begin, end) {
+            let first = instants.partition_point(|instant| *instant <= from);
+            let inside = instants[first..].iter().copied().take_while(|instant| *instant < to);
             let mut last = from;
             for instant in inside.chain([to]) {
                 longest = longest.max((instant - last, last));
@@ -101,10 +101,10 @@ mod tests {
         for (at, connected) in [(0, true), (100, false), (150, false), (500, true)] {
             timeline.note(at, connected);
         }
-        assert_eq!(timeline.longest_gap(&[10, 20, 90, 540, 590], 600), (70, 20));
-        assert_eq!(timeline.longest_gap(&[10, 20], 30), (10, 20));
-        assert_eq!(timeline.longest_gap(&[10, 20, 520], 600), (80, 520));
-        assert_eq!(timeline.longest_gap(&[], 600), (100, 500));
-        assert_eq!(timeline.longest_gap(&[200, 300], 600), (100, 500));
+        assert_eq!(timeline.longest_gap(&[10, 20, 90, 540, 590], 0, 600), (70, 20));
+        assert_eq!(timeline.longest_gap(&[10, 20], 5, 30), (10, 20));
+        assert_eq!(timeline.longest_gap(&[10, 20, 520], 0, 600), (80, 520));
+        assert_eq!(timeline.longest_gap(&[], 0, 600), (100, 500));
+        assert_eq!(timeline.longest_gap(&[200, 300], 0, 600), (100, 500));
     }
 }
