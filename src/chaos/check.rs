@@ -111,8 +111,8 @@ fn check_equal(evidence: &Evidence, violations: &mut Vec<Violation>) {
                     what: format!(
                         "key {}: {first} has {}, {node} has {}",
                         key.escape_ascii(),
-                        shown(expected.get(key).unwrap_or(&None)),
-                        shown(value)
+                        shown(expected.get(key).and_then(Option::as_deref)),
+                        shown(value.as_deref())
                     ),
                     group: group_of(key).to_vec(),
                 });
@@ -168,7 +168,7 @@ fn kept(operations: &[&Operation], found: Option<&[u8]>) -> Option<String> {
             "expected \"{}\"{}, found {}",
             value.escape_ascii(),
             if acknowledged { ", which was acknowledged" } else { "" },
-            shown(&found.map(<[u8]>::to_vec))
+            shown(found)
         )),
     }
 }
@@ -235,8 +235,18 @@ fn appended(operations: &[&Operation], found: Option<&[u8]>) -> Option<String> {
     Some(format!("found \"{}\", which nobody appended", stray.escape_ascii()))
 }
 
-fn shown(value: &Option<Vec<u8>>) -> String {
-    value.as_ref().map_or_else(|| "nothing".to_owned(), |value| format!("\"{}\"", value.escape_ascii()))
+/// A value, of a long one its beginning and its end.
+fn shown(value: Option<&[u8]>) -> String {
+    const SHOWN_LEN: usize = 60;
+    match value {
+        None => "nothing".to_owned(),
+        Some(value) if value.len() <= SHOWN_LEN => format!("\"{}\"", value.escape_ascii()),
+        Some(value) => {
+            let (head, tail) = (&value[..SHOWN_LEN / 2], &value[value.len() - SHOWN_LEN / 2..]);
+            let len = value.len();
+            format!("\"{}\" … \"{}\" ({len} bytes)", head.escape_ascii(), tail.escape_ascii())
+        }
+    }
 }
 
 #[cfg(test)]
