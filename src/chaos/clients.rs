@@ -33,7 +33,7 @@ pub(crate) const OWN: &str = "own.";
 pub(crate) const LEDGER: &str = "ledger.";
 
 /// How long a session client goes on with one command: longer than any storm keeps a majority away.
-const SESSION_DEADLINE: Duration = Duration::from_secs(60);
+const SESSION_DEADLINE: Duration = Duration::from_secs(15);
 /// Pause after a refusal, or when nobody listens.
 const REFUSED_PAUSE_MS: u64 = 20;
 /// Most commands sent at a time.
