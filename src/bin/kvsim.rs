@@ -1,18 +1,20 @@
 //! `kvsim`: runs the deterministic simulator.
 
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use lanekv::sim::{Outcome, Plan, run};
+use lanekv::protocol::{Mark, Marks};
+use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, run};
 
 /// Runs whole clusters in virtual time, with faults drawn from seeds, and checks what lanekv promises.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Flags {
     /// Run this one seed.
-    #[arg(long, conflicts_with = "runs")]
+    #[arg(long, visible_alias = "replay", conflicts_with = "runs")]
     seed: Option<u64>,
     /// How many nodes, instead of what the seed draws.
     #[arg(long)]
@@ -26,6 +28,15 @@ struct Flags {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// How many clients, instead of what the seed draws.
+    #[arg(long)]
+    clients: Option<usize>,
+    /// Run each seed twice: both runs must be the same, event by event.
+    #[arg(long)]
+    twice: bool,
+    /// Print how often each rare situation came up, and fail if one never did.
+    #[arg(long)]
+    coverage: bool,
     /// Tell what happens, event by event.
     #[arg(long)]
     trace: bool,
@@ -41,7 +52,24 @@ fn plan(flags: &Flags, seed: u64) -> Plan {
     let mut plan = Plan::draw(seed);
     plan.nodes = flags.nodes.unwrap_or(plan.nodes);
     plan.operations = flags.steps.unwrap_or(plan.operations);
+    plan.clients = flags.clients.unwrap_or(plan.clients);
+    if flags.nodes.is_some() {
+        // What a larger cluster could have spared may be too much for a smaller one.
+        plan.damage = Damage::default();
+    }
     plan
+}
+
+/// The command that runs a seed again.
+fn reproduction(flags: &Flags, seed: u64) -> String {
+    let option =
+        |name: &str, value: Option<String>| value.map(|v| format!(" --{name} {v}")).unwrap_or_default();
+    format!(
+        "kvsim --replay {seed}{}{}{} --trace",
+        option("nodes", flags.nodes.map(|n| n.to_string())),
+        option("steps", flags.steps.map(|n| n.to_string())),
+        option("clients", flags.clients.map(|n| n.to_string())),
+    )
 }
 
 fn report(outcome: &Outcome, flags: &Flags) {
@@ -49,9 +77,7 @@ fn report(outcome: &Outcome, flags: &Flags) {
         println!("seed {}: {violation}", outcome.plan.seed);
     }
     if !outcome.violations.is_empty() {
-        let nodes = flags.nodes.map(|n| format!(" --nodes {n}")).unwrap_or_default();
-        let steps = flags.steps.map(|n| format!(" --steps {n}")).unwrap_or_default();
-        println!("reproduce: kvsim --seed {}{nodes}{steps} --trace", outcome.plan.seed);
+        println!("reproduce: {}", reproduction(flags, outcome.plan.seed));
     }
 }
 
@@ -84,17 +110,29 @@ fn run_one(flags: &Flags, seed: u64, quiet: bool, totals: &Totals) {
     let Ok(outcome) = std::panic::catch_unwind(|| run(plan(flags, seed), false)) else {
         if !quiet {
             println!("seed {seed}: panic");
-            println!("reproduce: kvsim --seed {seed} --trace");
+            println!("reproduce: {}", reproduction(flags, seed));
         }
         totals.note_failure(seed, "panic (an assertion of the core)");
         return;
     };
     totals.answered.fetch_add(outcome.answered, Ordering::Relaxed);
     totals.events.fetch_add(outcome.events, Ordering::Relaxed);
+    {
+        let mut coverage = totals.coverage.lock().expect("no thread panics with this lock held");
+        coverage.0.add(&outcome.marks);
+        coverage.1.add(&outcome.sights);
+    }
     if let Some(violation) = outcome.violations.first() {
         totals.note_failure(seed, violation.invariant);
         if !quiet {
             report(&outcome, flags);
+        }
+    } else if flags.twice {
+        let again = run(plan(flags, seed), false);
+        if (again.digest, again.events) != (outcome.digest, outcome.events) {
+            totals.note_failure(seed, "not repeatable");
+            println!("seed {seed}: not repeatable: two runs differ");
+            println!("reproduce: {}", reproduction(flags, seed));
         }
     }
 }
@@ -105,7 +143,8 @@ struct Totals {
     answered: AtomicU64,
     events: AtomicU64,
     failed: AtomicU64,
-    first_failure: std::sync::Mutex<Option<(u64, String)>>,
+    first_failure: Mutex<Option<(u64, String)>>,
+    coverage: Mutex<(Marks, Sights)>,
 }
 
 impl Totals {
@@ -116,6 +155,22 @@ impl Totals {
             *first = Some((seed, what.to_owned()));
         }
     }
+}
+
+/// Prints the table of rare situations; returns how many never came up.
+fn print_coverage(marks: &Marks, sights: &Sights) -> usize {
+    let marks = Mark::ALL.iter().map(|mark| (mark.text(), marks.count(*mark)));
+    let sights = Sight::ALL.iter().map(|sight| (sight.text(), sights.count(*sight)));
+    let mut never = 0;
+    for (title, table) in [("protocol", marks.collect::<Vec<_>>()), ("faults", sights.collect())] {
+        println!("{title}:");
+        for (text, count) in table {
+            println!("{count:>12}  {text}");
+            never += usize::from(count == 0);
+        }
+    }
+    println!("{never} situations never came up");
+    never
 }
 
 /// Makes each mistake in turn and counts the seeds until it is found.
@@ -169,12 +224,18 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let totals = run_many(&flags, flags.first, flags.runs, 10, false);
     let failed = totals.failed.into_inner();
+    let mut never = 0;
+    if flags.coverage {
+        let (marks, sights) = totals.coverage.into_inner().expect("no thread panicked with this lock held");
+        never = print_coverage(&marks, &sights);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let answered = totals.answered.into_inner();
     println!(
-        "{} seeds, {} operations answered, {} events, {:.1} s, {failed} failed",
+        "{} seeds{}, {answered} operations answered, {} events, {seconds:.1} s, {failed} failed",
         totals.seeds.into_inner(),
-        totals.answered.into_inner(),
+        if flags.twice { ", each twice" } else { "" },
         totals.events.into_inner(),
-        start.elapsed().as_secs_f64()
     );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 && never == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,6 +6,7 @@ use super::bits::Bits;
 use super::groups::Group;
 use super::model::Model;
 use super::operation::{Operation, Quoted, Shown};
+use super::tails::Tail;
 
 /// Of a long list, so many are shown.
 const SHOWN_COUNT: usize = 16;
@@ -21,7 +22,10 @@ pub struct Explanation {
     pub stuck: Vec<Operation>,
     /// Operations without an answer that had begun by then and have no place in `prefix`.
     pub unanswered: Vec<Operation>,
-    /// How many answered operations come later.
+    /// Operations that come later and read the longest value of a key that is only appended to: whatever is appended
+    /// before must be a beginning of that, and an operation may be stuck for no other reason.
+    pub ahead: Vec<Operation>,
+    /// How many answered operations come later, those in `ahead` included.
     pub later: usize,
 }
 
@@ -52,6 +56,10 @@ impl Explanation {
         let first_end = ends.min().unwrap_or(u64::MAX);
         let begun = |number: &usize| group.operations[*number].begin <= first_end;
         let answered = |number: &usize| *number < group.answered;
+        let goal_of = |key: &&[u8]| Tail::of_key(key, &group.operations)?.reader();
+        let mut goals: Vec<usize> = model.keys().iter().filter_map(goal_of).collect();
+        goals.sort_unstable();
+        goals.dedup();
         Explanation {
             state: model
                 .keys()
@@ -62,16 +70,28 @@ impl Explanation {
             prefix: copies(&mut best.iter().copied()),
             stuck: copies(&mut left().filter(answered).filter(begun)),
             unanswered: copies(&mut left().filter(|number| !answered(number)).filter(begun)),
+            ahead: copies(&mut goals.into_iter().filter(|number| !taken.contains(*number) && !begun(number))),
             later: left().filter(answered).filter(|number| !begun(number)).count(),
         }
     }
 }
 
-/// What is shown of `all`, first where the end is wanted, and how many are not.
+/// What is shown of `all`, its end or its beginning, and how many are not.
 fn shown<T>(all: &[T], the_end: bool) -> (&[T], usize) {
     let hidden = all.len().saturating_sub(SHOWN_COUNT);
     let part = if the_end { &all[hidden..] } else { &all[..all.len() - hidden] };
     (part, hidden)
+}
+
+/// Some operations under a title; nothing if there are none.
+fn list(f: &mut fmt::Formatter<'_>, title: &str, operations: &[Operation], the_end: bool) -> fmt::Result {
+    if operations.is_empty() {
+        return Ok(());
+    }
+    let (part, hidden) = shown(operations, the_end);
+    writeln!(f, "{title}:")?;
+    part.iter().try_for_each(|operation| writeln!(f, "       {operation}"))?;
+    if hidden > 0 { writeln!(f, "       … and {hidden} more") } else { Ok(()) }
 }
 
 impl fmt::Display for Explanation {
@@ -87,7 +107,7 @@ impl fmt::Display for Explanation {
         if self.prefix.is_empty() {
             f.write_str("not even one can be first\n")?;
         } else {
-            writeln!(f, "the longest order that fits has {} operations:", self.prefix.len())?;
+            writeln!(f, "operations in the longest order that fits: {}", self.prefix.len())?;
         }
         let (steps, before) = shown(&self.prefix, true);
         if before > 0 {
@@ -103,20 +123,11 @@ impl fmt::Display for Explanation {
         }
         f.write_str(if hidden > 0 { " …\n" } else { "\n" })?;
 
-        f.write_str("one of these would have to be next, and none can be:\n")?;
-        let (stuck, hidden) = shown(&self.stuck, false);
-        stuck.iter().try_for_each(|operation| writeln!(f, "       {operation}"))?;
-        if hidden > 0 {
-            writeln!(f, "       … {hidden} more")?;
-        }
-        if !self.unanswered.is_empty() {
-            f.write_str("nor does it help if some of these, which had no answer, come first:\n")?;
-            let (unanswered, hidden) = shown(&self.unanswered, true);
-            unanswered.iter().try_for_each(|operation| writeln!(f, "       {operation}"))?;
-            if hidden > 0 {
-                writeln!(f, "       … {hidden} more")?;
-            }
-        }
+        list(f, "one of these would have to be next, and none can be", &self.stuck, false)?;
+        let help = "nor does it help if some of these, which had no answer, come first";
+        list(f, help, &self.unanswered, true)?;
+        let ahead = "nothing may be appended that is not in the values that these read later";
+        list(f, ahead, &self.ahead, false)?;
         write!(f, "answered operations that come later: {}", self.later)
     }
 }

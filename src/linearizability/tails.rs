@@ -68,6 +68,11 @@ impl Tail {
         Some(Tail { goal })
     }
 
+    /// The number of the operation that read the goal.
+    pub(crate) fn reader(&self) -> Option<usize> {
+        self.goal.as_ref().map(|goal| goal.reader)
+    }
+
     /// What to make of `bytes` behind a value of `old_len` bytes.
     pub(crate) fn growth(&self, old_len: usize, bytes: &[u8], linearized: &Bits) -> Growth {
         let Some(goal) = &self.goal else {

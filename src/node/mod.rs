@@ -41,7 +41,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use crate::protocol::{
-    Delivery, HaltReason, Hello, Identity, Input, Intake, Message, Note, OfferTicket, Output, Record,
+    Delivery, HaltReason, Hello, Identity, Input, Intake, Marks, Message, Note, OfferTicket, Output, Record,
     Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
@@ -108,8 +108,8 @@ pub enum Observed {
         /// Digest of the state after it.
         digest: u64,
     },
-    /// A record went to the log.
-    Persisted(Record),
+    /// A record went to the log under this number.
+    Persisted(Lsn, Record),
 }
 
 /// What is to be done after a turn. Used again and again; the caller empties it with [`Effects::clear`].
@@ -324,6 +324,11 @@ impl Node {
         self.backend.replica.report(self.backend.now)
     }
 
+    /// How often rare situations of the protocol have come up in this process.
+    pub fn marks(&self) -> &Marks {
+        self.backend.replica.marks()
+    }
+
     /// The key-value store.
     pub fn store(&self) -> &Store {
         &self.backend.store
@@ -349,7 +354,7 @@ impl Node {
             match output {
                 Output::Persist { lsn, record } => {
                     if self.observing {
-                        self.effects.observed.push(Observed::Persisted(record.clone()));
+                        self.effects.observed.push(Observed::Persisted(lsn, record.clone()));
                     }
                     self.effects.records.push(lsn, record_kind(&record), |buffer| {
                         encode_record(buffer, &record);

@@ -11,6 +11,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 
 use super::api::Output;
 use super::lane::{Fill, Taken};
+use super::marks::Mark;
 use super::message::{Decision, LaneVector, Message, Record};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
@@ -50,6 +51,10 @@ impl Replica {
                 break;
             }
         }
+        if !fill.entries.is_empty() {
+            let own = self.my_lane() == Some(lane);
+            self.mark(if own { Mark::ResendServed } else { Mark::ResendFromOthers });
+        }
         for entry in fill.entries {
             self.send(from, Message::Append(entry), out);
         }
@@ -78,6 +83,9 @@ impl Replica {
             } else {
                 log.fill(&vec![Timestamp::ZERO; log.lanes.len()], &mut fill);
             }
+        }
+        if !fill.entries.is_empty() {
+            self.mark(if fill.is_full() { Mark::CatchUpPart } else { Mark::CatchUpServed });
         }
         self.send(from, Message::Fill { entries: fill.entries }, out);
     }
@@ -199,6 +207,7 @@ impl Replica {
         let me = self.settings.me;
         let mine = self.my_lane();
         let log = self.log();
+        let hearing = self.who_hears(now);
         let mut questions: BTreeMap<NodeId, (NodeId, Timestamp)> = BTreeMap::new();
         for (i, lane) in log.lanes.iter().enumerate() {
             if mine == Some(i) {
@@ -211,7 +220,7 @@ impl Replica {
             };
             // What the owner says comes behind what it appended, so there something is missing. What others
             // say may only be quicker than the owner's own message, unless the owner is not to be heard.
-            let owner_reachable = owner != me && self.peers.links(me, me, owner, self.current, now);
+            let owner_reachable = owner != me && hearing.links(me, owner);
             let node = if owner_reachable {
                 has_more(owner).then_some(owner)
             } else {

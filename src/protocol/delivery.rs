@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::types::{Entry, Index, Millis, NodeSet, Position, Timestamp};
 
 use super::api::{Delivery, Output, Verdict};
+use super::marks::Mark;
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
@@ -31,6 +32,7 @@ impl Replica {
             // Up to the ends of a decided view everything is chosen.
             let chosen = !open || position.t <= log.chosen(lane, mine) || mutated(Mutation::DeliverUnchosen);
             if !chosen {
+                self.mark(Mark::ThirdVote);
                 break;
             }
             let own = if open { self.my_lane() } else { None };
@@ -69,6 +71,11 @@ impl Replica {
         );
         self.delivered = position;
         let verdict = self.origins.judge(&entry.label);
+        match verdict {
+            Verdict::Applied => {}
+            Verdict::Repeated => self.mark(Mark::SkippedRepeated),
+            Verdict::TooEarly => self.mark(Mark::SkippedEarly),
+        }
         self.time = self.time.max(entry.wall);
         self.digest = digest(self.digest, &entry, verdict);
         let mut first = Index(0);

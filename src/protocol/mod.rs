@@ -9,6 +9,7 @@ mod catch_up;
 mod codec;
 mod delivery;
 mod lane;
+pub(crate) mod marks;
 mod message;
 mod mutation;
 mod offers;
@@ -28,6 +29,7 @@ pub use codec::{
     HELLO_KIND, REFUSAL_KIND, decode_hello, decode_message, decode_record, decode_refusal, encode_hello,
     encode_message, encode_record, encode_refusal, record_kind,
 };
+pub use marks::{Mark, Marks};
 pub use message::{
     Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
     Sender, Status, Value, View, Voter,

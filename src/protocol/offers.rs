@@ -13,6 +13,7 @@ use crate::types::{
 
 use super::api::{OfferTicket, Output, Verdict};
 use super::lane::Taken;
+use super::marks::Mark;
 use super::message::{Message, Record};
 use super::mutation::{Mutation, mutated};
 use super::replica::{Held, Replica};
@@ -94,9 +95,10 @@ impl Offers {
         }
     }
 
-    /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may be.
-    pub(crate) fn on_view_end(&mut self, view: ViewNumber, end: Option<Timestamp>) {
-        self.lose(|offer| match offer.place {
+    /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may be. Returns
+    /// whether there are any.
+    pub(crate) fn on_view_end(&mut self, view: ViewNumber, end: Option<Timestamp>) -> bool {
+        let lost = self.lose(|offer| match offer.place {
             Place::Own(at) => at.view == view && Some(at.t) > end && !mutated(Mutation::ForgetVoid),
             Place::Forwarded(_) => true,
             Place::Nowhere => true,
@@ -104,6 +106,7 @@ impl Offers {
         self.pause_until = Millis(0);
         self.attempts = 0;
         self.relayed_bytes = 0;
+        lost
     }
 }
 
@@ -182,6 +185,7 @@ impl Replica {
                 let offer = &self.offers.waiting[i];
                 let Some(label) = self.label(offer.seq) else { return };
                 let message = Message::Forward { label, batch: offer.batch.clone() };
+                self.mark(Mark::Forwarded);
                 self.send(target, message, out);
                 self.offers.waiting[i].place = Place::Forwarded(target);
                 self.offers.placed = i + 1;
@@ -197,6 +201,7 @@ impl Replica {
         let target = self.forward_target(now);
         if target != self.offers.target {
             if let Some(old) = self.offers.target {
+                self.mark(Mark::TargetChanged);
                 self.offers.on_link(old);
             }
             self.offers.target = target;
@@ -219,9 +224,9 @@ impl Replica {
 
     /// A sender that can be reached: the present target while it will do, else the one with the least waiting.
     fn direct_sender(&self, now: Millis) -> Option<NodeId> {
+        let usable = self.usable(now);
         let alive = self.log().view.senders.iter().filter(|s| {
-            self.is_usable(s.node, now)
-                && self.peers.get(s.node).is_some_and(|p| p.incarnation == s.incarnation)
+            usable.contains(s.node) && self.peers.get(s.node).is_some_and(|p| p.incarnation == s.incarnation)
         });
         let alive: NodeSet = alive.map(|s| s.node).collect();
         let load = |node: NodeId| self.peers.row(node, self.current).map_or(u32::MAX, |row| row.waiting);
@@ -237,14 +242,17 @@ impl Replica {
                 .row(*node, self.current)
                 .is_some_and(|row| !row.hears.intersection(senders).without(self.settings.me).is_empty())
         };
-        let able = |node: &NodeId| self.is_usable(*node, now) && !senders.contains(*node) && hears_one(node);
-        let target = self.offers.target.filter(able);
-        target.or_else(|| self.peers.iter().map(|(node, _)| node).find(able))
+        let usable = self.usable(now);
+        let able = |node: &NodeId| !senders.contains(*node) && hears_one(node);
+        let target = self.offers.target.filter(|node| usable.contains(*node)).filter(able);
+        target.or_else(|| usable.iter().find(able))
     }
 
-    fn is_usable(&self, node: NodeId, now: Millis) -> bool {
+    /// Peers that can be reached both ways.
+    fn usable(&self, now: Millis) -> NodeSet {
         let me = self.settings.me;
-        node != me && self.peers.linked().contains(node) && self.peers.links(me, me, node, self.current, now)
+        let hearing = self.who_hears(now);
+        self.peers.linked().iter().filter(|node| hearing.links(me, *node)).collect()
     }
 
     pub(crate) fn on_forward(
@@ -267,9 +275,13 @@ impl Replica {
         // One hop more for an origin that reaches no sender itself.
         match self.direct_sender(now) {
             Some(sender) if self.my_lane().is_none() && sender != from => {
+                self.mark(Mark::RelayHop);
                 self.send(sender, Message::Forward { label, batch }, out);
             }
-            _ => self.send(from, Message::Refused { label }, out),
+            _ => {
+                self.mark(Mark::ForwardRefused);
+                self.send(from, Message::Refused { label }, out);
+            }
         }
     }
 

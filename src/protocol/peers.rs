@@ -1,6 +1,5 @@
 //! What this node knows of its peers: whom it reaches, whom it hears, and their last rows of the shared table.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::types::{DiskId, Incarnation, Millis, NodeId, NodeSet, ViewNumber};
@@ -33,7 +32,8 @@ pub(crate) struct Peer {
 /// All peers.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
-    peers: BTreeMap<NodeId, Peer>,
+    /// By node number; `None` for this node and for numbers that no member has.
+    peers: Vec<Option<Peer>>,
     suspicion: Millis,
     /// Until then, peers that have not spoken in this view yet are taken to hear everybody.
     grace_until: Millis,
@@ -41,20 +41,25 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(nodes: impl Iterator<Item = NodeId>, suspicion: Millis) -> Peers {
-        let peers = nodes.map(|node| (node, Peer::default())).collect();
+        let mut peers = Vec::new();
+        for node in nodes {
+            peers.resize_with(peers.len().max(node.index() + 1), || None);
+            peers[node.index()] = Some(Peer::default());
+        }
         Peers { peers, suspicion, grace_until: Millis(0) }
     }
 
     pub(crate) fn get(&self, node: NodeId) -> Option<&Peer> {
-        self.peers.get(&node)
+        self.peers.get(node.index())?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, node: NodeId) -> Option<&mut Peer> {
-        self.peers.get_mut(&node)
+        self.peers.get_mut(node.index())?.as_mut()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        self.peers.iter().map(|(node, peer)| (*node, peer))
+        let node = |i| NodeId::new(u8::try_from(i).ok()?);
+        self.peers.iter().enumerate().filter_map(move |(i, peer)| Some((node(i)?, peer.as_ref()?)))
     }
 
     /// Nodes that messages can be sent to.
@@ -80,7 +85,7 @@ impl Peers {
     /// Entering a view starts every time-out anew.
     pub(crate) fn enter_view(&mut self, now: Millis, view: ViewNumber, lanes: usize) {
         self.grace_until = now.plus(self.suspicion);
-        for peer in self.peers.values_mut() {
+        for peer in self.peers.iter_mut().flatten() {
             // Not for those that are silent or lost already.
             if peer.heard_at.is_some_and(|at| now.since(at) < self.suspicion) {
                 peer.heard_at = Some(now);
@@ -95,46 +100,99 @@ impl Peers {
 
     /// Whether a peer was heard within the suspicion time-out.
     pub(crate) fn hears(&self, node: NodeId, now: Millis) -> bool {
-        self.get(node).and_then(|p| p.heard_at).is_some_and(|at| now.since(at) < self.suspicion)
+        self.get(node).is_some_and(|peer| self.is_heard(peer, now))
+    }
+
+    fn is_heard(&self, peer: &Peer, now: Millis) -> bool {
+        peer.heard_at.is_some_and(|at| now.since(at) < self.suspicion)
     }
 
     /// All peers that are heard.
     pub(crate) fn heard(&self, now: Millis) -> NodeSet {
-        self.peers.keys().copied().filter(|node| self.hears(*node, now)).collect()
+        self.iter().filter(|(_, peer)| self.is_heard(peer, now)).map(|(node, _)| node).collect()
     }
 
     /// The earliest time at which a peer that is heard now falls silent.
     pub(crate) fn next_silence(&self) -> Option<Millis> {
-        self.peers.values().filter_map(|p| p.heard_at).map(|at| at.plus(self.suspicion)).min()
+        self.peers.iter().flatten().filter_map(|p| p.heard_at).map(|at| at.plus(self.suspicion)).min()
     }
 
-    /// Whether `a` is known to receive what `b` says; `me` is this node. A peer that is not heard itself is
-    /// not known to hear anybody; one that has not spoken in this view yet is given the benefit of the
-    /// doubt for a while.
-    pub(crate) fn receives(&self, me: NodeId, a: NodeId, b: NodeId, view: ViewNumber, now: Millis) -> bool {
-        if a == b {
-            return true;
+    /// Who hears whom in this view, as far as `me`, this node, knows.
+    pub(crate) fn hearing(&self, me: NodeId, view: ViewNumber, now: Millis) -> Hearing {
+        let mut hearing = Hearing {
+            me,
+            heard: NodeSet::EMPTY,
+            known: NodeSet::only(me),
+            receives: [NodeSet::EMPTY; NodeId::COUNT_MAX as usize],
+        };
+        for (node, peer) in self.iter() {
+            if !self.is_heard(peer, now) {
+                continue;
+            }
+            hearing.heard.insert(node);
+            hearing.receives[node.index()] = match peer.row.as_ref().filter(|row| row.view == view) {
+                Some(row) => {
+                    hearing.known.insert(node);
+                    row.hears
+                }
+                None if now < self.grace_until => NodeSet::from_bits(u64::MAX),
+                None => NodeSet::EMPTY,
+            };
         }
-        if a == me {
-            return self.hears(b, now);
-        }
-        if !self.hears(a, now) {
-            return false;
-        }
-        match self.row(a, view) {
-            Some(row) => row.hears.contains(b),
-            None => now < self.grace_until,
-        }
-    }
-
-    /// Whether `a` hears `b` and, as far as this node can tell, `b` hears `a` (protocol, section 4).
-    pub(crate) fn links(&self, me: NodeId, a: NodeId, b: NodeId, view: ViewNumber, now: Millis) -> bool {
-        let back = b != me && !self.hears(b, now) || self.receives(me, b, a, view, now);
-        self.receives(me, a, b, view, now) && back
+        hearing.receives[me.index()] = hearing.heard;
+        hearing
     }
 
     /// The peer's row, if it is of this view.
     pub(crate) fn row(&self, node: NodeId, view: ViewNumber) -> Option<&Arc<Status>> {
         self.get(node).and_then(|p| p.row.as_ref()).filter(|row| row.view == view)
+    }
+}
+
+/// Who hears whom at one moment. Made once for each look, since the reasons to seal ask for every pair.
+#[derive(Clone, Debug)]
+pub(crate) struct Hearing {
+    me: NodeId,
+    /// Peers that this node hears.
+    heard: NodeSet,
+    /// This node, and those of the heard that have said in this view whom they hear.
+    known: NodeSet,
+    /// By listener.
+    receives: [NodeSet; NodeId::COUNT_MAX as usize],
+}
+
+impl Hearing {
+    /// Those of whom it is known whom they hear.
+    pub(crate) fn known(&self) -> NodeSet {
+        self.known
+    }
+
+    /// Whether this node hears `node`.
+    pub(crate) fn hears(&self, node: NodeId) -> bool {
+        self.heard.contains(node)
+    }
+
+    /// Whether `a` is known to receive what `b` says. A peer that is not heard itself is not known to hear
+    /// anybody; one that has not spoken in this view yet is given the benefit of the doubt for a while.
+    pub(crate) fn receives(&self, a: NodeId, b: NodeId) -> bool {
+        a == b || self.receives[a.index()].contains(b)
+    }
+
+    /// Whether `a` hears `b` and, as far as this node can tell, `b` hears `a` (protocol, section 4).
+    pub(crate) fn links(&self, a: NodeId, b: NodeId) -> bool {
+        let silent = b != self.me && !self.heard.contains(b);
+        self.receives(a, b) && (silent || self.receives(b, a))
+    }
+
+    /// How many of these nodes `a` receives.
+    pub(crate) fn count(&self, a: NodeId, of: NodeSet) -> usize {
+        self.receives[a.index()].with(a).intersection(of).len()
+    }
+
+    /// How many voters are known not to hear `node`. Of one that is not heard itself nothing is known:
+    /// taking it for deaf would let two sides of a broken net drop and promote each other's senders for ever.
+    pub(crate) fn known_deaf(&self, node: NodeId, voters: NodeSet) -> usize {
+        let others = voters.without(node).intersection(self.known);
+        others.iter().filter(|x| !self.links(*x, node)).count()
     }
 }

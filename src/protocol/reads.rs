@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::{Output, ReadTicket};
+use super::marks::Mark;
 use super::message::{LaneVector, Message, Nonce};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
@@ -44,6 +45,11 @@ impl Reads {
         self.retry_at = Millis(0);
     }
 
+    /// Whether a probe is out.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.attempts.is_empty()
+    }
+
     /// Somebody lost patience.
     pub(crate) fn cancel(&mut self, ticket: ReadTicket) {
         self.waiting.retain(|t| *t != ticket);
@@ -70,6 +76,7 @@ impl Replica {
             }
         }
         for (counter, silent) in again {
+            self.mark(Mark::ReadRepeated);
             let nonce = Nonce { incarnation: self.identity.incarnation, counter };
             self.send_all(silent, Message::ReadProbe { nonce }, out);
         }
@@ -122,12 +129,12 @@ impl Replica {
             return;
         }
         let log = self.log();
-        let answer = Message::ReadAnswer {
-            nonce,
-            view: self.current,
-            sealed: log.frozen.is_some(),
-            accepted: log.accepted_lanes(),
-        };
+        let sealed = log.frozen.is_some();
+        let answer =
+            Message::ReadAnswer { nonce, view: self.current, sealed, accepted: log.accepted_lanes() };
+        if sealed {
+            self.mark(Mark::ReadSealedAnswer);
+        }
         self.send(from, answer, out);
     }
 
@@ -156,5 +163,9 @@ impl Replica {
             *target = (*target).max(accepted);
         }
         attempt.complete = attempt.answered.len() >= quorum || mutated(Mutation::ReadAlone);
+        let target = attempt.complete.then(|| attempt.target.clone());
+        if target.is_some_and(|target| !self.has_delivered(&target)) {
+            self.mark(Mark::ReadWaits);
+        }
     }
 }

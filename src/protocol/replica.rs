@@ -13,11 +13,12 @@ use crate::types::{
 
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
 use super::lane::{Taken, ViewLog};
+use super::marks::{Mark, Marks};
 use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
 use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
-use super::peers::Peers;
+use super::peers::{Hearing, Peers};
 use super::reads::Reads;
 use super::recovery::Recovery;
 use super::seal::Sealing;
@@ -49,6 +50,7 @@ impl Held {
 pub struct Replica {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
+    marks: Marks,
     /// Everything held, by view; the last one is the current view.
     pub(crate) views: BTreeMap<ViewNumber, ViewLog>,
     pub(crate) current: ViewNumber,
@@ -100,6 +102,17 @@ impl Replica {
         let recovered = (current, log.received());
         let clock = recovery.clock();
         let last_lsn = recovery.last_lsn();
+        let mut marks = Marks::new();
+        let (_, log) = recovery.current();
+        if let Some(frozen) = &log.frozen {
+            marks.hit(Mark::FrozenRecovered);
+            if log.received() != *frozen {
+                marks.hit(Mark::FrozenDiffers);
+            }
+        }
+        if log.accepted.is_some() {
+            marks.hit(Mark::AcceptedRecovered);
+        }
         let mut replica = Replica {
             views: recovery.into_views(),
             current,
@@ -128,6 +141,7 @@ impl Replica {
             random,
             recovered,
             noted_missing: NodeSet::EMPTY,
+            marks,
             wall: now.wall,
             settings,
             identity,
@@ -302,7 +316,17 @@ impl Replica {
         }
     }
 
+    /// How often rare situations have come up in this process.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     // ---- what the other files build on ----
+
+    /// Counts a rare situation.
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.marks.hit(mark);
+    }
 
     /// The current view's log.
     pub(crate) fn log(&self) -> &ViewLog {
@@ -336,15 +360,21 @@ impl Replica {
         self.peers.heard(now).with(self.settings.me)
     }
 
+    /// Who hears whom in the current view.
+    pub(crate) fn who_hears(&self, now: Millis) -> Hearing {
+        self.peers.hearing(self.settings.me, self.current, now)
+    }
+
     /// Whether a quorum of the current view's voters is heard and hears this node.
     pub(crate) fn hears_majority(&self, now: Millis) -> bool {
+        self.is_majority(&self.who_hears(now))
+    }
+
+    /// See [`Replica::hears_majority`].
+    pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
         let me = self.settings.me;
         let view = &self.log().view;
-        let heard = view
-            .voters
-            .iter()
-            .filter(|v| v.node == me || self.peers.links(me, me, v.node, self.current, now));
-        heard.count() >= view.quorum()
+        view.voters.iter().filter(|v| hearing.links(me, v.node)).count() >= view.quorum()
     }
 
     /// Appends a record to the log; `held` waits for it.
@@ -464,8 +494,10 @@ impl Replica {
         if peer.told_at.is_none_or(|at| now.since(at) >= heartbeat) {
             peer.told_at = Some(now);
             if view < self.current {
+                self.mark(Mark::StaleMessage);
                 self.tell_decisions(from, view, out);
             } else {
+                self.mark(Mark::AheadMessage);
                 self.send(from, Message::ViewRequest { view: self.current }, out);
             }
         }
@@ -494,9 +526,16 @@ impl Replica {
         // A voter that has promised takes no Append (rule I); nobody else writes this incarnation's lane (rule A).
         let sealed = log.frozen.is_some() && !mutated(Mutation::SealedVoterVotes);
         if sealed || mine == Some(lane) {
+            if sealed {
+                self.mark(Mark::AppendSealed);
+            }
             return;
         }
-        if log.lanes[lane].take(entry) == Taken::Added {
+        let taken = log.lanes[lane].take(entry);
+        if taken == Taken::Gap {
+            self.mark(Mark::AppendGap);
+        }
+        if taken == Taken::Added {
             self.witness(entry.t);
             self.row_changed = true;
             let held = Held::Vote { view: entry.view, lane, t: entry.t };
@@ -535,6 +574,7 @@ impl Replica {
         }
         let leap = status.lanes.iter().any(|lane| self.is_leap(lane.frontier));
         let mut raised = NodeSet::EMPTY;
+        let (mut from_others, mut over_gap) = (false, false);
         let log = self.log_mut();
         if status.lanes.len() != log.lanes.len() || leap {
             return Self::ignore(from, format!("{status}, which does not fit the view or the clock"), out);
@@ -544,10 +584,19 @@ impl Replica {
             if mine != Some(i) {
                 let before = log.lanes[i].frontier();
                 log.lanes[i].hear_frontier(stated.received, stated.frontier);
+                let owner = log.view.senders[i].node;
                 if log.lanes[i].frontier() > before {
-                    raised.insert(log.view.senders[i].node);
+                    raised.insert(owner);
+                    from_others |= owner != from;
                 }
+                over_gap |= log.lanes[i].received() < stated.received;
             }
+        }
+        if from_others {
+            self.mark(Mark::FrontierFromOthers);
+        }
+        if over_gap {
+            self.mark(Mark::FrontierOverGap);
         }
         // Whoever does not hear the owner of a lane learns its frontier from others.
         self.row_changed |= !raised.is_empty()
@@ -610,7 +659,7 @@ impl Replica {
     }
 
     /// Rule E: a log that ends before what peers remember of it has lost votes.
-    fn check_remembered(&self, peer: NodeId, seen: &Remembered, out: &mut Vec<Output>) {
+    fn check_remembered(&mut self, peer: NodeId, seen: &Remembered, out: &mut Vec<Output>) {
         if seen.incarnation >= self.identity.incarnation {
             return;
         }
@@ -625,6 +674,7 @@ impl Replica {
             std::cmp::Ordering::Greater => voted,
         };
         if lost {
+            self.marks.hit(Mark::LostVotesFound);
             out.push(Output::Halt(HaltReason::LostVotes {
                 peer,
                 remembered: format!("{} {}", seen.view, super::message::Lanes(&seen.accepted)),
@@ -634,6 +684,7 @@ impl Replica {
     }
 
     fn on_refused_by(&mut self, peer: NodeId, refusal: Refusal, out: &mut Vec<Output>) {
+        self.mark(Mark::HelloRefused);
         match refusal {
             Refusal::OtherDisk { .. } | Refusal::OldIncarnation { .. } | Refusal::Clone => {
                 out.push(Output::Halt(HaltReason::Identity { peer, refusal }));
@@ -742,13 +793,23 @@ impl Replica {
         let next: View = decision.value.next.clone();
         self.persist(Record::Decision(decision.clone()), None, out);
         let log = self.log_mut();
+        let before = log.received();
         for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
             lane.cut(*end);
         }
         let ends = decision.value.ends.clone();
+        let cut = before != log.received();
         log.decided = Some(decision.value);
         let mine = self.my_lane().map(|lane| ends[lane]);
-        self.offers.on_view_end(self.current, mine);
+        if self.offers.on_view_end(self.current, mine) {
+            self.mark(Mark::OfferedAgain);
+        }
+        if cut {
+            self.mark(Mark::EntriesCut);
+        }
+        if self.reads.is_under_way() {
+            self.mark(Mark::ReadRestarted);
+        }
         self.current = next.number;
         self.views.insert(next.number, ViewLog::new(next.clone()));
         self.peers.enter_view(now, next.number, next.senders.len());

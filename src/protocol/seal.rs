@@ -13,6 +13,7 @@ use crate::types::{ClusterId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNum
 
 use super::api::{Note, Output};
 use super::lane::Fill;
+use super::marks::Mark;
 use super::message::{Ballot, Decision, LaneVector, Message, Promise, Record, Sender, Value, View, Voter};
 use super::mutation::{Mutation, mutated};
 use super::replica::{Held, Replica};
@@ -222,12 +223,17 @@ impl Replica {
             && !again
             && !mutated(Mutation::PromiseLowerBallot)
         {
+            self.mark(Mark::BallotRejected);
             return self.send(from, Message::SealReject { view, ballot, promised }, out);
+        }
+        if again {
+            self.mark(Mark::PromiseRepeated);
         }
         if !again {
             self.promise(ballot, None, out);
         } else if self.held.iter().any(|(_, held)| held.is_promise(from, view, ballot)) {
             // The first answer still waits for the disk.
+            self.mark(Mark::PromiseHeld);
             return;
         }
         let mut promise = Box::new(self.own_promise(now, have));
@@ -275,6 +281,7 @@ impl Replica {
         self.note_ballot(now, ballot);
         let log = self.log();
         if let Some(promised) = log.promised.filter(|p| *p > ballot) {
+            self.mark(Mark::BallotRejected);
             return self.send(from, Message::SealReject { view, ballot, promised }, out);
         }
         if log.accepted.as_ref().is_some_and(|(b, _)| *b == ballot) {
@@ -282,9 +289,12 @@ impl Replica {
         }
         // Accepting is promising (rule K): also for one who was not asked to promise, and before anything is filled in.
         if log.promised != Some(ballot) && !mutated(Mutation::AcceptWithoutPromise) {
+            self.mark(Mark::AcceptWithoutPrepare);
             self.promise(ballot, None, out);
         }
-        self.on_fill(entries, out);
+        if self.on_fill(entries, out) {
+            self.mark(Mark::AcceptFilled);
+        }
         self.sealing.pending = Some((ballot, value));
         self.try_accept(now, out);
     }
@@ -300,6 +310,7 @@ impl Replica {
             return self.accept(ballot, value, out);
         }
         let have = log.received();
+        self.mark(Mark::AcceptWaits);
         if self.sealing.pending_asked_at.is_none_or(|at| now.since(at) >= self.settings.heartbeat) {
             self.sealing.pending_asked_at = Some(now);
             let message = Message::CatchUp { view: self.current, have };
@@ -326,7 +337,11 @@ impl Replica {
             "a value is accepted in the promised ballot only, and with every entry at hand: {ballot} in {view}"
         );
         let frozen = log.freeze();
+        let replaced = log.accepted.is_some();
         log.accepted = Some((ballot, value.clone()));
+        if replaced {
+            self.mark(Mark::ValueReplaced);
+        }
         let held = if ballot.node == self.settings.me {
             Held::Accepted { view, ballot }
         } else {
@@ -372,6 +387,7 @@ impl Replica {
         if ballot.node != self.settings.me && self.sealing.attempt.as_ref().is_some_and(|a| a.ballot < ballot)
         {
             self.sealing.attempt = None;
+            self.mark(Mark::BallotOutbid);
         }
         self.sealing.highest_round = self.sealing.highest_round.max(ballot.round);
     }
@@ -406,6 +422,7 @@ impl Replica {
 
     pub(crate) fn on_reject(&mut self, now: Millis, view: ViewNumber, ballot: Ballot, promised: Ballot) {
         if view == self.current && self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
+            self.mark(Mark::BallotOutbid);
             self.sealing.attempt = None;
             self.sealing.highest_round =
                 self.sealing.highest_round.max(promised.round.min(Ballot::ROUND_MAX));
@@ -418,8 +435,8 @@ impl Replica {
         let view = &self.log().view;
         let quorum = view.quorum();
         let voters = view.voter_set();
-        let heard: NodeSet =
-            voters.iter().filter(|v| *v == me || self.peers.links(me, me, *v, self.current, now)).collect();
+        let hearing = self.who_hears(now);
+        let heard: NodeSet = voters.iter().filter(|v| hearing.links(me, *v)).collect();
         let suspicion = self.settings.suspicion;
         let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
@@ -439,6 +456,12 @@ impl Replica {
             return;
         }
         attempt.grace_until = None;
+        if !heard.iter().all(|node| promised.contains(node)) {
+            self.mark(Mark::GraceEnded);
+        }
+        if current == ViewNumber(0) {
+            self.mark(if promised == voters { Mark::Founded } else { Mark::FoundedByMajority });
+        }
         let value = self.choose_value();
         if let Some(attempt) = &mut self.sealing.attempt {
             attempt.phase = Phase::Collecting { value, since: now, asked_at: None, asked: None };
@@ -454,7 +477,9 @@ impl Replica {
         if let Some((_, value)) = reported.max_by_key(|(ballot, _)| *ballot)
             && !mutated(Mutation::IgnoreAcceptedValue)
         {
-            return value.clone();
+            let value = value.clone();
+            self.mark(Mark::ValueAdopted);
+            return value;
         }
         let view = &self.log().view;
         let ends = (0..view.senders.len())
@@ -556,6 +581,7 @@ impl Replica {
         }
         if now.since(*since) > suspicion.times(2) && !mutated(Mutation::WaitForHolder) {
             // Who held it is gone, perhaps for ever; a higher ballot finds what a majority has (rule J).
+            self.mark(Mark::SealerGivesUp);
             self.sealing.attempt = None;
             self.sealing.watch.seal_seen_at = Some(now);
             return;
@@ -571,6 +597,7 @@ impl Replica {
             same.or_else(|| promised.iter().find(|n| Some(*n) > *asked)).or_else(|| promised.iter().next());
         (*asked, *asked_at) = (next, Some(now));
         if let Some(node) = next {
+            self.mark(Mark::SealerCollects);
             self.send(node, Message::CatchUp { view, have }, out);
         }
     }
@@ -645,6 +672,9 @@ impl Replica {
         decisions: Vec<Decision>,
         out: &mut Vec<Output>,
     ) {
+        if decisions.len() > 1 {
+            self.mark(Mark::ViewsBehind);
+        }
         for decision in decisions {
             if decision.view > self.current {
                 // Something before it is missing.

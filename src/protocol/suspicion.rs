@@ -6,14 +6,17 @@
 use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::Output;
+use super::marks::Mark;
 use super::message::{LaneVector, Sender, Voter};
 use super::mutation::{Mutation, mutated};
+use super::peers::Hearing;
 use super::replica::Replica;
 
 /// Why to seal, and what that means for the next senders.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Reason {
     pub(crate) text: String,
+    mark: Mark,
     /// Senders to be left out.
     pub(crate) drop: NodeSet,
     /// Passive nodes to be taken in.
@@ -21,8 +24,8 @@ pub(crate) struct Reason {
 }
 
 impl Reason {
-    fn new(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), drop: NodeSet::EMPTY, promote: NodeSet::EMPTY }
+    fn new(mark: Mark, text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), mark, drop: NodeSet::EMPTY, promote: NodeSet::EMPTY }
     }
 }
 
@@ -88,26 +91,26 @@ impl Replica {
     pub(crate) fn due_reason(&mut self, now: Millis, out: &mut Vec<Output>) -> Option<Reason> {
         self.sealing.watch.act_at = None;
         self.set_mark(now);
-        self.watch_fitness(now);
+        let hearing = self.who_hears(now);
+        self.watch_fitness(now, &hearing);
         if self.current == ViewNumber(0) {
             let me = self.settings.me;
-            let missing = |v: &NodeId| *v != me && !self.peers.links(me, me, *v, self.current, now);
+            let missing = |v: &NodeId| *v != me && !hearing.links(me, *v);
             let missing = self.log().view.voter_set().iter().filter(missing).collect();
             self.sealing.watch.missing = missing;
             self.note_missing(missing, out);
         }
-        if !self.hears_majority(now) {
+        if !self.is_majority(&hearing) {
             // A node that does not hear a majority never seals.
             self.sealing.watch.reason_since = None;
             self.sealing.watch.unsettled_since = None;
             return None;
         }
-        let rank = self.rank(now);
+        let rank = self.rank(&hearing);
         let suspicion = self.settings.suspicion;
         let sealed = self.log().frozen.is_some()
             || self.peers.iter().any(|(node, _)| {
-                self.peers.hears(node, now)
-                    && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
+                hearing.hears(node) && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
             });
         if sealed && mutated(Mutation::NoStepIn) {
             return None;
@@ -116,10 +119,10 @@ impl Replica {
             let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
             // Its sealer has a suspicion time-out to finish, unless it is known to be gone.
             let sealer = self.log().promised.map(|b| b.node);
-            let gone = sealer.is_some_and(|n| n != self.settings.me && !self.peers.hears(n, now));
-            (Reason::new("a seal was begun and not decided"), seen, rank + u64::from(!gone))
+            let gone = sealer.is_some_and(|n| n != self.settings.me && !hearing.hears(n));
+            (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, rank + u64::from(!gone))
         } else {
-            let Some(reason) = self.reason(now) else {
+            let Some(reason) = self.reason(now, &hearing) else {
                 self.sealing.watch.reason_since = None;
                 return None;
             };
@@ -140,45 +143,56 @@ impl Replica {
             return None;
         }
         self.sealing.watch.reason_since = None;
+        if reason.mark != Mark::Founded {
+            self.mark(reason.mark);
+        }
         Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), ..reason })
     }
 
-    fn reason(&mut self, now: Millis) -> Option<Reason> {
+    fn reason(&mut self, now: Millis, hearing: &Hearing) -> Option<Reason> {
         let me = self.settings.me;
         let view = &self.log().view;
         let quorum = view.quorum();
         let voters = view.voter_set();
         if self.current == ViewNumber(0) {
             let everybody = self.sealing.watch.missing.is_empty() || mutated(Mutation::MajorityFounds);
-            return (everybody && self.settled(now)).then(|| Reason::new("founding the cluster"));
+            return (everybody && self.settled(now))
+                .then(|| Reason::new(Mark::Founded, "founding the cluster"));
         }
         // No live sender.
         let live: Vec<NodeId> =
-            view.senders.iter().filter(|s| self.is_live(s, now)).map(|s| s.node).collect();
+            view.senders.iter().filter(|s| self.is_live(s, hearing)).map(|s| s.node).collect();
         if live.is_empty() {
-            return self.settled(now).then(|| Reason::new("no live sender"));
+            return self.settled(now).then(|| Reason::new(Mark::SealNoSender, "no live sender"));
         }
         let view = &self.log().view;
         // A sender that too few are known to hear, or that has restarted.
         for sender in view.senders.iter().filter(|s| s.node != me) {
             if self.is_gone(sender) {
-                return Some(Reason::new(format!("sender {} has restarted", sender.node)));
+                return Some(Reason::new(
+                    Mark::SealSenderRestarted,
+                    format!("sender {} has restarted", sender.node),
+                ));
             }
-            let deaf = self.known_deaf(sender.node, voters, now);
-            let own = mutated(Mutation::OwnEarsOnly) && !self.peers.hears(sender.node, now);
+            let deaf = hearing.known_deaf(sender.node, voters);
+            let own = mutated(Mutation::OwnEarsOnly) && !hearing.hears(sender.node);
             if deaf > voters.len() - quorum || own {
                 let text =
                     format!("sender {} is not heard by {deaf} of {} voters", sender.node, voters.len());
-                return Some(Reason { drop: NodeSet::only(sender.node), ..Reason::new(text) });
+                return Some(Reason {
+                    drop: NodeSet::only(sender.node),
+                    ..Reason::new(Mark::SealSenderLost, text)
+                });
             }
         }
         // Two senders of which one does not hear the other.
         for a in &live {
             for b in live.iter().filter(|b| *b != a) {
-                let known =
-                    *a == me || (self.peers.hears(*a, now) && self.peers.row(*a, self.current).is_some());
-                if known && !self.peers.receives(me, *a, *b, self.current, now) {
-                    return Some(Reason::new(format!("sender {a} does not hear sender {b}")));
+                if hearing.known().contains(*a) && !hearing.receives(*a, *b) {
+                    return Some(Reason::new(
+                        Mark::SealDeafSenders,
+                        format!("sender {a} does not hear sender {b}"),
+                    ));
                 }
             }
         }
@@ -187,16 +201,17 @@ impl Replica {
             && now.since(since) > self.settings.suspicion.times(3)
         {
             let text = format!("{position} has waited for {lanes} since {}", now.since(since));
-            return Some(Reason { drop: lanes.without(me), ..Reason::new(text) });
+            return Some(Reason { drop: lanes.without(me), ..Reason::new(Mark::SealBlocked, text) });
         }
         // Somebody who asks to leave, while another can stay.
         if let Some(leaver) = live.iter().find(|node| self.is_leaving(**node))
             && live.iter().any(|node| !self.is_leaving(*node))
         {
-            return Some(Reason::new(format!("sender {leaver} asks to leave")));
+            return Some(Reason::new(Mark::SealLeaving, format!("sender {leaver} asks to leave")));
         }
         let promote = self.fit_for_promotion(now);
-        (!promote.is_empty()).then(|| Reason { promote, ..Reason::new(format!("promoting {promote}")) })
+        (!promote.is_empty())
+            .then(|| Reason { promote, ..Reason::new(Mark::SealPromotion, format!("promoting {promote}")) })
     }
 
     /// Whether the listed incarnation is gone.
@@ -207,22 +222,11 @@ impl Replica {
         self.peers.get(sender.node).is_some_and(|p| p.incarnation > sender.incarnation)
     }
 
-    fn is_live(&self, sender: &Sender, now: Millis) -> bool {
+    fn is_live(&self, sender: &Sender, hearing: &Hearing) -> bool {
         let voters = self.log().view.voter_set();
         let spare = voters.len() - self.log().view.quorum();
         !self.is_gone(sender)
-            && (sender.node == self.settings.me || self.known_deaf(sender.node, voters, now) <= spare)
-    }
-
-    /// How many voters are known not to hear this node. Of one that is not heard itself nothing is known: taking it for
-    /// deaf would let two sides of a broken net drop and promote each other's senders for ever.
-    fn known_deaf(&self, node: NodeId, voters: NodeSet, now: Millis) -> usize {
-        let me = self.settings.me;
-        let known = |x: &NodeId| {
-            *x == me || (self.peers.hears(*x, now) && self.peers.row(*x, self.current).is_some())
-        };
-        let others = voters.without(node);
-        others.iter().filter(known).filter(|x| !self.peers.links(me, *x, node, self.current, now)).count()
+            && (sender.node == self.settings.me || hearing.known_deaf(sender.node, voters) <= spare)
     }
 
     /// Whether a node wants to be no sender.
@@ -251,16 +255,13 @@ impl Replica {
     }
 
     /// How many voters would rather act: those that hear more voters, or as many and have a lower number.
-    fn rank(&self, now: Millis) -> u64 {
+    fn rank(&self, hearing: &Hearing) -> u64 {
         let me = self.settings.me;
         let voters = self.log().view.voter_set();
-        let count = |node: NodeId| {
-            voters.iter().filter(|v| self.peers.receives(me, node, *v, self.current, now)).count()
-        };
-        let mine = count(me);
+        let mine = hearing.count(me, voters);
         let better = |node: &NodeId| {
-            let count = count(*node);
-            self.peers.hears(*node, now) && (count > mine || (count == mine && *node < me))
+            let count = hearing.count(*node, voters);
+            hearing.hears(*node) && (count > mine || (count == mine && *node < me))
         };
         voters.without(me).iter().filter(better).count() as u64
     }
@@ -284,16 +285,14 @@ impl Replica {
     }
 
     /// Keeps book of since when each passive node could have been a sender.
-    fn watch_fitness(&mut self, now: Millis) {
+    fn watch_fitness(&mut self, now: Millis, hearing: &Hearing) {
         let me = self.settings.me;
-        let view = &self.log().view;
-        let voters: Vec<Voter> = view.voters.clone();
-        for voter in voters {
-            let fit = self.is_fit(voter.node, now);
-            let since = if voter.node == me {
+        for node in self.log().view.voter_set().iter() {
+            let fit = self.is_fit(node, hearing);
+            let since = if node == me {
                 Some(&mut self.sealing.watch.fit_since)
             } else {
-                self.peers.get_mut(voter.node).map(|p| &mut p.fit_since)
+                self.peers.get_mut(node).map(|p| &mut p.fit_since)
             };
             if let Some(since) = since {
                 *since = if fit { since.or(Some(now)) } else { None };
@@ -302,7 +301,7 @@ impl Replica {
     }
 
     /// Whether a passive node has caught up, hears all senders, and is heard by them.
-    fn is_fit(&self, node: NodeId, now: Millis) -> bool {
+    fn is_fit(&self, node: NodeId, hearing: &Hearing) -> bool {
         let me = self.settings.me;
         let view = &self.log().view;
         let incarnation = if node == me {
@@ -316,33 +315,31 @@ impl Replica {
         {
             return false;
         }
-        let received: LaneVector = if node == me {
-            self.log().received()
-        } else {
-            match self.peers.row(node, self.current) {
-                Some(row) if self.peers.links(me, me, node, self.current, now) => {
-                    row.lanes.iter().map(|lane| lane.received).collect()
-                }
-                _ => return false,
-            }
-        };
-        let delivering = if node == me {
-            self.delivering
-        } else {
-            self.peers.row(node, self.current).map(|row| row.delivered.view).unwrap_or_default()
-        };
         let mark: &[Timestamp] = &self.sealing.watch.mark;
-        let caught_up = delivering == self.current && received.iter().zip(mark).all(|(r, m)| r >= m);
-        caught_up
-            && self.known_deaf(node, view.voter_set(), now) <= view.voters.len() - view.quorum()
-            && view.senders.iter().filter(|s| s.node != node).all(|s| {
-                self.peers.links(me, node, s.node, self.current, now)
-                    && self.peers.links(me, s.node, node, self.current, now)
+        let caught_up = if node == me {
+            self.delivering == self.current
+                && self.log().lanes.iter().zip(mark).all(|(lane, m)| lane.received() >= *m)
+        } else {
+            let row = self.peers.row(node, self.current).filter(|_| hearing.links(me, node));
+            row.is_some_and(|row| {
+                row.delivered.view == self.current
+                    && row.lanes.iter().zip(mark).all(|(lane, m)| lane.received >= *m)
             })
+        };
+        caught_up
+            && hearing.known_deaf(node, view.voter_set()) <= view.voters.len() - view.quorum()
+            && view
+                .senders
+                .iter()
+                .filter(|s| s.node != node)
+                .all(|s| hearing.links(node, s.node) && hearing.links(s.node, node))
     }
 
     /// Passive nodes whose probation is over.
     fn fit_for_promotion(&self, now: Millis) -> NodeSet {
+        if self.sealing.watch.fit_since.is_none() && self.peers.iter().all(|(_, p)| p.fit_since.is_none()) {
+            return NodeSet::EMPTY;
+        }
         let wall = self.median_wall();
         let fit = |voter: &&Voter| {
             let since = if voter.node == self.settings.me {

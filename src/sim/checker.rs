@@ -1,11 +1,12 @@
-//! What must hold, checked outside the nodes and remembered across their restarts. Names are those of
-//! section 10 of `docs/protocol.md`.
+//! What clients are promised, and that all nodes do the same: checked from what is delivered and from what
+//! clients are answered, and remembered across restarts. Names are those of section 10 of
+//! `docs/protocol.md`; `invariants` has the others.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::protocol::{Decision, Delivery, Verdict};
-use crate::types::{Entry, Index, Label, NodeId, Position, ViewNumber};
+use crate::protocol::{Delivery, Verdict};
+use crate::types::{Index, Label, NodeId, Position};
 use crate::wire::client::Consistency;
 
 use super::client::{Answer, Kind, Operation, TOKEN_LEN};
@@ -40,8 +41,6 @@ struct Canonical {
 pub(crate) struct Checker {
     order: Vec<Canonical>,
     applied: BTreeMap<Label, Position>,
-    entries: BTreeMap<Position, (Label, Vec<u8>)>,
-    decisions: BTreeMap<ViewNumber, Decision>,
     /// By key: the highest count that any client has an answer from, of lists and of counters.
     lists_answered: Vec<u64>,
     counters_answered: Vec<u64>,
@@ -55,7 +54,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    fn fail(&mut self, invariant: &'static str, what: String) {
+    pub(super) fn fail(&mut self, invariant: &'static str, what: String) {
         self.violations.push(Violation { invariant, what });
     }
 
@@ -64,7 +63,7 @@ impl Checker {
         self.order.len()
     }
 
-    /// A node delivered its `count`-th entry since its start.
+    /// A node delivered its `count`-th entry since its start. Returns whether it is the first to do so.
     pub(crate) fn delivered(
         &mut self,
         node: NodeId,
@@ -72,7 +71,7 @@ impl Checker {
         delivery: &Delivery,
         digest: u64,
         index: Index,
-    ) {
+    ) -> bool {
         let entry = &delivery.entry;
         let seen = Canonical {
             position: entry.position(),
@@ -81,6 +80,7 @@ impl Checker {
             digest,
             index,
         };
+        let first = self.order.get(count).is_none();
         match self.order.get(count) {
             Some(first) if *first != seen => {
                 let what = format!("{node} delivers {seen:?} as number {count}, another node {first:?}");
@@ -97,41 +97,7 @@ impl Checker {
                 self.order.push(seen);
             }
         }
-    }
-
-    /// A node wrote an entry to its log.
-    pub(crate) fn stored(&mut self, node: NodeId, entry: &Entry) {
-        let seen = (entry.label, entry.batch.bytes().to_vec());
-        match self.entries.get(&entry.position()) {
-            Some(first) if *first != seen => {
-                let what =
-                    format!("{node} holds {} at {}, another node {}", seen.0, entry.position(), first.0);
-                self.fail("Single writer", what);
-            }
-            Some(_) => {}
-            None => {
-                self.entries.insert(entry.position(), seen);
-            }
-        }
-    }
-
-    /// A node learnt a decision.
-    pub(crate) fn decided(&mut self, node: NodeId, decision: &Decision) {
-        match self.decisions.get(&decision.view) {
-            Some(first) if first != decision => {
-                let what = format!("{node} learns {decision:?}, another node {first:?}");
-                self.fail("One decision", what);
-            }
-            Some(_) => {}
-            None => {
-                self.decisions.insert(decision.view, decision.clone());
-            }
-        }
-    }
-
-    /// How many views have been decided.
-    pub(crate) fn decisions(&self) -> usize {
-        self.decisions.len()
+        first
     }
 
     /// Makes room for so many keys.
@@ -147,9 +113,9 @@ impl Checker {
     }
 
     /// What an operation that begins now has to come after.
-    pub(crate) fn floor(&self, kind: Kind, key: usize) -> u64 {
+    pub(crate) fn floor(&self, kind: &Kind, key: usize) -> u64 {
         match kind {
-            Kind::Open => 0,
+            Kind::Open | Kind::Register(..) | Kind::Any(_) => 0,
             Kind::Incr => self.counters_answered[key],
             Kind::Append | Kind::Get(_) => self.lists_answered[key],
         }
@@ -158,7 +124,7 @@ impl Checker {
     /// An operation was answered; `seen` is what its connection has seen of the key before.
     pub(crate) fn answered(&mut self, node: NodeId, operation: &Operation, answer: &Answer, seen: &mut u64) {
         let (key, floor) = (operation.key, operation.floor);
-        match (operation.kind, answer) {
+        match (&operation.kind, answer) {
             (Kind::Append, Answer::Count(count)) => {
                 // A repeated command gets the reply of its first application, which may be older than the repetition.
                 if *count <= floor {
@@ -184,7 +150,7 @@ impl Checker {
             }
             (Kind::Get(consistency), Answer::List(content)) => {
                 let count = (content.len() / TOKEN_LEN) as u64;
-                let local = consistency == Consistency::Local;
+                let local = *consistency == Consistency::Local;
                 if !local && count < floor {
                     let what = format!("{node}: {operation:?} reads {count} although {floor} was answered");
                     self.fail("Read safety", what);

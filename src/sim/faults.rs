@@ -1,78 +1,80 @@
-//! The storm: crashes, broken and silent connections, pauses, slow disks. And the calm after it.
+//! The storm: every fault that a plan can have. And the calm after it.
+
+use std::io;
 
 use crate::node::NodeInput;
+use crate::storage::Operation;
 
+use super::host::Fate;
+use super::plan::Faults;
+use super::sights::Sight;
 use super::world::{Event, MS, World};
 
+/// How long a node on a doubtful disk has, to be found out by those who remember it.
+const TRUCE_US: u64 = 2_000 * MS;
+
 impl World {
+    /// Every virtual 100 ms each fault of the plan has its chance.
     pub(super) fn fault(&mut self) {
         if self.storm_over {
             return;
         }
         self.at(self.now + 100 * MS, Event::Fault);
+        let faults = self.plan.faults.clone();
+        self.fault_of_processes(&faults);
+        if self.hosts.len() > 1 {
+            self.fault_of_network(&faults);
+        }
+        self.fault_of_disks(&faults);
+        if self.faults.permille(faults.wall_jump) {
+            let node = self.faults.index(self.hosts.len());
+            // Up to ten years, in either direction.
+            let bits = self.faults.between(8, 38);
+            let by = i64::try_from(self.faults.below(1 << bits)).expect("38 bits");
+            let by = if self.faults.permille(500) { by } else { -by };
+            self.note(|| format!("the wall clock of n{node} jumps by {by} ms"));
+            self.see(Sight::WallJump);
+            self.hosts[node].clock.wall_ms += by;
+        }
+    }
+
+    fn fault_of_processes(&mut self, faults: &Faults) {
         let n = self.hosts.len();
-        let plan = self.plan.clone();
-        if self.faults.permille(plan.crash) {
+        if self.faults.permille(faults.crash) {
             let node = self.faults.index(n);
-            self.crash(node);
             let down = [MS, 50 * MS, 500 * MS, 3_000 * MS][self.faults.index(4)];
             let down = self.faults.between(MS / 2, down);
-            self.at(self.now + down, Event::Start { node });
+            self.crash_for(node, down);
         }
-        if self.faults.permille(plan.crash_all) {
+        if self.faults.permille(faults.crash_all) {
             for node in 0..n {
-                self.crash(node);
                 let down = self.faults.between(MS, 500 * MS);
-                self.at(self.now + down, Event::Start { node });
+                self.crash_for(node, down);
             }
         }
-        if n > 1 && self.faults.permille(plan.cut) {
-            let (from, to) = self.pair();
-            if self.hosts[from].machine.is_some() && self.hosts[to].machine.is_some() {
-                self.note(|| format!("the connection n{from} -> n{to} breaks"));
-                self.cut(from, to);
-            }
+        if self.faults.permille(faults.restart_storm) {
+            let node = self.faults.index(n);
+            self.hosts[node].restarts = self.faults.between(2, 12);
+            self.crash_for(node, MS);
         }
-        if n > 1 && self.faults.permille(plan.stall) {
-            let (from, to) = self.pair();
-            let both = self.faults.permille(500);
-            let long = self.faults.between(MS, 2_000 * MS);
-            self.stall(from, to, long);
-            if both {
-                self.stall(to, from, long);
-            }
-        }
-        if n > 1 && self.faults.permille(plan.partition) {
-            let side = self.faults.below(1 << n);
-            let long = self.faults.between(100 * MS, 3_000 * MS);
-            let one_way = self.faults.permille(200);
-            for a in 0..n {
-                for b in 0..n {
-                    let (in_a, in_b) = (side >> a & 1, side >> b & 1);
-                    if in_a != in_b && (!one_way || in_a == 1) {
-                        self.stall(a, b, long);
-                    }
-                }
-            }
-        }
-        if self.faults.permille(plan.pause) {
+        if self.faults.permille(faults.pause) {
             let node = self.faults.index(n);
             let long = self.faults.between(MS, 2_000 * MS);
             self.note(|| format!("n{node} stands still for {} ms", long / MS));
             self.hosts[node].paused_until = self.now + long;
         }
-        if self.faults.permille(plan.slow_disk) {
+        if self.faults.permille(faults.slow_node) {
             let node = self.faults.index(n);
-            let long = self.faults.between(100 * MS, 3_000 * MS);
-            self.note(|| format!("the disk of n{node} takes {} ms", long / MS));
-            self.hosts[node].slow_until = self.now + long;
+            let cost = [MS, 10 * MS, 100 * MS][self.faults.index(3)];
+            let until = self.now + self.faults.between(100 * MS, 2_000 * MS);
+            self.note(|| format!("each turn of n{node} takes {} ms", cost / MS));
+            self.hosts[node].slow_turns = (cost, until);
         }
-        if self.faults.permille(plan.leave) {
+        if self.faults.permille(faults.leave) {
             let node = self.faults.index(n);
             if self.hosts[node].machine.is_some() {
                 self.note(|| format!("n{node} asks to leave"));
-                self.hosts[node].inbox.push(NodeInput::Leave);
-                self.wake(node, self.now);
+                self.give(node, NodeInput::Leave);
                 // It stops when it has answered what it had, or has waited long enough; then it is started again.
                 let patience = self.faults.between(10 * MS, 3_000 * MS);
                 let down = self.faults.between(MS, 500 * MS);
@@ -82,13 +84,85 @@ impl World {
         }
     }
 
-    pub(super) fn pair(&mut self) -> (usize, usize) {
+    // ---- the net ----
+
+    fn fault_of_network(&mut self, faults: &Faults) {
+        if self.faults.permille(faults.cut) {
+            let (from, to) = self.pair();
+            if self.hosts[from].machine.is_some() && self.hosts[to].machine.is_some() {
+                self.note(|| format!("the connection n{from} -> n{to} breaks"));
+                self.cut(from, to);
+            }
+        }
+        if self.faults.permille(faults.stall) {
+            let (from, to) = self.pair();
+            let both = self.faults.permille(500);
+            let long = self.faults.between(MS, 2_000 * MS);
+            self.stall(from, to, long);
+            if both {
+                self.stall(to, from, long);
+            }
+        }
+        if self.faults.permille(faults.slow_link) {
+            let (from, to) = self.pair();
+            let rate = [10, 100, 1_000][self.faults.index(3)];
+            let long = self.faults.between(100 * MS, 3_000 * MS);
+            self.note(|| format!("n{from} -> n{to} carries {rate} kB/s for {} ms", long / MS));
+            self.link(from, to).slow = (rate, self.now + long);
+        }
+        if self.faults.permille(faults.partition) {
+            self.partition();
+        }
+    }
+
+    /// The net takes one of the shapes that have broken other systems.
+    fn partition(&mut self) {
+        let n = self.hosts.len();
+        let long = self.faults.between(100 * MS, 3_000 * MS);
+        let side = self.faults.below(1 << n);
+        let one = self.faults.index(n);
+        let turn = self.faults.index(n);
+        let side_of = |node: usize| side >> node & 1;
+        // Which links carry nothing, from the first to the second.
+        type Shape<'a> = (Sight, Box<dyn Fn(usize, usize) -> bool + 'a>);
+        let shape: Shape<'_> = match self.faults.index(6) {
+            0 => (Sight::Halves, Box::new(|a, b| side_of(a) != side_of(b))),
+            1 => (Sight::Island, Box::new(|a, b| a == one || b == one)),
+            2 => (
+                Sight::Ring,
+                Box::new(|a, b| {
+                    let distance = (a + n - b) % n;
+                    distance != 1 && distance != n - 1
+                }),
+            ),
+            3 => (Sight::Bridge, Box::new(|a, b| side_of(a) != side_of(b) && a != one && b != one)),
+            4 => (Sight::OneWay, Box::new(|a, b| side_of(a) < side_of(b))),
+            _ => (
+                Sight::HopelessNet,
+                // Small islands along a line.
+                Box::new(|a, b| (a + turn) % n / (n / 2).max(1) != (b + turn) % n / (n / 2).max(1)),
+            ),
+        };
+        let (sight, is_cut) = shape;
+        let cuts: Vec<(usize, usize)> = (0..n)
+            .flat_map(|a| (0..n).map(move |b| (a, b)))
+            .filter(|(a, b)| a != b && is_cut(*a, *b))
+            .collect();
+        drop(is_cut);
+        self.see(sight);
+        self.note(|| sight.text().to_owned());
+        for (a, b) in cuts {
+            self.stall(a, b, long);
+        }
+    }
+
+    fn pair(&mut self) -> (usize, usize) {
         let n = self.hosts.len();
         let from = self.faults.index(n);
         (from, (from + 1 + self.faults.index(n - 1)) % n)
     }
 
-    pub(super) fn stall(&mut self, from: usize, to: usize, long: u64) {
+    fn stall(&mut self, from: usize, to: usize, long: u64) {
         self.note(|| format!("nothing goes from n{from} to n{to} for {} ms", long / MS));
         let until = self.now + long;
         let link = self.link(from, to);
@@ -96,15 +170,116 @@ impl World {
         self.at(until, Event::Heal { from, to });
         // Some break when nothing is acknowledged for long.
         if long > 500 * MS && self.faults.permille(500) {
-            self.link(from, to).connection = 0;
+            self.disconnect(from, to);
             let boot = self.hosts[from].boot;
             self.at(until, Event::Dial { from, to, boot });
             if self.hosts[from].machine.is_some() {
-                self.hosts[from].inbox.push(NodeInput::LinkDown(Self::node(to)));
-                self.wake(from, self.now);
+                self.give(from, NodeInput::LinkDown(Self::node(to)));
             }
         }
     }
+
+    // ---- disks ----
+
+    fn fault_of_disks(&mut self, faults: &Faults) {
+        let n = self.hosts.len();
+        if self.faults.permille(faults.slow_disk) {
+            let node = self.faults.index(n);
+            let long = self.faults.between(100 * MS, 3_000 * MS);
+            self.note(|| format!("the disk of n{node} takes {} ms", long / MS));
+            self.hosts[node].slow_disk_until = self.now + long;
+        }
+        if self.faults.permille(faults.sync_error) && self.now >= self.truce_until {
+            let node = self.faults.index(n);
+            let operation = [Operation::Sync, Operation::Sync, Operation::Write][self.faults.index(3)];
+            let calls_before = self.faults.below(3);
+            self.hosts[node].disk.fail(operation, calls_before, io::ErrorKind::Other);
+        }
+        if self.faults.permille(faults.full_disk) && self.now >= self.truce_until {
+            let node = self.faults.index(n);
+            let long = self.faults.between(10 * MS, 1_500 * MS);
+            self.note(|| format!("the disk of n{node} is full for {} ms", long / MS));
+            self.hosts[node].full_until = self.now + long;
+        }
+        if self.faults.permille(faults.disk_loss) {
+            self.lose_disk();
+        }
+        // A copy that may come back one day.
+        if faults.disk_loss > 0 && self.disks_left > 0 && self.faults.permille(100) {
+            let node = self.faults.index(n);
+            let host = &mut self.hosts[node];
+            if host.machine.is_some() && host.fate == Fate::Sound {
+                let disks = &mut self.disks;
+                host.copy = Some((host.disk.copy(&mut || disks.next()), host.incarnation));
+            }
+        }
+    }
+
+    /// A node is killed, and its disk is not what it was when it starts again. It is to be found out by those
+    /// who remember it, which are the ones that run now: so nobody else is killed for a while.
+    fn lose_disk(&mut self) {
+        let node = self.faults.index(self.hosts.len());
+        // The cluster must be founded: before that, nobody knows whose disk is whose.
+        let founded = self.invariants.decisions() > 0;
+        let host = &self.hosts[node];
+        let fit = host.machine.is_some() && host.fate == Fate::Sound && self.disks_left > 0;
+        if !fit || !founded || self.now < self.truce_until || !self.is_well_known(node) {
+            return;
+        }
+        let how = self.faults.index(3);
+        let later = self.hosts[node].copy.as_ref().is_some_and(|(_, i)| *i < self.hosts[node].incarnation);
+        if how == 2 && !later {
+            return;
+        }
+        self.kill(node);
+        let host = &mut self.hosts[node];
+        match how {
+            0 => {
+                host.disk.wipe();
+                self.see(Sight::DiskWiped);
+                self.note(|| format!("the disk of n{node} is emptied"));
+            }
+            1 => {
+                let Some(what) = host.disk.rot(&mut self.faults) else {
+                    return self.at(self.now + 10 * MS, Event::Start { node });
+                };
+                self.see(Sight::DiskRotten);
+                self.note(|| format!("n{node}: {what} is inverted"));
+            }
+            _ => {
+                let (copy, incarnation) = host.copy.take().expect("looked at above");
+                host.disk.restore(copy);
+                self.see(Sight::DiskOld);
+                self.note(|| format!("n{node} gets back its disk as it was in its start {incarnation}"));
+            }
+        }
+        self.hosts[node].fate = Fate::Doubtful;
+        self.disks_left -= 1;
+        self.truce_until = self.now + TRUCE_US;
+        for host in &mut self.hosts {
+            host.disk.heal();
+            host.full_until = 0;
+        }
+        let down = self.faults.between(MS, 200 * MS);
+        self.at(self.now + down, Event::Start { node });
+    }
+
+    /// Whether all others run and have heard this node's present process.
+    fn is_well_known(&mut self, node: usize) -> bool {
+        (0..self.hosts.len()).filter(|other| *other != node).all(|other| {
+            let up = self.hosts[other].machine.is_some() && self.hosts[other].paused_until <= self.now;
+            let hears = self.hosts[other]
+                .machine
+                .as_ref()
+                .is_some_and(|m| m.node.report().hears.contains(Self::node(node)));
+            let now = self.now;
+            let open =
+                self.link(node, other).stalled_until <= now && self.link(other, node).stalled_until <= now;
+            up && hears && open
+        })
+    }
+
+    // ---- the calm ----
 
     /// The storm is over: everything heals, but for what the plan leaves broken.
     pub(super) fn calm(&mut self) {
@@ -112,33 +287,63 @@ impl World {
         self.note(|| "the storm is over".into());
         let n = self.hosts.len();
         // Every member is needed once, to found the cluster.
-        let founded = self.checker.decisions() > 0;
-        let dead = (self.plan.leave_one_dead && founded).then(|| self.faults.index(n));
-        for node in 0..n {
-            self.hosts[node].paused_until = 0;
-            self.hosts[node].slow_until = 0;
-            if Some(node) == dead {
-                self.crash(node);
-                self.hosts[node].halted = true;
-            } else {
-                self.at(self.now, Event::Start { node });
-                self.wake(node, self.now);
+        let founded = self.invariants.decisions() > 0;
+        let spare = (n - 1) / 2;
+        let mut left = spare.saturating_sub(n - self.sound().count());
+        let damage = self.plan.damage.clone();
+        let mut doomed = Vec::new();
+        for fate in [(damage.dead, true), (damage.isolated, false)] {
+            for _ in 0..fate.0.min(left) {
+                let sound: Vec<usize> =
+                    self.sound().filter(|node| !doomed.iter().any(|(d, _)| d == node)).collect();
+                if founded && !sound.is_empty() {
+                    doomed.push((sound[self.faults.index(sound.len())], fate.1));
+                }
             }
+            left -= fate.0.min(left);
+        }
+        for node in 0..n {
+            let host = &mut self.hosts[node];
+            host.paused_until = 0;
+            host.slow_turns = (0, 0);
+            host.slow_disk_until = 0;
+            host.full_until = 0;
+            host.restarts = 0;
+            host.disk.heal();
         }
         for link in &mut self.links {
             link.stalled_until = 0;
+            link.slow = (0, 0);
         }
-        if self.plan.leave_one_link && dead.is_none() {
-            let (from, to) = self.pair();
-            self.note(|| format!("n{from} and n{to} never reach each other again"));
-            self.link(from, to).dead = true;
-            self.link(to, from).dead = true;
-            self.link(from, to).connection = 0;
-            self.link(to, from).connection = 0;
-            for (a, b) in [(from, to), (to, from)] {
-                let boot = self.hosts[a].boot;
-                self.at(self.now, Event::Dial { from: a, to: b, boot });
+        for (node, dead) in &doomed {
+            let node = *node;
+            self.note(|| format!("n{node} {}", if *dead { "stays dead" } else { "stays cut off" }));
+            self.hosts[node].fate = Fate::Gone;
+            if *dead {
+                self.kill(node);
+            } else {
+                for other in (0..n).filter(|other| *other != node) {
+                    self.break_for_good(node, other);
+                }
             }
+        }
+        for node in 0..n {
+            self.at(self.now, Event::Start { node });
+            self.wake(node, self.now);
+        }
+        if damage.link && n >= 3 && self.sound().count() == n {
+            let (from, to) = self.pair();
+            self.break_for_good(from, to);
+        }
+    }
+
+    fn break_for_good(&mut self, a: usize, b: usize) {
+        self.note(|| format!("n{a} and n{b} never reach each other again"));
+        for (from, to) in [(a, b), (b, a)] {
+            self.link(from, to).dead = true;
+            self.disconnect(from, to);
+            let boot = self.hosts[from].boot;
+            self.at(self.now, Event::Dial { from, to, boot });
         }
     }
 }

@@ -1,28 +1,107 @@
 //! A simulated machine: the real node with the real log, on a disk in memory, with modelled clients.
 
 use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 
 use crate::node::{ClientKey, Effects, Node, NodeInput, Replay, Settings};
-use crate::protocol::Identity;
-use crate::storage::{self, Log, LogOptions, MemoryDisk, RecordGroup};
-use crate::types::{DiskId, Lsn, Now};
+use crate::protocol::{Identity, Record, decode_record};
+use crate::storage::{self, Disk as _, DiskFile as _, Log, LogOptions, MemoryDisk, OpenError, Operation};
+use crate::storage::{RecordGroup, SegmentSpan};
+use crate::types::{DiskId, Incarnation, Lsn, NodeId, Now};
+
+use super::random::Random;
 
 /// What outlives a process: its disk.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    pub(crate) id: DiskId,
     files: MemoryDisk,
+    ids: Random,
+    /// Everything below this place of the log was durable before something behind it was: damage there
+    /// must never be taken for a torn write.
+    pub(crate) sealed_below: Option<(u64, u64)>,
 }
 
 impl Disk {
-    pub(crate) fn new(id: DiskId) -> Disk {
-        Disk { id, files: MemoryDisk::new() }
+    pub(crate) fn new(ids: Random) -> Disk {
+        Disk { files: MemoryDisk::new(), ids, sealed_below: None }
     }
 
     /// The power fails: of what was not synced, any part may be left.
     pub(crate) fn lose_power(&mut self, random: &mut dyn FnMut() -> u64) {
         self.files = self.files.crash(random);
     }
+
+    /// Another disk in its place, empty.
+    pub(crate) fn wipe(&mut self) {
+        self.files = MemoryDisk::new();
+        self.sealed_below = None;
+    }
+
+    /// A copy as a backup would have it.
+    pub(crate) fn copy(&self, random: &mut dyn FnMut() -> u64) -> MemoryDisk {
+        self.files.crash(random)
+    }
+
+    /// An old copy comes back.
+    pub(crate) fn restore(&mut self, files: MemoryDisk) {
+        self.files = files;
+        self.sealed_below = None;
+    }
+
+    /// The next call of this kind fails, after some that succeed.
+    pub(crate) fn fail(&self, operation: Operation, calls_before: u64, kind: ErrorKind) {
+        self.files.fail(operation, calls_before, kind);
+    }
+
+    /// No call fails any more.
+    pub(crate) fn heal(&self) {
+        self.files.heal();
+    }
+
+    /// Inverts a bit of something synced. Says where, or `None` if there is nothing yet.
+    pub(crate) fn rot(&self, random: &mut Random) -> Option<String> {
+        let (last, end) = self.sealed_below?;
+        let names = self.files.list().ok()?;
+        let name = &names[random.index(names.len())];
+        let seq =
+            name.strip_prefix("wal-").and_then(|rest| u64::from_str_radix(rest.split('.').next()?, 16).ok());
+        let len = match seq {
+            Some(seq) if seq > last => return None,
+            Some(seq) if seq == last => end,
+            _ => self.files.open(name).ok()?.size().ok()?,
+        };
+        if len == 0 {
+            return None;
+        }
+        let offset = random.below(len);
+        let bit = random.below(8);
+        self.files.corrupt(name, offset, 1 << bit);
+        Some(format!("bit {bit} of byte {offset} of {name}"))
+    }
+}
+
+/// Why a process did not start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum BootError {
+    /// What is on the disk is not fit to go on with.
+    Refused(String),
+    /// A call to the disk failed.
+    Io(String),
+}
+
+impl From<OpenError> for BootError {
+    fn from(error: OpenError) -> BootError {
+        match error {
+            OpenError::Io { .. } | OpenError::NotWritable { .. } => BootError::Io(error.to_string()),
+            _ => BootError::Refused(error.to_string()),
+        }
+    }
+}
+
+/// What a start found on the disk.
+pub(crate) struct Found {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) records: Vec<Record>,
 }
 
 /// A running process.
@@ -32,36 +111,48 @@ pub(crate) struct Machine {
     /// Groups that came while a sync was running, as in the log writer's queue.
     queue: VecDeque<RecordGroup>,
     pub(crate) effects: Effects,
+    /// Where the write that is being synced began.
+    written_from: (u64, u64),
 }
 
 impl Machine {
     /// Starts a process from what the disk has.
-    pub(crate) fn boot(settings: Settings, disk: &mut Disk, boot: u64, now: Now) -> Result<Machine, String> {
-        let me = settings.protocol.me;
+    pub(crate) fn boot(
+        settings: Settings,
+        segment_len: u64,
+        disk: &mut Disk,
+        boot: u64,
+        now: Now,
+    ) -> Result<(Machine, Found), BootError> {
+        let me: NodeId = settings.protocol.me;
+        let ids = &mut disk.ids;
+        let (identity, _) = storage::Identity::load_or_create(&disk.files, me, || DiskId(ids.next() | 1))?;
         let mut replay = Replay::new(&settings.protocol);
-        let options = LogOptions {
-            segment_len: 16 << 10,
-            window_len: 4 << 10,
-            ..LogOptions::new(storage::Identity { node: me, disk_id: disk.id }, boot)
-        };
+        let options = LogOptions { segment_len, window_len: 4 << 10, ..LogOptions::new(identity, boot) };
         let mut fault = None;
+        let mut records = Vec::new();
         let opened = Log::open(&disk.files, options, |lsn, kind, payload| {
             if let Err(error) = replay.push(lsn, kind, payload) {
                 fault.get_or_insert(error);
             }
+            records.push(decode_record(kind, payload)?);
             Ok(())
         });
+        let (mut log, _) = opened?;
         if let Some(fault) = fault {
-            return Err(fault.to_string());
+            return Err(BootError::Refused(fault.to_string()));
         }
-        let (mut log, _) = opened.map_err(|error| error.to_string())?;
         let mut group = RecordGroup::new();
-        let incarnation = replay.begin(&mut group).map_err(|error| error.to_string())?;
-        log.append(&mut group).and_then(|()| log.sync()).map_err(|error| error.to_string())?;
-        let identity = Identity { disk: disk.id, incarnation, boot };
+        let incarnation = replay.begin(&mut group).map_err(|error| BootError::Refused(error.to_string()))?;
+        let io = |error: io::Error| BootError::Io(error.to_string());
+        log.append(&mut group).and_then(|()| log.sync()).map_err(io)?;
+        let identity = Identity { disk: identity.disk_id, incarnation, boot };
         let mut node = Node::new(settings, identity, replay, boot, now);
         node.observe();
-        Ok(Machine { node, log, queue: VecDeque::new(), effects: Effects::default() })
+        disk.sealed_below = None;
+        let machine =
+            Machine { node, log, queue: VecDeque::new(), effects: Effects::default(), written_from: (0, 0) };
+        Ok((machine, Found { incarnation, records }))
     }
 
     /// One turn of the loop; what it did is in `effects` until the next.
@@ -78,18 +169,34 @@ impl Machine {
     }
 
     /// Writes what is queued; `false` if there is nothing.
-    pub(crate) fn write(&mut self) -> bool {
-        let any = !self.queue.is_empty();
-        for mut group in self.queue.drain(..) {
-            self.log.append(&mut group).expect("a disk in memory takes everything");
+    pub(crate) fn write(&mut self) -> io::Result<bool> {
+        if self.queue.is_empty() {
+            return Ok(false);
         }
-        any
+        self.written_from = self.end();
+        for mut group in self.queue.drain(..) {
+            self.log.append(&mut group)?;
+        }
+        Ok(true)
     }
 
-    /// Makes durable what is written.
-    pub(crate) fn sync(&mut self) -> Lsn {
-        self.log.sync().expect("a disk in memory does not fail unless asked to");
-        self.log.durable()
+    /// Makes durable what is written; with nothing more to write it does what the log's writer does at leisure.
+    pub(crate) fn sync(&mut self, disk: &mut Disk) -> io::Result<Lsn> {
+        self.log.sync()?;
+        disk.sealed_below = Some(self.written_from);
+        if self.queue.is_empty() {
+            if self.log.fill_ahead()? {
+                self.log.sync()?;
+            }
+            self.log.write_durable_mark()?;
+        }
+        Ok(self.log.durable())
+    }
+
+    /// Segment and offset at which the log ends.
+    fn end(&self) -> (u64, u64) {
+        let seq = self.log.segments().last().map_or(0, |span: &SegmentSpan| span.seq);
+        (seq, self.log.position())
     }
 
     /// Bytes that a client is to get.

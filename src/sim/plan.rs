@@ -12,43 +12,103 @@ pub struct Plan {
     pub nodes: u8,
     /// How many clients.
     pub clients: usize,
-    /// How many keys they use.
+    /// How many keys of each kind they use.
     pub keys: usize,
     /// How many operations they do together.
     pub operations: u64,
+    /// What they ask.
+    pub workload: Workload,
+    /// Longest pause of a client between two operations, in virtual microseconds.
+    pub think_us: u64,
     /// How long faults happen, in virtual microseconds.
     pub storm_us: u64,
-    /// Chances, per mille and virtual 100 ms, that a fault of a kind happens.
-    pub crash: u64,
-    /// Of those crashes, so many per mille are power failures, which lose what is not synced.
-    pub power: u64,
-    /// All nodes at once.
-    pub crash_all: u64,
-    /// A connection breaks.
-    pub cut: u64,
-    /// A link carries nothing for a while, in one direction or both.
-    pub stall: u64,
-    /// The nodes are divided in two for a while.
-    pub partition: u64,
-    /// A node stands still for a while.
-    pub pause: u64,
-    /// A disk takes very long for a while.
-    pub slow_disk: u64,
-    /// A node asks to leave, and is restarted.
-    pub leave: u64,
-    /// Chances, per mille, that a node crashes just after it wrote a record of a seal, and that a
-    /// connection breaks under a message of a seal.
-    pub seal_crash: u64,
-    /// See `seal_crash`.
-    pub seal_cut: u64,
+    /// How long the run goes on after everything has settled, in virtual microseconds.
+    pub quiet_us: u64,
     /// Longest message delay, in microseconds.
     pub delay_us: u64,
     /// Longest fsync, in microseconds.
     pub sync_us: u64,
-    /// Some node stays dead after the storm.
-    pub leave_one_dead: bool,
-    /// Some link stays broken after the storm.
-    pub leave_one_link: bool,
+    /// Messages arrive in pieces of any size.
+    pub pieces: bool,
+    /// Clocks run up to a tenth too fast or too slow.
+    pub drift: bool,
+    /// Bytes of a log segment.
+    pub segment_len: u64,
+    /// Which faults, how often.
+    pub faults: Faults,
+    /// What stays broken after the storm.
+    pub damage: Damage,
+}
+
+/// Chances per mille: of most faults that one happens within virtual 100 ms.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// A process is killed.
+    pub crash: u64,
+    /// Of those crashes, so many are power failures, which lose what is not synced.
+    pub power: u64,
+    /// All processes are killed at once.
+    pub crash_all: u64,
+    /// After a crash the process is killed again within milliseconds, several times.
+    pub restart_storm: u64,
+    /// Of the starts, so many end at a call to the disk that fails.
+    pub boot_crash: u64,
+    /// Of the turns that send something, so many end with a crash between two outputs.
+    pub torn_turn: u64,
+    /// A connection breaks.
+    pub cut: u64,
+    /// A link carries nothing for a while, in one direction or both.
+    pub stall: u64,
+    /// The net is cut into a shape for a while.
+    pub partition: u64,
+    /// A link carries only so many kilobytes a second for a while.
+    pub slow_link: u64,
+    /// A bit of a message is inverted on its way; of 1,000 segments sent.
+    pub flip: u64,
+    /// A node stands still for a while.
+    pub pause: u64,
+    /// Each turn of a node takes long for a while.
+    pub slow_node: u64,
+    /// A disk takes very long for a while.
+    pub slow_disk: u64,
+    /// A sync fails.
+    pub sync_error: u64,
+    /// A disk is full for a while.
+    pub full_disk: u64,
+    /// A wall clock jumps.
+    pub wall_jump: u64,
+    /// A node asks to leave, and is restarted.
+    pub leave: u64,
+    /// Chances that a node crashes just after it wrote a record of a seal, and that a connection breaks
+    /// in the middle of a message of a seal.
+    pub seal_crash: u64,
+    /// See `seal_crash`.
+    pub seal_cut: u64,
+    /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
+    pub disk_loss: u64,
+}
+
+/// What clients ask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Workload {
+    /// Lists and counters, whose replies show the order, and registers, whose histories are checked for
+    /// linearizability.
+    Checked,
+    /// Every command of the store, on keys of their own: the nodes must agree about all of it.
+    Everything,
+}
+
+/// What does not heal; together never more than a minority of the nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Damage {
+    /// How many nodes may lose their disks during the storm.
+    pub disks: usize,
+    /// How many nodes stay dead after it.
+    pub dead: usize,
+    /// How many nodes stay cut off from all others after it.
+    pub isolated: usize,
+    /// Some link stays broken.
+    pub link: bool,
 }
 
 impl Plan {
@@ -56,42 +116,74 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
         let nodes = [1, 2, 3, 3, 3, 4, 5, 5, 5, 7][random.index(10)];
+        let busy = random.permille(150);
+        let faults = Faults::draw(&mut random);
+        Plan {
+            seed,
+            nodes,
+            clients: if busy { 16 + random.index(48) } else { 1 + random.index(7) },
+            keys: 1 + random.index(3),
+            operations: if busy { random.between(1_000, 4_000) } else { random.between(40, 400) },
+            workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
+            think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
+            storm_us: random.between(300_000, 3_000_000),
+            quiet_us: [300_000, 500_000, 1_000_000, 2_500_000][random.index(4)],
+            delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
+            sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
+            pieces: random.permille(200),
+            drift: random.permille(300),
+            segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
+            faults,
+            damage: Damage::draw(&mut random, nodes),
+        }
+    }
+}
+
+impl Faults {
+    fn draw(random: &mut Random) -> Faults {
         let calm = random.permille(100);
         let mut chance = |on: u64, most: u64| {
             if !calm && random.permille(on) { random.between(1, most) } else { 0 }
         };
-        let crash = chance(600, 60);
-        let crash_all = chance(200, 15);
-        let cut = chance(500, 300);
-        let stall = chance(400, 100);
-        let partition = chance(300, 40);
-        let pause = chance(300, 50);
-        let slow_disk = chance(300, 50);
-        let leave = chance(150, 20);
-        let seal_crash = chance(500, 250);
-        let seal_cut = chance(500, 300);
-        Plan {
-            seed,
-            nodes,
-            clients: 1 + random.index(6),
-            keys: 1 + random.index(3),
-            operations: random.between(50, 400),
-            storm_us: random.between(1_000_000, 8_000_000),
-            crash,
-            power: [0, 300, 1000][random.index(3)],
-            crash_all,
-            cut,
-            stall,
-            partition,
-            pause,
-            slow_disk,
-            leave,
-            seal_crash,
-            seal_cut,
-            delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
-            sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
-            leave_one_dead: nodes >= 3 && random.permille(200),
-            leave_one_link: nodes >= 3 && random.permille(200),
+        Faults {
+            crash: chance(600, 120),
+            power: [0, 300, 1000][usize::try_from(chance(670, 2)).expect("0, 1 or 2")],
+            crash_all: chance(200, 25),
+            restart_storm: chance(100, 30),
+            boot_crash: chance(200, 500),
+            torn_turn: chance(200, 3),
+            cut: chance(500, 400),
+            stall: chance(400, 150),
+            partition: chance(350, 80),
+            slow_link: chance(150, 100),
+            flip: chance(150, 5),
+            pause: chance(300, 80),
+            slow_node: chance(150, 60),
+            slow_disk: chance(300, 80),
+            sync_error: chance(150, 40),
+            full_disk: chance(100, 40),
+            wall_jump: chance(200, 100),
+            leave: chance(150, 30),
+            seal_crash: chance(500, 250),
+            seal_cut: chance(500, 300),
+            disk_loss: chance(400, 80),
         }
+    }
+}
+
+impl Damage {
+    fn draw(random: &mut Random, nodes: u8) -> Damage {
+        let mut left = usize::from(nodes - 1) / 2;
+        let mut take = |random: &mut Random, chance| {
+            let taken = if random.permille(chance) { random.index(left + 1) } else { 0 };
+            left -= taken;
+            taken
+        };
+        let disks = take(random, 300);
+        let dead = take(random, 300);
+        let isolated = take(random, 300);
+        // A link may be missing only where everybody else is there.
+        let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(300);
+        Damage { disks, dead, isolated, link }
     }
 }

@@ -160,6 +160,11 @@ impl<D: Disk> Log<D> {
         self.durable
     }
 
+    /// Where in the last segment the next group goes, in bytes from its start.
+    pub fn position(&self) -> u64 {
+        self.segment.position
+    }
+
     /// When its groups are to be synced.
     pub fn sync_mode(&self) -> SyncMode {
         self.options.sync

@@ -6,10 +6,13 @@
 //! |---|---|---|
 //! | 0 | 1 | magic, `0xB1` |
 //! | 1 | 1 | kind: which message the payload is |
-//! | 2 | 2 | zero |
+//! | 2 | 2 | low half of the CRC32C of bytes 0, 1 and 4 to 8 |
 //! | 4 | 4 | payload length |
 //! | 8 | 4 | CRC32C of bytes 0 to 8 and of the payload |
 //! | 12 | … | payload |
+//!
+//! The header has a check of its own, since a length is used before the payload is there: one wrong bit in it would
+//! otherwise leave a connection waiting for megabytes that never come, while it looks alive.
 
 use std::fmt;
 
@@ -41,9 +44,11 @@ pub enum FrameError {
         /// The byte found.
         found: u8,
     },
-    /// Bytes 2 and 3 are not zero.
-    Reserved {
-        /// The number found.
+    /// The header changed on the way.
+    Header {
+        /// The check in the header.
+        stated: u16,
+        /// The check of what arrived.
         found: u16,
     },
     /// The payload is longer than allowed.
@@ -53,7 +58,7 @@ pub enum FrameError {
         /// Allowed.
         max: usize,
     },
-    /// Header or payload changed on the way.
+    /// The payload changed on the way.
     Checksum {
         /// The sum in the header.
         stated: u32,
@@ -69,8 +74,8 @@ impl fmt::Display for FrameError {
             FrameError::Magic { found } => {
                 write!(f, "frame begins with {found:#04x}, expected {MAGIC:#04x}")
             }
-            FrameError::Reserved { found } => {
-                write!(f, "frame header has {found:#06x} in bytes 2 and 3, expected zero")
+            FrameError::Header { stated, found } => {
+                write!(f, "frame header check {found:#06x}, expected {stated:#06x}")
             }
             FrameError::TooLong { len, max } => {
                 write!(f, "frame of {len} bytes, expected at most {max}")
@@ -88,7 +93,7 @@ impl FrameHeader {
     /// Reads the header at the front of `bytes`.
     ///
     /// # Errors
-    /// Incomplete, wrong magic, reserved bytes used, payload longer than `len_max`. The checksum is looked at
+    /// Incomplete, wrong magic, wrong check, payload longer than `len_max`. The checksum is looked at
     /// when the payload is there.
     pub fn decode(bytes: &[u8], len_max: usize) -> Result<FrameHeader, FrameError> {
         if let Some(&found) = bytes.first()
@@ -99,9 +104,9 @@ impl FrameHeader {
         let Some(h) = bytes.first_chunk::<FRAME_HEADER_LEN>() else {
             return Err(FrameError::Incomplete { needed: FRAME_HEADER_LEN - bytes.len() });
         };
-        let reserved = u16::from_le_bytes([h[2], h[3]]);
-        if reserved != 0 {
-            return Err(FrameError::Reserved { found: reserved });
+        let (stated, found) = (u16::from_le_bytes([h[2], h[3]]), header_check(h));
+        if stated != found {
+            return Err(FrameError::Header { stated, found });
         }
         let len = u32::from_le_bytes([h[4], h[5], h[6], h[7]]) as usize;
         if len > len_max {
@@ -114,6 +119,13 @@ impl FrameHeader {
     pub fn frame_len(&self) -> usize {
         FRAME_HEADER_LEN + self.len
     }
+}
+
+/// The check of kind and length.
+fn header_check(header: &[u8; FRAME_HEADER_LEN]) -> u16 {
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..2]), &header[4..8]);
+    let [low, high, ..] = crc.to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 /// Splits the frame at the front of `bytes` off: its kind, its payload, and the length of the whole frame.
@@ -148,6 +160,9 @@ pub fn end_frame(out: &mut [u8], start: usize) {
     let frame = &mut out[start..];
     let len = u32::try_from(frame.len() - FRAME_HEADER_LEN).expect("payloads are limited below 4 GiB");
     frame[4..8].copy_from_slice(&len.to_le_bytes());
+    let header = frame.first_chunk().expect("a frame has a header");
+    let check = header_check(header);
+    frame[2..4].copy_from_slice(&check.to_le_bytes());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..8]), &frame[FRAME_HEADER_LEN..]);
     frame[8..12].copy_from_slice(&crc.to_le_bytes());
 }

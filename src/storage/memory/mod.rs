@@ -203,6 +203,11 @@ impl MemoryDisk {
         self.state().fault = Some(Fault { operation, calls_before, kind });
     }
 
+    /// Takes back what [`MemoryDisk::fail`] ordered, if it has not happened yet.
+    pub fn heal(&self) {
+        self.state().fault = None;
+    }
+
     /// Begins to keep a list of the calls that change the disk.
     pub fn record_calls(&self) {
         self.state().calls = Some(Vec::new());

@@ -22,20 +22,22 @@ impl World {
             if self.next_operation > self.plan.operations {
                 return;
             }
-            let kind = self.clients[client].choose(&mut self.asking);
-            let key = self.asking.index(self.plan.keys);
             let id = self.next_operation;
+            let (workload, keys) = (self.plan.workload, self.plan.keys);
+            let kind = self.clients[client].choose(workload, keys, id, &mut self.asking);
+            let key = self.asking.index(keys);
             self.next_operation += 1;
             let c = &mut self.clients[client];
-            let session = match (kind, c.session) {
-                (Kind::Append | Kind::Incr, Some(session)) => {
+            let session = match c.session {
+                Some(session) if kind.writes() => {
                     c.seq += 1;
                     Some(SessionSeq { session, seq: c.seq, acked: c.seq - 1 })
                 }
                 _ => None,
             };
-            let floor = self.checker.floor(kind, key);
-            c.operation = Some(Operation { id, kind, key, floor, session, uncertain: false });
+            let floor = self.checker.floor(&kind, key);
+            let begin = self.now;
+            c.operation = Some(Operation { id, kind, key, floor, begin, session, uncertain: false });
         }
         let up: Vec<usize> = self.alive().collect();
         if up.is_empty() {
@@ -104,7 +106,7 @@ impl World {
 
     pub(super) fn answer(&mut self, node: usize, client: usize, reply: WireReply) {
         let Some(operation) = self.clients[client].operation.clone() else { return };
-        let answer = Answer::new(operation.kind, reply);
+        let answer = Answer::new(&operation.kind, reply);
         self.note(|| format!("client {client} hears from n{node}: {answer:?} to {}", operation.id));
         match answer {
             Answer::Session(id) => {
@@ -113,7 +115,13 @@ impl World {
             }
             Answer::Refused => return self.retry(client, false),
             Answer::Unknown => return self.retry(client, true),
+            Answer::Something => {}
             Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation:?} with {what}")),
+            Answer::Outcome(outcome) => {
+                if let Kind::Register(command, _) = operation.kind {
+                    self.history.add(client, command, operation.begin, self.now, Some(outcome));
+                }
+            }
             Answer::Count(_) | Answer::List(_) => {
                 let seen = &mut self.clients[client].seen[operation.key];
                 self.checker.answered(Self::node(node), &operation, &answer, seen);
@@ -122,7 +130,7 @@ impl World {
         self.clients[client].operation = None;
         self.answered += 1;
         self.digest = self.digest.wrapping_mul(31).wrapping_add(operation.id ^ self.now << 20);
-        let think = self.asking.between(100, 40 * MS);
+        let think = self.asking.between(100, self.plan.think_us);
         self.client_later(client, think);
     }
 
@@ -132,11 +140,14 @@ impl World {
         let c = &mut self.clients[client];
         let Some(operation) = &mut c.operation else { return };
         operation.uncertain |= unknown;
-        let write = matches!(operation.kind, Kind::Append | Kind::Incr);
-        if operation.uncertain && write && operation.session.is_none() {
-            let operation = c.operation.take();
-            if let Some(operation) = operation {
-                self.checker.given_up(&operation);
+        if operation.uncertain
+            && operation.kind.writes()
+            && operation.session.is_none()
+            && let Some(operation) = c.operation.take()
+        {
+            self.checker.given_up(&operation);
+            if let Kind::Register(command, _) = operation.kind {
+                self.history.add(client, command, operation.begin, self.now, None);
             }
         }
         if !self.asking.permille(300) {

@@ -1,0 +1,406 @@
+//! Processes and disks: starts, turns, syncs, and every way to die.
+
+use std::io;
+
+use crate::node::{NodeInput, Observed};
+use crate::protocol::{HaltReason, Message, Record};
+use crate::storage::{MemoryDisk, Operation};
+use crate::types::{Incarnation, Millis, Now};
+
+use super::machine::{BootError, Disk, Machine};
+use super::random::Random;
+use super::sights::Sight;
+use super::world::{Event, MS, World};
+
+/// What may still be expected of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// Everything.
+    Sound,
+    /// Its disk was emptied, damaged or replaced: it may run for a while, but must be found out before it
+    /// can do harm. It may be refused, and then stays away.
+    Doubtful,
+    /// It will not run again, or reaches nobody.
+    Gone,
+}
+
+/// A node's clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    /// The monotonic clock's start, in milliseconds.
+    offset_ms: u64,
+    /// How fast it runs, per mille.
+    rate: u64,
+    /// The wall clock, ahead of the monotonic one, in milliseconds.
+    pub(super) wall_ms: i64,
+}
+
+impl Clock {
+    pub(super) fn at(&self, now: u64) -> Now {
+        let mono = self.offset_ms + now * self.rate / 1_000_000;
+        let wall = mono.saturating_add_signed(self.wall_ms);
+        Now { mono: Millis(mono), wall: Millis(wall) }
+    }
+
+    /// When, in virtual microseconds, the monotonic clock shows this.
+    fn when(&self, mono: Millis) -> u64 {
+        (mono.0.saturating_sub(self.offset_ms) * 1_000_000).div_ceil(self.rate)
+    }
+}
+
+pub(super) struct Host {
+    pub(super) machine: Option<Machine>,
+    pub(super) disk: Disk,
+    /// A copy of the disk, and the incarnation that ran when it was made.
+    pub(super) copy: Option<(MemoryDisk, Incarnation)>,
+    pub(super) incarnation: Incarnation,
+    pub(super) boot: u64,
+    pub(super) inbox: Vec<NodeInput>,
+    pub(super) turn_at: Option<u64>,
+    pub(super) paused_until: u64,
+    /// Each turn takes that long, until then.
+    pub(super) slow_turns: (u64, u64),
+    pub(super) slow_disk_until: u64,
+    pub(super) full_until: u64,
+    syncing: bool,
+    /// Entries delivered since the start.
+    pub(super) count: usize,
+    pub(super) clock: Clock,
+    pub(super) fate: Fate,
+    /// How often it is yet to be killed soon after a start.
+    pub(super) restarts: u64,
+}
+
+impl Host {
+    pub(super) fn new(setup: &mut Random, drift: bool) -> Host {
+        let rate = if drift { setup.between(900, 1100) } else { 1000 };
+        let ids = Random::new(setup.next(), 0);
+        Host {
+            machine: None,
+            disk: Disk::new(ids),
+            copy: None,
+            incarnation: Incarnation(0),
+            boot: 0,
+            inbox: Vec::new(),
+            turn_at: None,
+            paused_until: 0,
+            slow_turns: (0, 0),
+            slow_disk_until: 0,
+            full_until: 0,
+            syncing: false,
+            count: 0,
+            clock: Clock {
+                offset_ms: 1_000 + setup.below(1_000_000),
+                rate,
+                wall_ms: 1_000_000_000_000 + i64::try_from(setup.below(60_000)).expect("small"),
+            },
+            fate: Fate::Sound,
+            restarts: 0,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn start(&mut self, node: usize) {
+        if self.hosts[node].machine.is_some() || self.hosts[node].fate == Fate::Gone {
+            return;
+        }
+        let boot = self.next_boot;
+        self.next_boot += 1;
+        let settings = self.settings(node);
+        let now = self.clock(node);
+        let storm = !self.storm_over;
+        if storm && self.faults.permille(self.plan.faults.boot_crash) {
+            let operations = [
+                Operation::Create,
+                Operation::Write,
+                Operation::Fill,
+                Operation::Sync,
+                Operation::Rename,
+                Operation::SyncDir,
+                Operation::Remove,
+            ];
+            let operation = operations[self.faults.index(operations.len())];
+            let calls_before = self.faults.below(4);
+            self.hosts[node].disk.fail(operation, calls_before, io::ErrorKind::Other);
+        } else if self.hosts[node].full_until > self.now {
+            self.hosts[node].disk.fail(Operation::Create, 0, io::ErrorKind::StorageFull);
+        }
+        let segment_len = self.plan.segment_len;
+        let host = &mut self.hosts[node];
+        host.inbox.clear();
+        host.turn_at = None;
+        host.paused_until = 0;
+        host.syncing = false;
+        host.count = 0;
+        let booted = Machine::boot(settings, segment_len, &mut host.disk, boot, now);
+        host.disk.heal();
+        match booted {
+            Ok((machine, found)) => {
+                host.boot = boot;
+                host.machine = Some(machine);
+                host.incarnation = found.incarnation;
+                self.invariants.started(Self::node(node), &found);
+            }
+            Err(BootError::Io(error)) => {
+                self.note(|| format!("n{node} does not start: {error}"));
+                self.see(Sight::StartFailed);
+                self.lose_power_perhaps(node);
+                let down = self.faults.between(MS, 200 * MS);
+                return self.at(self.now + down, Event::Start { node });
+            }
+            Err(BootError::Refused(error)) => {
+                self.note(|| format!("n{node} refuses to start: {error}"));
+                if self.hosts[node].fate == Fate::Doubtful {
+                    self.see(Sight::DamageFound);
+                    self.hosts[node].fate = Fate::Gone;
+                    return;
+                }
+                return self.checker.broken(format!("n{node} refuses to start: {error}"));
+            }
+        }
+        self.note(|| format!("n{node} starts"));
+        for to in (0..self.hosts.len()).filter(|to| *to != node) {
+            self.at(self.now, Event::Dial { from: node, to, boot });
+        }
+        self.wake(node, self.now);
+        if storm && self.hosts[node].restarts > 0 {
+            self.hosts[node].restarts -= 1;
+            self.see(Sight::RestartStorm);
+            let delay = self.faults.below(20 * MS);
+            let down = self.faults.below(20 * MS);
+            self.at(self.now + delay, Event::Crash { node, boot, down });
+        }
+    }
+
+    fn lose_power_perhaps(&mut self, node: usize) {
+        if self.faults.permille(self.plan.faults.power) {
+            let disks = &mut self.disks;
+            self.hosts[node].disk.lose_power(&mut || disks.next());
+            self.see(Sight::PowerFailure);
+        }
+    }
+
+    /// A process is killed and starts again after a while.
+    pub(super) fn crash_for(&mut self, node: usize, down: u64) {
+        if self.now < self.truce_until {
+            return;
+        }
+        self.kill(node);
+        self.at(self.now + down, Event::Start { node });
+    }
+
+    /// A process ends without a word; perhaps the whole machine does.
+    pub(super) fn kill(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        let Some(machine) = host.machine.take() else { return };
+        host.boot = 0;
+        self.marks.add(machine.node.marks());
+        drop(machine);
+        self.note(|| format!("n{node} is killed"));
+        self.see(Sight::Crash);
+        self.lose_power_perhaps(node);
+        // Its connections break, in both directions: the others notice and dial at once.
+        for other in (0..self.hosts.len()).filter(|other| *other != node) {
+            self.disconnect(node, other);
+            self.cut(other, node);
+        }
+        for client in 0..self.clients.len() {
+            if self.clients[client].at.is_some_and(|(at, _)| at == node) {
+                self.clients[client].at = None;
+                if self.clients[client].operation.is_some() {
+                    self.retry(client, true);
+                }
+            }
+        }
+    }
+
+    /// The disk fails: the process ends by itself, with exit code 5.
+    fn disk_failed(&mut self, node: usize, error: &io::Error) {
+        self.note(|| format!("n{node} stops: {error}"));
+        self.see(if error.kind() == io::ErrorKind::StorageFull {
+            Sight::DiskFull
+        } else {
+            Sight::SyncFailed
+        });
+        self.kill(node);
+        let down = self.faults.between(MS, 300 * MS);
+        self.at(self.now + down, Event::Start { node });
+    }
+
+    /// A node has stopped itself for good.
+    fn halted(&mut self, node: usize, reason: &HaltReason) {
+        if self.hosts[node].fate != Fate::Doubtful {
+            return self.checker.broken(format!("n{node} halts: {reason}"));
+        }
+        self.note(|| format!("n{node} stops for good: {reason}"));
+        self.see(match reason {
+            HaltReason::Identity { .. } => Sight::ImpostorFound,
+            HaltReason::LostVotes { .. } => Sight::AmnesiaFound,
+        });
+        self.kill(node);
+        self.hosts[node].fate = Fate::Gone;
+    }
+
+    pub(super) fn wake(&mut self, node: usize, when: u64) {
+        let host = &mut self.hosts[node];
+        let when = when.max(host.paused_until).max(self.now);
+        if host.turn_at.is_some_and(|at| at <= when && at >= self.now) {
+            return;
+        }
+        host.turn_at = Some(when);
+        let boot = host.boot;
+        self.at(when, Event::Turn { node, boot });
+    }
+
+    pub(super) fn turn(&mut self, node: usize) {
+        let now = self.clock(node);
+        let host = &mut self.hosts[node];
+        host.turn_at = None;
+        if host.paused_until > self.now {
+            let until = host.paused_until;
+            return self.wake(node, until);
+        }
+        let Some(machine) = &mut host.machine else { return };
+        let inputs = std::mem::take(&mut host.inbox);
+        machine.turn(now, inputs.into_iter());
+        let deadline = machine.node.deadline();
+        let busy = machine.node.has_work();
+        let clock = host.clock;
+        let (cost, until) = host.slow_turns;
+        if until > self.now {
+            host.paused_until = self.now + cost;
+        }
+        let boot = host.boot;
+        self.carry_out(node);
+        if self.hosts[node].boot != boot {
+            return;
+        }
+        if busy {
+            self.wake(node, self.now + 50);
+        } else if let Some(at) = deadline {
+            self.wake(node, clock.when(at).max(self.now + MS));
+        }
+    }
+
+    fn carry_out(&mut self, node: usize) {
+        let id = Self::node(node);
+        let Some(machine) = &mut self.hosts[node].machine else { return };
+        let mut effects = std::mem::take(&mut machine.effects);
+        for note in effects.notes.drain(..) {
+            self.note(|| format!("n{node} {note}"));
+        }
+        for observed in effects.observed.drain(..) {
+            match observed {
+                Observed::Delivered { delivery, index, digest } => {
+                    let count = self.hosts[node].count;
+                    self.hosts[node].count += 1;
+                    let first = self.checker.delivered(id, count, &delivery, digest, index);
+                    self.invariants.delivered(id, &delivery.entry, first);
+                }
+                Observed::Persisted(lsn, record) => {
+                    self.note(|| format!("n{node} persists {record}"));
+                    self.after_seal_record(node, &record);
+                    self.invariants.persisted(id, lsn, record);
+                }
+            }
+        }
+        let torn = !self.storm_over
+            && self.now >= self.truce_until
+            && !effects.sends.is_empty()
+            && self.faults.permille(self.plan.faults.torn_turn);
+        if torn {
+            // Killed between two outputs: some messages are out, the records perhaps written.
+            self.see(Sight::TornTurn);
+            let keep = self.faults.index(effects.sends.len());
+            effects.sends.truncate(keep);
+        }
+        for (to, message) in effects.sends.drain(..) {
+            self.invariants.sent(id, &message);
+            self.send(node, to, &message);
+        }
+        self.flush(node);
+        for key in effects.written.drain(..) {
+            if !torn {
+                self.read_replies(node, key);
+            }
+        }
+        if torn {
+            if self.faults.permille(500) {
+                self.sync(node);
+            }
+            let down = self.faults.between(MS / 2, 500 * MS);
+            return self.crash_for(node, down);
+        }
+        if let Some(reason) = effects.halt.take() {
+            return self.halted(node, &reason);
+        }
+        if let Some(machine) = &mut self.hosts[node].machine {
+            machine.effects = effects;
+        }
+        self.sync(node);
+    }
+
+    fn after_seal_record(&mut self, node: usize, record: &Record) {
+        let of_seal = matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
+        if of_seal && !self.storm_over && self.faults.permille(self.plan.faults.seal_crash) {
+            let delay_bits = self.faults.between(6, 17);
+            let delay = self.faults.below(1 << delay_bits);
+            let down_bits = self.faults.between(8, 20);
+            let down = self.faults.below(1 << down_bits);
+            let boot = self.hosts[node].boot;
+            self.see(Sight::CrashInSeal);
+            self.at(self.now + delay, Event::Crash { node, boot, down });
+        }
+    }
+
+    /// Writes what is queued and begins to sync it.
+    fn sync(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        if host.syncing {
+            return;
+        }
+        let Some(machine) = &mut host.machine else { return };
+        if host.full_until > self.now {
+            host.disk.fail(Operation::Write, 0, io::ErrorKind::StorageFull);
+        }
+        match machine.write() {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(error) => return self.disk_failed(node, &error),
+        }
+        host.syncing = true;
+        let slow = host.slow_disk_until.saturating_sub(self.now);
+        let boot = host.boot;
+        let length = self.disks.between(10, self.plan.sync_us) + slow;
+        self.at(self.now + length, Event::Synced { node, boot });
+    }
+
+    pub(super) fn synced(&mut self, node: usize, boot: u64) {
+        let host = &mut self.hosts[node];
+        let Some(machine) = host.machine.as_mut().filter(|_| host.boot == boot) else { return };
+        host.syncing = false;
+        match machine.sync(&mut host.disk) {
+            Ok(lsn) => {
+                self.invariants.durable(Self::node(node), lsn);
+                self.give(node, NodeInput::Persisted(lsn));
+                self.sync(node);
+            }
+            Err(error) => self.disk_failed(node, &error),
+        }
+    }
+}
+
+/// Whether a message belongs to a seal or to what comes after a failure.
+pub(super) fn is_rare(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::SealPrepare { .. }
+            | Message::SealPromise { .. }
+            | Message::SealAccept { .. }
+            | Message::SealAccepted { .. }
+            | Message::NewView { .. }
+            | Message::Fill { .. }
+            | Message::Forward { .. }
+    )
+}

@@ -1,0 +1,322 @@
+//! The invariants of section 10 of `docs/protocol.md` that are about entries, votes and decisions, by their names.
+//!
+//! Checked from outside: from the records that nodes write, from what of them is durable, and from what
+//! they tell each other. A message is judged at the moment it leaves, so a promise that rests on a record
+//! not yet durable is found even where no crash makes use of it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::protocol::{Ballot, Decision, LaneVector, Message, Record, Status, View};
+use crate::types::{Entry, Label, Lsn, NodeId, Position, Timestamp, ViewNumber};
+
+use super::checker::Violation;
+use super::machine::Found;
+
+/// One lane: a view and its sender.
+type Lane = (ViewNumber, NodeId);
+
+/// Of one node, what its disk is sure to hold.
+#[derive(Clone, Debug, Default)]
+struct Holder {
+    /// Written and not durable yet.
+    pending: VecDeque<(Lsn, Record)>,
+    /// The last entry of each lane that is held, as a vote or filled in.
+    held: BTreeMap<Lane, Timestamp>,
+    /// The last entry of each lane that is held as a vote.
+    voted: BTreeMap<Lane, Timestamp>,
+    /// The highest ballot promised, and accepted, in each view.
+    promised: BTreeMap<ViewNumber, Ballot>,
+    accepted: BTreeMap<ViewNumber, Ballot>,
+}
+
+impl Holder {
+    fn keep(&mut self, record: &Record) {
+        let raise = |map: &mut BTreeMap<Lane, Timestamp>, entry: &Entry| {
+            let t = map.entry((entry.view, entry.node)).or_default();
+            *t = (*t).max(entry.t);
+        };
+        match record {
+            Record::Start { .. } | Record::Decision(_) => {}
+            Record::Entry(entry) => {
+                raise(&mut self.held, entry);
+                raise(&mut self.voted, entry);
+            }
+            Record::Fill(entry) => raise(&mut self.held, entry),
+            Record::Promise { view, ballot, .. } => {
+                let highest = self.promised.entry(*view).or_insert(*ballot);
+                *highest = (*highest).max(*ballot);
+            }
+            Record::Accept { view, ballot, .. } => {
+                let highest = self.accepted.entry(*view).or_insert(*ballot);
+                *highest = (*highest).max(*ballot);
+                let highest = self.promised.entry(*view).or_insert(*ballot);
+                *highest = (*highest).max(*ballot);
+            }
+        }
+    }
+
+    fn held(&self, lane: &Lane) -> Timestamp {
+        self.held.get(lane).copied().unwrap_or_default()
+    }
+}
+
+/// Everything that any node ever wrote or said, as far as it can be wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Invariants {
+    entries: BTreeMap<Position, (Label, Vec<u8>)>,
+    /// Timestamps of the entries that exist, by lane.
+    lanes: BTreeMap<Lane, Vec<Timestamp>>,
+    /// The highest frontier that anybody stated of a lane.
+    frontiers: BTreeMap<Lane, Timestamp>,
+    decisions: BTreeMap<ViewNumber, Decision>,
+    /// The views that decisions have begun.
+    views: BTreeMap<ViewNumber, View>,
+    holders: Vec<Holder>,
+    /// The votes that were told to anybody, by lane and voter.
+    votes: BTreeMap<Lane, Vec<Timestamp>>,
+    /// The value of each ballot.
+    values: BTreeMap<(ViewNumber, Ballot), LaneVector>,
+    pub(crate) violations: Vec<Violation>,
+}
+
+impl Invariants {
+    pub(crate) fn new(nodes: usize) -> Invariants {
+        Invariants {
+            entries: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            frontiers: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            views: BTreeMap::new(),
+            holders: vec![Holder::default(); nodes],
+            votes: BTreeMap::new(),
+            values: BTreeMap::new(),
+            violations: Vec::new(),
+        }
+    }
+
+    fn fail(&mut self, invariant: &'static str, what: String) {
+        self.violations.push(Violation { invariant, what });
+    }
+
+    /// How many views have been decided.
+    pub(crate) fn decisions(&self) -> usize {
+        self.decisions.len()
+    }
+
+    /// A process has started. What it read back from its disk is durable now; what is not there any more was
+    /// never promised to anybody.
+    pub(crate) fn started(&mut self, node: NodeId, found: &Found) {
+        let holder = &mut self.holders[node.index()];
+        holder.pending.clear();
+        for record in &found.records {
+            holder.keep(record);
+        }
+    }
+
+    /// A node wrote a record to its log.
+    pub(crate) fn persisted(&mut self, node: NodeId, lsn: Lsn, record: Record) {
+        match &record {
+            Record::Entry(entry) | Record::Fill(entry) => self.stored(node, entry),
+            Record::Decision(decision) => self.decided(node, decision),
+            Record::Accept { view, ballot, value, .. } => {
+                let ends = self.values.entry((*view, *ballot)).or_insert_with(|| value.ends.clone());
+                if *ends != value.ends {
+                    let what = format!("{node} accepts two values in {ballot} of {view}");
+                    self.fail("One decision", what);
+                }
+            }
+            Record::Start { .. } | Record::Promise { .. } => {}
+        }
+        self.holders[node.index()].pending.push_back((lsn, record));
+    }
+
+    /// All records of a node up to this one are durable.
+    pub(crate) fn durable(&mut self, node: NodeId, lsn: Lsn) {
+        let holder = &mut self.holders[node.index()];
+        while let Some((at, record)) = holder.pending.pop_front() {
+            if at > lsn {
+                holder.pending.push_front((at, record));
+                break;
+            }
+            holder.keep(&record);
+        }
+    }
+
+    fn stored(&mut self, node: NodeId, entry: &Entry) {
+        let bytes = entry.batch.bytes();
+        let position = entry.position();
+        match self.entries.get(&position) {
+            Some((label, first)) if *label != entry.label || first != bytes => {
+                let what = format!("{node} holds {} at {position}, another node {label}", entry.label);
+                self.fail("Single writer", what);
+            }
+            Some(_) => {}
+            None => {
+                self.entries.insert(position, (entry.label, bytes.to_vec()));
+                let lane = (entry.view, entry.node);
+                self.lanes.entry(lane).or_default().push(entry.t);
+                if let Some(stated) = self.frontiers.get(&lane).filter(|stated| **stated >= entry.t) {
+                    let what =
+                        format!("{node} makes {position} although the lane was said to be past {stated}");
+                    self.fail("True frontier", what);
+                }
+            }
+        }
+    }
+
+    fn decided(&mut self, node: NodeId, decision: &Decision) {
+        match self.decisions.get(&decision.view) {
+            Some(first) if first != decision => {
+                let what = format!("{node} learns {decision:?}, another node {first:?}");
+                return self.fail("One decision", what);
+            }
+            Some(_) => return,
+            None => {}
+        }
+        let next = &decision.value.next;
+        if let Some(view) = self.views.get(&decision.view).cloned() {
+            for (sender, end) in view.senders.iter().zip(&decision.value.ends) {
+                let lane = (view.number, sender.node);
+                let chosen = self.chosen(&view, &lane);
+                if chosen > *end {
+                    let what = format!(
+                        "{} ends the lane of {} at {end}, but {chosen} was chosen",
+                        view.number, sender.node
+                    );
+                    self.fail("Seal covers chosen", what);
+                }
+                let holders =
+                    next.voters.iter().filter(|v| self.holders[v.node.index()].held(&lane) >= *end).count();
+                if holders < next.quorum() {
+                    let what = format!(
+                        "{holders} voters hold the lane of {} in {} up to its end {end}",
+                        sender.node, view.number
+                    );
+                    self.fail("Holders", what);
+                }
+            }
+        }
+        self.views.insert(next.number, next.clone());
+        self.decisions.insert(decision.view, decision.clone());
+    }
+
+    /// The last entry of a lane for which a majority was told to have voted.
+    fn chosen(&self, view: &View, lane: &Lane) -> Timestamp {
+        let Some(votes) = self.votes.get(lane) else { return Timestamp::ZERO };
+        let mut votes: LaneVector = view.voters.iter().map(|v| votes[v.node.index()]).collect();
+        votes.sort_unstable_by(|a, b| b.cmp(a));
+        votes.get(view.quorum() - 1).copied().unwrap_or_default()
+    }
+
+    /// A node delivered an entry; `first`: before everybody else.
+    pub(crate) fn delivered(&mut self, node: NodeId, entry: &Entry, first: bool) {
+        let lane = (entry.view, entry.node);
+        let Some(view) = self.views.get(&entry.view) else {
+            return self.fail("Agreement", format!("{node} delivers {entry} of a view that nobody decided"));
+        };
+        if let Some(decision) = self.decisions.get(&entry.view)
+            && let Some(lane) = view.lane_of(entry.node)
+            && entry.t > decision.value.ends[lane]
+        {
+            let what = format!("{node} delivers {entry}, above the end {}", decision.value.ends[lane]);
+            return self.fail("No resurrection", what);
+        }
+        if first {
+            let held =
+                view.voters.iter().filter(|v| self.holders[v.node.index()].held(&lane) >= entry.t).count();
+            if held < view.quorum() {
+                let what = format!("{node} delivers {entry}, which {held} voters hold durably");
+                self.fail("Durability", what);
+            }
+        }
+    }
+
+    /// A message leaves a node.
+    pub(crate) fn sent(&mut self, node: NodeId, message: &Message) {
+        match message {
+            Message::Status(status) => self.stated(node, status),
+            Message::ReadAnswer { view, accepted, .. } => self.voted(node, *view, accepted.iter().copied()),
+            Message::SealPromise { view, ballot, .. } => {
+                let durable = self.holders[node.index()].promised.get(view).copied();
+                if durable < Some(*ballot) {
+                    let what =
+                        format!("{node} answers {ballot} of {view} while its durable promise is {durable:?}");
+                    self.fail("Promises are durable", what);
+                }
+            }
+            Message::SealPrepare { view, ballot, .. } => {
+                let durable = self.holders[node.index()].promised.get(view).copied();
+                if durable < Some(*ballot) {
+                    let what =
+                        format!("{node} opens {ballot} of {view} while its durable promise is {durable:?}");
+                    self.fail("Promises are durable", what);
+                }
+            }
+            Message::SealAccepted { view, ballot } => {
+                let durable = self.holders[node.index()].accepted.get(view).copied();
+                if durable < Some(*ballot) {
+                    let what = format!("{node} has accepted {ballot} of {view}, durable is {durable:?}");
+                    self.fail("Acceptances are durable", what);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn stated(&mut self, node: NodeId, status: &Status) {
+        let Some(view) = self.views.get(&status.view) else { return };
+        let mut wrong = Vec::new();
+        for (sender, row) in view.senders.iter().zip(&status.lanes) {
+            let lane = (status.view, sender.node);
+            if let Some(entries) = self.lanes.get(&lane) {
+                let below = entries.iter().rev().find(|t| **t <= row.frontier);
+                if let Some(t) = below.filter(|t| **t > row.received) {
+                    wrong.push(format!(
+                        "{node} says that the lane of {} in {} is past {} with nothing above {}, but has {t}",
+                        sender.node, status.view, row.frontier, row.received
+                    ));
+                }
+            }
+            let frontier = self.frontiers.entry(lane).or_default();
+            *frontier = (*frontier).max(row.frontier);
+        }
+        for what in wrong {
+            self.fail("True frontier", what);
+        }
+        self.voted(node, status.view, status.lanes.iter().map(|row| row.accepted));
+    }
+
+    fn voted(&mut self, node: NodeId, view: ViewNumber, accepted: impl Iterator<Item = Timestamp>) {
+        let Some(view) = self.views.get(&view) else { return };
+        let mut wrong = Vec::new();
+        for (i, (sender, accepted)) in view.senders.iter().zip(accepted).enumerate() {
+            let lane = (view.number, sender.node);
+            let nodes = self.holders.len();
+            let vote =
+                &mut self.votes.entry(lane).or_insert_with(|| vec![Timestamp::ZERO; nodes])[node.index()];
+            if accepted <= *vote {
+                continue;
+            }
+            *vote = accepted;
+            let durable = self.holders[node.index()].voted.get(&lane).copied().unwrap_or_default();
+            if durable < accepted {
+                let what = format!("{node} votes for {accepted} of {}, durable is {durable}", sender.node);
+                wrong.push(("Votes are durable", what));
+            }
+            if let Some(decision) = self.decisions.get(&view.number) {
+                let chosen = self.chosen(view, &lane);
+                let end = decision.value.ends[i];
+                if chosen > end {
+                    let what = format!(
+                        "{} ended the lane of {} at {end}, and {chosen} is chosen now",
+                        view.number, sender.node
+                    );
+                    wrong.push(("Seal covers chosen", what));
+                }
+            }
+        }
+        for (invariant, what) in wrong {
+            self.fail(invariant, what);
+        }
+    }
+}
