@@ -59,9 +59,9 @@ enum Accident {
 pub struct Flips {
     /// How many bits were changed.
     pub made: u64,
-    /// How many connections the receiver closed after that.
+    /// How many of them were followed by the end of their connection, by the receiver.
     pub noticed: u64,
-    /// How many connections ended in another way first.
+    /// How many were on connections that ended in another way first.
     pub moot: u64,
     /// Since when the oldest connection is open whose receiver got a changed bit.
     pub open_since: Option<Instant>,
@@ -75,8 +75,8 @@ struct Connection {
     closing: AtomicBool,
     /// The connection's end is a reset.
     reset: AtomicBool,
-    /// When a bit was changed on it.
-    flipped: Mutex<Option<Instant>>,
+    /// When a bit was first changed on it, and how many were since.
+    flipped: Mutex<Option<(Instant, u64)>>,
 }
 
 struct State {
@@ -195,7 +195,7 @@ impl Proxy {
     /// What became of changed bits so far.
     pub fn flips(&self) -> Flips {
         let state = self.shared.lock();
-        let since = |connection: &Arc<Connection>| *lock(&connection.flipped);
+        let since = |connection: &Arc<Connection>| lock(&connection.flipped).map(|(since, _)| since);
         Flips { open_since: state.connections.values().filter_map(since).min(), ..state.flips }
     }
 }
@@ -285,16 +285,18 @@ impl Shared {
     /// One direction has ended: so does the connection.
     fn ended(&self, id: u64, connection: &Connection, direction: Direction, ended: Ended) {
         let mut state = self.lock();
-        if state.connections.remove(&id).is_some() && lock(&connection.flipped).is_some() {
+        if state.connections.remove(&id).is_some()
+            && let Some((_, bits)) = *lock(&connection.flipped)
+        {
             // The receiver of frames has closed if its side had no more bytes, or took none.
             let by_receiver = matches!(
                 (direction, ended),
                 (Direction::Back, Ended::Source) | (Direction::Forward, Ended::Sink)
             );
             if by_receiver && !connection.closing.load(Ordering::SeqCst) {
-                state.flips.noticed += 1;
+                state.flips.noticed += bits;
             } else {
-                state.flips.moot += 1;
+                state.flips.moot += bits;
             }
         }
         drop(state);
@@ -347,7 +349,7 @@ impl Shared {
             Accident::Flip { bit } => {
                 bytes[at] ^= 1 << bit;
                 state.flips.made += 1;
-                lock(&connection.flipped).get_or_insert_with(Instant::now);
+                lock(&connection.flipped).get_or_insert_with(|| (Instant::now(), 0)).1 += 1;
                 None
             }
         }
