@@ -52,7 +52,7 @@ figures() {
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes clients errors links)
+process_tests=(cluster crashes clients errors links chaos)
 
 other_tests() {
     local file name
@@ -73,6 +73,7 @@ export LANEKV_BIN_DIR=target/release
 mapfile -t others < <(other_tests)
 step "source rules and other tests" cargo test --quiet "${others[@]}"
 step "simulator, 2000 seeds" target/release/kvsim --runs 2000
+step "chaos, 60 seconds" target/release/kvchaos --seconds 60
 # The process tests print what they measure; one at a time, for the sake of the figures.
 for name in "${process_tests[@]}"; do
     step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1

@@ -21,7 +21,9 @@
 //! | [`net`] | the event loop: the only clock, sockets and threads |
 //! | [`client`] | the client library behind `kvclient` |
 //! | [`sim`] | the deterministic simulator around [`node`] |
+//! | [`chaos`] | real processes, broken on purpose, and the checks of what their clients saw |
 
+pub mod chaos;
 pub mod client;
 pub mod config;
 pub mod dialect;

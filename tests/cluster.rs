@@ -119,7 +119,7 @@ fn the_prompt_program_brings_its_own_cluster_and_finds_its_data_again() {
 
 #[test]
 fn the_ready_line_names_node_view_and_address() {
-    let mut cluster = Cluster::prepare(Layout::of(3), PortBlock::take());
+    let mut cluster = Cluster::prepare(Layout::of(3), PortBlock::take().expect("free ports"));
     for node in 0..3 {
         cluster.launch(node);
     }
@@ -364,7 +364,7 @@ fn an_idle_cluster_needs_less_than_a_hundredth_of_a_core_per_node() {
 
 #[test]
 fn nodes_found_the_cluster_only_when_all_are_there() {
-    let mut cluster = Cluster::prepare(Layout::of(3), PortBlock::take());
+    let mut cluster = Cluster::prepare(Layout::of(3), PortBlock::take().expect("free ports"));
     cluster.launch(0);
     cluster.launch(1);
     // View 0 is decided by all its voters: two of three must wait. Time is what is tested here.
@@ -381,7 +381,7 @@ fn nodes_found_the_cluster_only_when_all_are_there() {
 
 #[test]
 fn a_node_without_flags_keeps_its_data_under_the_current_directory() {
-    let ports = PortBlock::take();
+    let ports = PortBlock::take().expect("free ports");
     let dir = TempDir::new("defaults");
     let address = format!("127.0.0.1:{}", ports.port(0));
     let conf = dir.write("nodes.conf", &format!("0 {address}\n"));

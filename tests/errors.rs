@@ -110,7 +110,7 @@ fn single(dir: &TempDir, ports: &PortBlock) -> (PathBuf, PathBuf) {
 
 #[test]
 fn a_port_in_use_is_named() {
-    let ports = PortBlock::take();
+    let ports = PortBlock::take().expect("free ports");
     let dir = TempDir::new("port");
     let (conf, data) = single(&dir, &ports);
     let address = format!("127.0.0.1:{}", ports.port(0));
@@ -124,7 +124,7 @@ fn a_port_in_use_is_named() {
 
 #[test]
 fn a_data_directory_in_use_is_refused_with_the_holders_pid() {
-    let ports = PortBlock::take();
+    let ports = PortBlock::take().expect("free ports");
     let dir = TempDir::new("lock");
     let (conf, data) = single(&dir, &ports);
     let mut command = kvnode();
@@ -141,7 +141,7 @@ fn a_data_directory_in_use_is_refused_with_the_holders_pid() {
 
 #[test]
 fn an_unwritable_data_directory_is_named() {
-    let ports = PortBlock::take();
+    let ports = PortBlock::take().expect("free ports");
     let dir = TempDir::new("unwritable");
     let (conf, _) = single(&dir, &ports);
     // A file where the directory should be, or above it: not even root can write there.
@@ -256,7 +256,7 @@ fn a_second_signal_ends_a_node_at_once() {
 
 #[test]
 fn the_prompt_program_tells_by_its_exit_code_how_it_went() {
-    let ports = PortBlock::take();
+    let ports = PortBlock::take().expect("free ports");
     let dir = TempDir::new("client-codes");
     let (conf, data) = single(&dir, &ports);
     let run_with = |flags: &[&str], arguments: &[&str], input: &str| {

@@ -27,7 +27,7 @@ impl Wired {
             println!("skipped: no mount namespaces here (unshare --mount needs root or user namespaces)");
             return None;
         }
-        let ports = PortBlock::take();
+        let ports = PortBlock::take().expect("free ports");
         let place = |from: usize, to: usize| format!("127.0.1.{}", 10 * (from + 1) + to);
         let mut hosts = Vec::new();
         let mut proxies = Vec::new();
@@ -40,7 +40,8 @@ impl Wired {
                 text.push_str(&format!("{address} {}\n", Layout::host_name(to)));
                 let port = ports.port(to);
                 row.push((!own).then(|| {
-                    Proxy::start(&format!("{}:{port}", place(from, to)), &format!("127.0.0.1:{port}"))
+                    let address = |host: &str| format!("{host}:{port}").parse().expect("an address");
+                    Proxy::start(address(&place(from, to)), address("127.0.0.1")).expect("a free address")
                 }));
             }
             hosts.push(text);

@@ -64,7 +64,7 @@ fn commands_and_outputs_are_told_apart() {
 #[test]
 fn what_the_readme_shows_is_what_happens() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let ports = PortBlock::take();
+    let ports = PortBlock::take().expect("free ports");
     let localized = |name: &str| {
         let text = fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         (0..3).fold(text, |text, node| text.replace(&format!("710{node}"), &ports.port(node).to_string()))

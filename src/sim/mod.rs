@@ -33,5 +33,6 @@ mod world;
 
 pub use checker::Violation;
 pub use plan::{Damage, Faults, Plan, Workload};
+pub(crate) use random::Random;
 pub use sights::{Sight, Sights};
 pub use world::{Outcome, run};

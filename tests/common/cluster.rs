@@ -88,7 +88,7 @@ fn turn() -> MutexGuard<'static, ()> {
 impl Cluster {
     /// Founds a cluster and waits until every node serves.
     pub(crate) fn start(layout: Layout) -> Cluster {
-        Self::start_on(layout, PortBlock::take())
+        Self::start_on(layout, PortBlock::take().expect("free ports"))
     }
 
     /// The same on ports taken before, where the layout has to know them.

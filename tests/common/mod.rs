@@ -6,18 +6,15 @@
 
 mod cluster;
 mod load;
-mod ports;
 mod process;
-mod proxy;
 mod resp;
 mod text;
 mod tools;
 
 pub(crate) use cluster::{Cluster, Layout, own_hosts_work};
+pub(crate) use lanekv::chaos::{PortBlock, Proxy};
 pub(crate) use load::{Load, Outcome, longest_gap, median};
-pub(crate) use ports::PortBlock;
 pub(crate) use process::{Finished, Running, kvclient, kvnode, program};
-pub(crate) use proxy::Proxy;
 pub(crate) use resp::{Resp, RespClient, encode_command};
 pub(crate) use text::TextClient;
 pub(crate) use tools::{Random, TempDir, seed, until};

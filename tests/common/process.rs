@@ -17,6 +17,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     match std::env::var_os("LANEKV_BIN_DIR") {
         Some(dir) => Path::new(env!("CARGO_MANIFEST_DIR")).join(dir).join(name),
         None if name == "kvnode" => env!("CARGO_BIN_EXE_kvnode").into(),
+        None if name == "kvchaos" => env!("CARGO_BIN_EXE_kvchaos").into(),
         None => env!("CARGO_BIN_EXE_kvclient").into(),
     }
 }
@@ -47,6 +48,14 @@ impl Finished {
     /// # Panics
     /// When it does not end in time.
     pub(crate) fn of(command: &mut Command, input: &[u8]) -> Finished {
+        Self::within(command, input, PATIENCE)
+    }
+
+    /// The same with another patience.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub(crate) fn within(command: &mut Command, input: &[u8], patience: Duration) -> Finished {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program was built with the tests");
         let mut stdin = child.stdin.take().expect("piped");
@@ -70,11 +79,11 @@ impl Finished {
             let _ = ended.send(());
             String::from_utf8_lossy(&text).into_owned()
         });
-        if end.recv_timeout(PATIENCE).is_err() {
+        if end.recv_timeout(patience).is_err() {
             let _ = child.kill();
             let _ = child.wait();
             let stderr = errors.join().unwrap_or_default();
-            panic!("{command:?} did not end within {PATIENCE:?}; it wrote: {stderr}");
+            panic!("{command:?} did not end within {patience:?}; it wrote: {stderr}");
         }
         let status = child.wait().expect("a child of ours");
         feeder.join().expect("the feeder does not panic");
