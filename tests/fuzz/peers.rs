@@ -2,10 +2,23 @@
 
 use super::*;
 
-const RECEIVE: u8 = 10;
+// Codes of steps; the peer is in the upper half.
 const TURN: u8 = 0;
 const PERSIST: u8 = 1;
 const LATER: u8 = 3;
+const LINK_DOWN: u8 = 4;
+const GREETED: u8 = 7;
+const CLIENT: u8 = 8;
+const LEAVE: u8 = 9;
+const RECEIVE: u8 = 10;
+
+/// How far the node is when a script begins.
+const UNFOUNDED: u8 = 0;
+const SENDER: u8 = 1;
+const RESTARTED: u8 = 2;
+
+const CALM: [[u64; 3]; 3] = [[0; 3]; 3];
+const VIEW: ViewNumber = ViewNumber(1);
 
 pub(crate) fn node(id: u8) -> NodeId {
     NodeId::new(id).expect("below 64")
@@ -17,11 +30,16 @@ pub(crate) fn lanes(lanes: &[u64]) -> Vec<Timestamp> {
 
 /// The decision about a view of which three nodes vote and send; `incarnation` is the first node's in the next.
 pub(crate) fn decision(view: u64, ends: &[u64], incarnation: u64) -> Decision {
-    let voter = |id| Voter {
+    decision_with(view, ends, incarnation, &[0, 1, 2])
+}
+
+/// The same with these senders; who is none was dropped once.
+fn decision_with(view: u64, ends: &[u64], incarnation: u64, senders: &[u8]) -> Decision {
+    let voter = |id: u8| Voter {
         node: node(id),
         disk: DiskId(100 + u64::from(id)),
         registered: ViewNumber(1),
-        drops: 0,
+        drops: u8::from(!senders.contains(&id)),
         drops_at: Millis(0),
     };
     let sender =
@@ -31,7 +49,7 @@ pub(crate) fn decision(view: u64, ends: &[u64], incarnation: u64) -> Decision {
         cluster: ClusterId(77),
         format: View::FORMAT,
         voters: (0..3).map(voter).collect(),
-        senders: (0..3).map(sender).collect(),
+        senders: senders.iter().copied().map(sender).collect(),
     };
     Decision { view: ViewNumber(view), value: Value { ends: lanes(ends), next } }
 }
@@ -49,8 +67,27 @@ pub(crate) fn entry(view: u64, t: u64, id: u8, prev: u64) -> Arc<Entry> {
     })
 }
 
+/// The same with another label.
+fn relabelled(entry: &Entry, origin: u8, incarnation: u64, seq: u64) -> Arc<Entry> {
+    Arc::new(Entry { label: label(origin, incarnation, seq), ..entry.clone() })
+}
+
+fn label(origin: u8, incarnation: u64, seq: u64) -> Label {
+    let pair = OriginPair { registered: VIEW, incarnation: Incarnation(incarnation) };
+    Label { origin: node(origin), pair, seq }
+}
+
+fn ballot(round: u64, id: u8) -> Ballot {
+    Ballot { round, node: node(id), incarnation: Incarnation(1) }
+}
+
 /// A row whose lanes are received, frontier and accepted, each.
 fn status(view: u64, clock: u64, rows: &[[u64; 3]], sealed: bool) -> Message {
+    status_hearing(view, clock, rows, sealed, 7)
+}
+
+/// The same of a node that hears these.
+fn status_hearing(view: u64, clock: u64, rows: &[[u64; 3]], sealed: bool, hears: u64) -> Message {
     let row = |row: &[u64; 3]| LaneRow {
         received: Timestamp(row[0]),
         frontier: Timestamp(row[1]),
@@ -62,7 +99,7 @@ fn status(view: u64, clock: u64, rows: &[[u64; 3]], sealed: bool) -> Message {
         clock: Timestamp(clock),
         lanes: rows.iter().map(row).collect(),
         sealed,
-        hears: NodeSet::from_bits(7),
+        hears: NodeSet::from_bits(hears),
         delivered: Position { view: ViewNumber(view), ..Position::default() },
         index: Index(0),
         digest: 0,
@@ -72,284 +109,284 @@ fn status(view: u64, clock: u64, rows: &[[u64; 3]], sealed: bool) -> Message {
     }))
 }
 
-fn hello(from: u8, view: u64) -> Vec<u8> {
-    let hello = Hello {
-        protocol: Hello::PROTOCOL,
-        from: node(from),
-        to: node(0),
-        disk: DiskId(100 + u64::from(from)),
-        incarnation: Incarnation(1),
-        boot: 6 + u64::from(from),
-        cluster: ClusterId(if view == 0 { 0 } else { 77 }),
-        members: 0,
-        view: ViewNumber(view),
-        remembered: None,
-    };
-    let mut out = Vec::new();
-    encode_hello(&mut out, &hello);
-    step((from - 1) << 4 | 7, &out[FRAME_HEADER_LEN..])
+/// A script that is being written: each method is a step or two.
+struct Script(Vec<u8>);
+
+impl Script {
+    fn new(how: u8) -> Script {
+        Script(vec![how])
+    }
+
+    fn step(mut self, code: u8, payload: &[u8]) -> Script {
+        self.0.extend(step(code, payload));
+        self
+    }
+
+    fn say(self, from: u8, message: &Message) -> Script {
+        let frame = message_frame(message);
+        let (kind, payload, _) = split_frame(&frame, usize::MAX).expect("a frame");
+        self.step((from - 1) << 4 | RECEIVE, &[&[kind], payload].concat())
+    }
+
+    /// Both peers say the same.
+    fn both(self, message: &Message) -> Script {
+        self.say(1, message).say(2, message)
+    }
+
+    fn hello(self, from: u8, view: u64) -> Script {
+        let hello = Hello {
+            protocol: Hello::PROTOCOL,
+            from: node(from),
+            to: node(0),
+            disk: DiskId(100 + u64::from(from)),
+            incarnation: Incarnation(1),
+            boot: 6 + u64::from(from),
+            cluster: ClusterId(if view == 0 { 0 } else { 77 }),
+            members: 0,
+            view: ViewNumber(view),
+            remembered: None,
+        };
+        let mut out = Vec::new();
+        encode_hello(&mut out, &hello);
+        self.step((from - 1) << 4 | GREETED, &out[FRAME_HEADER_LEN..])
+    }
+
+    /// Both peers are in view 1, as far as these rows say.
+    fn met(self, rows: &[[u64; 3]]) -> Script {
+        let clock = rows.iter().map(|row| row[1]).max().unwrap_or(0);
+        self.hello(1, 1).hello(2, 1).both(&status(1, clock, rows, false))
+    }
+
+    fn append(self, from: u8, entry: &Arc<Entry>) -> Script {
+        self.say(from, &Message::Append(Arc::clone(entry)))
+    }
+
+    fn turn(self) -> Script {
+        self.step(TURN, &[]).step(PERSIST, &[])
+    }
+
+    fn later(self, millis: u16) -> Script {
+        self.step(LATER, &millis.to_le_bytes())
+    }
+
+    fn client(self, text: &str) -> Script {
+        self.step(CLIENT, text.as_bytes())
+    }
 }
 
-fn say(from: u8, message: &Message) -> Vec<u8> {
-    let frame = message_frame(message);
-    let (kind, payload, _) = split_frame(&frame, usize::MAX).expect("a frame");
-    step((from - 1) << 4 | RECEIVE, &[&[kind], payload].concat())
-}
-
-fn turn() -> Vec<u8> {
-    [step(TURN, &[]), step(PERSIST, &[])].concat()
-}
-
-fn later(millis: u16) -> Vec<u8> {
-    step(LATER, &millis.to_le_bytes())
-}
-
-/// Both peers in view 1, as far as these rows say.
-fn both(rows: &[[u64; 3]]) -> Vec<u8> {
-    let clock = rows.iter().map(|row| row[1]).max().unwrap_or(0);
-    [hello(1, 1), hello(2, 1), say(1, &status(1, clock, rows, false)), say(2, &status(1, clock, rows, false))]
-        .concat()
-}
-
-/// Each begins with how far the node is: 0 unfounded, 1 a sender of view 1, 2 restarted.
+/// Everything that peers say in a calm, in a seal, while catching up, at the founding.
 pub(crate) fn scripts() -> Vec<Vec<u8>> {
-    let calm = [[0, 0, 0]; 3];
-    let ballot = |round, id| Ballot { round, node: node(id), incarnation: Incarnation(1) };
-    let view = ViewNumber(1);
+    let all = [order(), seals(), questions(), forwards(), views()];
+    all.into_iter().flatten().map(|script| script.0).collect()
+}
+
+fn order() -> Vec<Script> {
+    // All that the first node has up to `t`, the others nothing.
+    let own = |t: u64| status(1, t, &[[t, t, t], [0, t, 0], [0, t, 0]], false);
+    let answer = Message::ReadAnswer {
+        nonce: Nonce { incarnation: Incarnation(1), counter: 1 },
+        view: VIEW,
+        sealed: false,
+        accepted: lanes(&[1, 0, 0]),
+    };
+    vec![
+        Script::new(SENDER)
+            .met(&CALM)
+            .append(1, &entry(1, 5, 1, 0))
+            .turn()
+            .both(&status(1, 9, &[[0, 9, 0], [5, 9, 5], [0, 9, 0]], false))
+            .turn(),
+        Script::new(SENDER)
+            .met(&CALM)
+            .client("SET a 1\nGET a\n")
+            .turn()
+            .both(&own(1))
+            .turn()
+            .say(1, &answer)
+            .turn(),
+        // Three lanes merged.
+        Script::new(SENDER)
+            .met(&CALM)
+            .append(2, &entry(1, 8, 2, 0))
+            .client("SET a 1\n")
+            .turn()
+            .append(1, &entry(1, 6, 1, 0))
+            .both(&status(1, 9, &[[9, 9, 9], [6, 9, 6], [8, 9, 8]], false))
+            .turn()
+            .append(1, &entry(1, 12, 1, 6))
+            .client("GET a\n")
+            .turn()
+            .both(&status(1, 12, &[[9, 12, 9], [12, 12, 12], [8, 12, 8]], false))
+            .turn(),
+        Script::new(SENDER).met(&CALM).step(LEAVE, &[]).turn().client("SET a 1\n").later(1000).turn(),
+    ]
+}
+
+fn seals() -> Vec<Script> {
     let value = |ends: &[u64]| Box::new(decision(1, ends, 1).value);
-    let set = step(8, b"SET a 1\nGET a\n");
-    let append = |t, id, prev| say(id, &Message::Append(entry(1, t, id, prev)));
-    let prepare = Message::SealPrepare { view, ballot: ballot(1, 1), have: lanes(&[0, 0, 0]) };
-    let promise = |round| Message::SealPromise {
-        view,
-        ballot: ballot(round, 0),
+    let prepare = Message::SealPrepare { view: VIEW, ballot: ballot(1, 1), have: lanes(&[0, 0, 0]) };
+    let accept =
+        |entries| Message::SealAccept { view: VIEW, ballot: ballot(1, 1), value: value(&[0, 5, 0]), entries };
+    let decided = |ends: &[u64]| Message::NewView { decisions: vec![decision(1, ends, 1)] };
+    let promise = |last: &[u64], entries| Message::SealPromise {
+        view: VIEW,
+        ballot: ballot(1, 0),
         promise: Box::new(Promise {
-            last: lanes(&[0, 5, 0]),
+            last: lanes(last),
             accepted: None,
             disk: DiskId(101),
             incarnation: Incarnation(1),
             hears: NodeSet::from_bits(3),
-            entries: vec![entry(1, 5, 1, 0)],
+            entries,
         }),
     };
-    let accept = |ends: &[u64], entries| Message::SealAccept {
-        view,
+    let deaf = |sealed| status_hearing(1, 0, &CALM, sealed, 3);
+    // The third node is gone, the first seals.
+    let sealing = || {
+        Script::new(SENDER)
+            .met(&CALM)
+            .turn()
+            .step(1 << 4 | LINK_DOWN, &[])
+            .later(20)
+            .say(1, &deaf(false))
+            .turn()
+    };
+    let accepted = Message::SealAccepted { view: VIEW, ballot: ballot(1, 0) };
+    vec![
+        Script::new(SENDER)
+            .met(&CALM)
+            .append(1, &entry(1, 5, 1, 0))
+            .turn()
+            .say(1, &prepare)
+            .turn()
+            .say(1, &accept(vec![]))
+            .turn()
+            .say(1, &decided(&[0, 5, 0]))
+            .turn(),
+        // The value comes with entries that are missing here.
+        Script::new(SENDER)
+            .met(&CALM)
+            .say(1, &prepare)
+            .turn()
+            .say(1, &accept(vec![entry(1, 5, 1, 0)]))
+            .turn()
+            .say(2, &decided(&[0, 5, 0]))
+            .turn()
+            .append(1, &entry(2, 9, 1, 0))
+            .turn(),
+        sealing().say(1, &promise(&[0, 0, 0], vec![])).later(310).say(1, &accepted).turn(),
+        sealing()
+            .say(1, &promise(&[0, 5, 0], vec![]))
+            .later(310)
+            .say(1, &Message::Fill { entries: vec![entry(1, 5, 1, 0)] })
+            .turn()
+            .say(1, &accepted)
+            .turn(),
+        sealing()
+            .say(1, &Message::SealReject { view: VIEW, ballot: ballot(1, 0), promised: ballot(3, 2) })
+            .later(900),
+        // An own batch is void and offered again.
+        Script::new(SENDER)
+            .met(&CALM)
+            .client("SET a 1\n")
+            .turn()
+            .say(1, &decided(&[0, 0, 0]))
+            .turn()
+            .both(&status(2, 2, &[[2, 2, 2], [0, 2, 0], [0, 2, 0]], false))
+            .turn(),
+    ]
+}
+
+fn questions() -> Vec<Script> {
+    let resend = Message::Resend { view: VIEW, lane: node(1), after: Timestamp(0) };
+    let catch_up = Message::CatchUp { view: VIEW, have: lanes(&[0, 5, 0]) };
+    let probe = Message::ReadProbe { nonce: Nonce { incarnation: Incarnation(1), counter: 4 } };
+    vec![
+        Script::new(SENDER)
+            .met(&CALM)
+            .append(1, &entry(1, 5, 1, 0))
+            .append(1, &entry(1, 8, 1, 5))
+            .say(2, &resend)
+            .say(2, &catch_up)
+            .say(2, &Message::ViewRequest { view: ViewNumber(0) })
+            .say(1, &probe)
+            .turn(),
+        Script::new(RESTARTED)
+            .met(&[[0, 0, 0], [5, 9, 5], [0, 0, 0]])
+            .turn()
+            .append(1, &entry(1, 5, 1, 0))
+            .turn()
+            .say(2, &Message::NewView { decisions: vec![decision(1, &[0, 7, 0], 1)] })
+            .turn()
+            .say(1, &Message::Fill { entries: vec![entry(1, 7, 1, 5)] })
+            .turn(),
+    ]
+}
+
+fn forwards() -> Vec<Script> {
+    let forward = Message::Forward { label: label(2, 1, 1), batch: batch(&[(None, 1, &["k", "v"])]) };
+    let relayed = relabelled(&entry(1, 5, 1, 0), 0, 2, 1);
+    vec![
+        Script::new(SENDER)
+            .met(&CALM)
+            .say(2, &forward)
+            .turn()
+            .say(2, &Message::Refused { label: label(2, 1, 2) })
+            .both(&status(1, 1, &[[1, 1, 1], [0, 1, 0], [0, 1, 0]], false))
+            .turn(),
+        Script::new(RESTARTED)
+            .met(&CALM)
+            .client("SET a 1\n")
+            .turn()
+            .later(40)
+            .say(1, &Message::Refused { label: label(0, 2, 1) })
+            .turn(),
+        // Its batch comes back in a sender's lane.
+        Script::new(RESTARTED)
+            .met(&CALM)
+            .client("SET a 1\nGET a\n")
+            .turn()
+            .append(1, &relayed)
+            .turn()
+            .both(&status(1, 9, &[[0, 9, 0], [5, 9, 5], [0, 9, 0]], false))
+            .turn(),
+    ]
+}
+
+fn views() -> Vec<Script> {
+    let new_view = |decisions: &[Decision]| Message::NewView { decisions: decisions.to_vec() };
+    let founded = decision(0, &[], 1);
+    let first = Message::SealPrepare { view: ViewNumber(0), ballot: ballot(1, 1), have: vec![] };
+    let accept = Message::SealAccept {
+        view: ViewNumber(0),
         ballot: ballot(1, 1),
-        value: value(ends),
-        entries,
+        value: Box::new(founded.value.clone()),
+        entries: vec![],
     };
-    let label = |seq| Label {
-        origin: node(2),
-        pair: OriginPair { registered: ViewNumber(1), incarnation: Incarnation(1) },
-        seq,
-    };
-    let nonce = |counter| Nonce { incarnation: Incarnation(1), counter };
-    let answer = Message::ReadAnswer { nonce: nonce(1), view, sealed: false, accepted: lanes(&[1, 0, 0]) };
-    let new_view = |id: u64, ends: &[u64]| Message::NewView { decisions: vec![decision(id, ends, 1)] };
-    let rows = |own: u64, t: u64| [[own, own, own], [t, t, t], [t, t, 0]];
-    let bodies: Vec<(u8, Vec<Vec<u8>>)> = vec![
-        // An entry of a peer is chosen and delivered.
-        (
-            1,
-            vec![
-                both(&calm),
-                append(5, 1, 0),
-                turn(),
-                say(1, &status(1, 9, &[[0, 9, 0], [5, 9, 5], [0, 9, 0]], false)),
-                say(2, &status(1, 9, &[[0, 9, 0], [5, 5, 5], [0, 9, 0]], false)),
-                turn(),
-            ],
-        ),
-        // An entry of its own, and a read.
-        (
-            1,
-            vec![
-                both(&calm),
-                set.clone(),
-                turn(),
-                say(1, &status(1, 1, &rows(1, 1), false)),
-                say(2, &status(1, 1, &rows(1, 1), false)),
-                turn(),
-                say(1, &answer),
-                turn(),
-            ],
-        ),
-        // A peer seals.
-        (
-            1,
-            vec![
-                both(&calm),
-                append(5, 1, 0),
-                turn(),
-                say(1, &prepare),
-                turn(),
-                say(1, &accept(&[0, 5, 0], vec![])),
-                turn(),
-                say(1, &new_view(1, &[0, 5, 0])),
-                turn(),
-            ],
-        ),
-        // It seals itself, because a sender is gone.
-        (
-            1,
-            vec![
-                both(&calm),
-                turn(),
-                step(0x14, &[]),
-                later(20),
-                say(1, &status(1, 0, &calm, false)),
-                later(320),
-                say(1, &status(1, 0, &calm, true)),
-                turn(),
-                say(1, &promise(1)),
-                later(310),
-                say(1, &Message::SealAccepted { view, ballot: ballot(1, 0) }),
-                turn(),
-            ],
-        ),
-        // A value comes with entries that it lacks.
-        (
-            1,
-            vec![
-                both(&calm),
-                say(1, &prepare),
-                turn(),
-                say(1, &accept(&[0, 5, 0], vec![entry(1, 5, 1, 0)])),
-                turn(),
-                say(2, &new_view(1, &[0, 5, 0])),
-                turn(),
-                say(1, &Message::Append(entry(2, 9, 1, 0))),
-                turn(),
-            ],
-        ),
-        // Questions.
-        (
-            1,
-            vec![
-                both(&calm),
-                append(5, 1, 0),
-                append(8, 1, 5),
-                say(2, &Message::Resend { view, lane: node(1), after: Timestamp(0) }),
-                say(2, &Message::CatchUp { view, have: lanes(&[0, 5, 0]) }),
-                say(2, &Message::ViewRequest { view: ViewNumber(0) }),
-                say(1, &Message::ReadProbe { nonce: nonce(4) }),
-                turn(),
-            ],
-        ),
-        // Forwards.
-        (
-            1,
-            vec![
-                both(&calm),
-                say(2, &Message::Forward { label: label(1), batch: batch(&[(None, 1, &["k", "v"])]) }),
-                turn(),
-                say(2, &Message::Refused { label: label(2) }),
-                say(1, &status(1, 1, &rows(1, 1), false)),
-                say(2, &status(1, 1, &rows(1, 1), false)),
-                turn(),
-            ],
-        ),
-        (
-            2,
-            vec![
-                both(&calm),
-                set.clone(),
-                turn(),
-                later(40),
-                say(1, &Message::Refused { label: Label { origin: node(0), ..label(1) } }),
-                turn(),
-            ],
-        ),
-        // A restarted node asks for what it lacks.
-        (
-            2,
-            vec![
-                both(&[[0, 0, 0], [5, 9, 5], [0, 0, 0]]),
-                turn(),
-                append(5, 1, 0),
-                turn(),
-                say(2, &new_view(1, &[0, 7, 0])),
-                turn(),
-                say(1, &Message::Fill { entries: vec![entry(1, 7, 1, 5)] }),
-                turn(),
-            ],
-        ),
-        (
-            2,
-            vec![
-                both(&calm),
-                later(400),
-                later(700),
-                say(1, &Message::SealReject { view, ballot: ballot(1, 0), promised: ballot(3, 2) }),
-                turn(),
-            ],
-        ),
-        // Founding.
-        (
-            0,
-            vec![
-                hello(1, 0),
-                hello(2, 0),
-                say(1, &status(0, 0, &[], false)),
-                say(2, &status(0, 0, &[], false)),
-                turn(),
-                later(20),
-                turn(),
-            ],
-        ),
-        (
-            0,
-            vec![
-                hello(1, 0),
-                say(1, &Message::SealPrepare { view: ViewNumber(0), ballot: ballot(1, 1), have: vec![] }),
-                turn(),
-                say(
-                    1,
-                    &Message::SealAccept {
-                        view: ViewNumber(0),
-                        ballot: ballot(1, 1),
-                        value: Box::new(decision(0, &[], 1).value),
-                        entries: vec![],
-                    },
-                ),
-                turn(),
-                say(1, &new_view(0, &[])),
-                turn(),
-            ],
-        ),
-        (
-            0,
-            vec![
-                say(
-                    1,
-                    &Message::NewView {
-                        decisions: vec![
-                            decision(0, &[], 1),
-                            decision(1, &[0, 0, 0], 1),
-                            decision(2, &[0, 0, 0], 1),
-                        ],
-                    },
-                ),
-                say(2, &status(3, 0, &calm, false)),
-                turn(),
-            ],
-        ),
-        // Stop.
-        (
-            1,
-            vec![
-                both(&calm),
-                step(9, &[]),
-                turn(),
-                set,
-                turn(),
-                step(4, &[]),
-                step(5, &[]),
-                step(6, &[]),
-                later(1000),
-                turn(),
-            ],
-        ),
-    ];
-    bodies.into_iter().map(|(how, steps)| [vec![how], steps.concat()].concat()).collect()
+    let chain = [founded.clone(), decision(1, &[0, 0, 0], 1), decision(2, &[0, 0, 0], 1)];
+    // Passive for a second, then promoted.
+    let alone = [[0, 0, 0]];
+    let passive =
+        |how| Script::new(how).hello(1, 0).hello(2, 0).say(1, &new_view(&[decision_with(0, &[], 1, &[1])]));
+    let hearing = |script: Script| script.both(&status(1, 0, &alone, false)).later(250);
+    vec![
+        Script::new(UNFOUNDED)
+            .hello(1, 0)
+            .hello(2, 0)
+            .both(&status(0, 0, &[], false))
+            .turn()
+            .later(20)
+            .turn(),
+        Script::new(UNFOUNDED)
+            .hello(1, 0)
+            .say(1, &first)
+            .turn()
+            .say(1, &accept)
+            .turn()
+            .say(1, &new_view(&chain[..1]))
+            .turn(),
+        Script::new(UNFOUNDED).say(1, &new_view(&chain)).say(2, &status(3, 0, &CALM, false)).turn(),
+        hearing(hearing(hearing(hearing(hearing(passive(UNFOUNDED)))))).turn(),
+        hearing(passive(UNFOUNDED).append(1, &entry(1, 5, 1, 0))).turn(),
+    ]
 }
