@@ -60,31 +60,62 @@ fn fails(target: &Target, input: &[u8]) -> bool {
     panic::catch_unwind(AssertUnwindSafe(|| target.run(input))).is_err()
 }
 
-/// Leaves out whatever is not needed for a failure, a few thousand times at most.
+/// Leaves out whatever is not needed for a failure, a few thousand times at most: whole parts, then bytes of parts,
+/// then bytes.
 fn shorten(target: &Target, input: &[u8]) -> Vec<u8> {
+    let mut attempts = 4000;
     let mut shortest = input.to_vec();
-    let mut attempts = 3000;
-    let mut width = shortest.len() / 2;
+    if let Some(parts) = target.parts {
+        let head = input[..parts.head_len.min(input.len())].to_vec();
+        let mut list: Vec<Vec<u8>> =
+            (parts.split)(&input[head.len()..]).into_iter().map(<[u8]>::to_vec).collect();
+        let join = |list: &[Vec<u8>]| [head.as_slice(), &list.concat()].concat();
+        leave_out(&mut list, &mut attempts, |list| fails(target, &join(list)));
+        for at in 0..list.len() {
+            let mut part = list[at].clone();
+            leave_out(&mut part, &mut attempts, |part| {
+                let mut list = list.clone();
+                list[at] = part.to_vec();
+                (parts.seal)(&mut list[at]);
+                fails(target, &join(&list))
+            });
+            (parts.seal)(&mut part);
+            let before = std::mem::replace(&mut list[at], part);
+            if !fails(target, &join(&list)) {
+                list[at] = before;
+            }
+        }
+        shortest = join(&list);
+    }
+    leave_out(&mut shortest, &mut attempts, |input| fails(target, input));
+    shortest
+}
+
+/// Takes elements away as long as it still fails, first many at once, then few.
+fn leave_out<T: Clone>(list: &mut Vec<T>, attempts: &mut u32, fails: impl Fn(&[T]) -> bool) {
+    let mut width = list.len();
     while width > 0 {
         let mut at = 0;
-        while at < shortest.len() && attempts > 0 {
-            attempts -= 1;
-            let mut shorter = shortest.clone();
+        while at < list.len() && *attempts > 0 {
+            *attempts -= 1;
+            let mut shorter = list.clone();
             shorter.drain(at..shorter.len().min(at + width));
-            if fails(target, &shorter) {
-                shortest = shorter;
+            if fails(&shorter) {
+                *list = shorter;
             } else {
                 at += width;
             }
         }
         width /= 2;
     }
-    shortest
 }
 
 /// Tells everything about an input that fails, and fails.
 fn report(target: &Target, seed: u64, what: &str, input: &[u8]) -> ! {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
     let input = if seed == 0 { input.to_vec() } else { shorten(target, input) };
+    panic::set_hook(hook);
     let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
     eprintln!("\n{}: {what} fails ({})", target.name, target.checks);
     eprintln!("  as text  {}", input.escape_ascii());

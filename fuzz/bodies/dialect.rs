@@ -1,14 +1,14 @@
 //! What clients send, in whatever dialect, and what they are answered.
 
 use lanekv::dialect::{DecodeLimits, Decoded, Decoder, ReplyStyle, RespVersion, encode};
-use lanekv::store::{Applied, Class, Store, check, lookup, unknown_command};
-use lanekv::types::{Index, Millis, Reply};
-use lanekv::wire::batch::{BatchBuilder, BatchReader, SessionSeq};
+use lanekv::store::{Class, check, lookup, unknown_command};
+use lanekv::types::Reply;
+use lanekv::wire::batch::{BatchCommand, SessionSeq};
 use lanekv::wire::client::{Consistency, WireReply, decode_response};
 use lanekv::wire::{FRAME_HEADER_LEN, MAGIC, split_frame};
 
 use super::Parts;
-use super::batches::tight_limits;
+use super::batches::{EmptyStore, tight_limits};
 use super::frames;
 use super::script::pieces;
 
@@ -212,25 +212,26 @@ pub(super) fn dialect(input: &[u8]) {
     if !whole.ended {
         assert_eq!(whole.buffer, parted.buffer, "what is left of it");
     }
-    let mut store = Store::new(tight_limits(), 3);
-    for (number, event) in whole.events.iter().enumerate() {
-        match event {
-            Event::Request { arguments, style, session, .. } => {
-                let reply = carry_out(&mut store, number as u64 + 1, arguments, *session);
-                answer(*style, &reply);
-                answer(ReplyStyle::Text, &reply);
-                answer(ReplyStyle::Resp2, &reply);
-                answer(ReplyStyle::Resp3, &reply);
-                answer(ReplyStyle::Binary { id: 7 }, &reply);
+    EmptyStore::lend(|store| {
+        for (number, event) in whole.events.iter().enumerate() {
+            match event {
+                Event::Request { arguments, style, session, .. } => {
+                    let reply = carry_out(store, number as u64 + 1, arguments, *session);
+                    answer(*style, &reply);
+                    answer(ReplyStyle::Text, &reply);
+                    answer(ReplyStyle::Resp2, &reply);
+                    answer(ReplyStyle::Resp3, &reply);
+                    answer(ReplyStyle::Binary { id: 7 }, &reply);
+                }
+                Event::Nothing => {}
+                Event::Bad { style, reply } => answer(*style, reply),
             }
-            Event::Nothing => {}
-            Event::Bad { style, reply } => answer(*style, reply),
         }
-    }
+    });
 }
 
 /// Does with a command what a node would do, without multicast.
-fn carry_out(store: &mut Store, index: u64, words: &[Vec<u8>], session: Option<SessionSeq>) -> Reply {
+fn carry_out(store: &mut EmptyStore, index: u64, words: &[Vec<u8>], session: Option<SessionSeq>) -> Reply {
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let Some(spec) = lookup(words[0]) else { return unknown_command(words[0], &words[1..]) };
     if let Err(refusal) = check(spec, &words[1..], &tight_limits()) {
@@ -241,11 +242,8 @@ fn carry_out(store: &mut Store, index: u64, words: &[Vec<u8>], session: Option<S
         Class::Connection => Reply::Status("CONNECTION"),
         Class::Read if session.is_none() => store.read(spec.code, &words[1..]),
         Class::Read | Class::Write => {
-            let mut builder = BatchBuilder::new();
-            builder.push(session, spec.code, &words[1..]);
-            let batch = builder.take();
-            let command = BatchReader::new(&batch).next().expect("one").expect("just written");
-            store.apply(Applied { index: Index(index), now: Millis(index * 9) }, &command, true)
+            let command = BatchCommand { session, code: spec.code, arguments: words[1..].to_vec() };
+            store.apply(index, index * 9, &command)
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Small formats of text: numbers, patterns, lines.
 
-use std::cell::RefCell;
-
 use lanekv::dialect::split_line;
-use lanekv::store::{Applied, Limits, Store, lookup};
-use lanekv::types::{Batch, Index, Millis, Reply, decimal};
-use lanekv::wire::batch::{BatchBuilder, BatchReader};
+use lanekv::store::lookup;
+use lanekv::types::{Reply, decimal};
 
 use super::Parts;
+use super::batches::EmptyStore;
 
 /// Where one line ends, the next part begins.
 pub(super) const LINES: Parts = Parts { head_len: 0, split: split_lines, seal: |_| {} };
@@ -57,29 +55,13 @@ pub(super) fn glob(input: &[u8]) {
     let [len, rest @ ..] = input else { return };
     let (pattern, text) = rest.split_at(usize::from(*len).min(rest.len()));
     let text = &text[..text.len().min(200)];
-    thread_local! {
-        // Always empty between two inputs; a new one each time would be most of the work.
-        static STORE: RefCell<Store> = RefCell::new(Store::new(Limits::default(), 1));
-    }
-    STORE.with_borrow_mut(|store| {
-        change(store, "SET", &[text, b""]);
+    EmptyStore::lend(|store| {
+        store.run("SET", &[text, b""]);
         let keys = lookup(b"KEYS").expect("a command").code;
         let expected =
             if naive_match(&elements(pattern), text) { vec![Reply::bulk(text)] } else { Vec::new() };
         assert_eq!(store.read(keys, &[pattern]), Reply::Array(expected), "KEYS {}", pattern.escape_ascii());
-        change(store, "DEL", &[text]);
-        assert_eq!(store.key_count(), 0);
     });
-}
-
-/// Applies one write.
-fn change(store: &mut Store, name: &str, arguments: &[&[u8]]) {
-    let mut builder = BatchBuilder::new();
-    builder.push(None, lookup(name.as_bytes()).expect("a command").code, arguments);
-    let batch: Batch = builder.take();
-    for command in BatchReader::new(&batch) {
-        store.apply(Applied { index: Index(1), now: Millis(0) }, &command.expect("just written"), false);
-    }
 }
 
 /// What stands at one place of a pattern.

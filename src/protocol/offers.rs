@@ -258,6 +258,9 @@ impl Replica {
         if self.origins.knows(&label) {
             return;
         }
+        if self.is_forged(&label) {
+            return Self::ignore(from, format!("batch {label} with a label that was never given"), out);
+        }
         let full = self.offers.relayed_bytes >= self.settings.window.saturating_mul(4);
         if self.may_append() && !full {
             self.offers.relayed_bytes += batch.bytes().len();
@@ -299,9 +302,9 @@ impl Replica {
         match verdict {
             Verdict::Repeated => None,
             Verdict::Applied => {
-                let offer =
-                    self.offers.waiting.pop_front().expect("what is applied for the first time still waits");
-                assert_eq!(offer.seq, entry.label.seq, "Exactly once: own batches are applied in order");
+                // What is applied for the first time still waits, in front: own batches are applied in order. Only a
+                // peer that lets a view register this disk anew can make old numbers count once more.
+                let offer = self.offers.waiting.pop_front_if(|offer| offer.seq == entry.label.seq)?;
                 self.offers.placed = self.offers.placed.saturating_sub(1);
                 self.offers.bytes -= offer.batch.bytes().len();
                 self.offers.attempts = 0;
