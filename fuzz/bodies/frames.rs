@@ -33,14 +33,13 @@ fn split(stream: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// Makes bytes a frame with a right length and a right checksum, whatever the payload is.
+/// Makes bytes a frame with a right length and a right checksum, whatever the rest is.
 pub(super) fn seal(frame: &mut Vec<u8>) {
     if frame.len() < FRAME_HEADER_LEN {
         return;
     }
     let len = u32::try_from(frame.len() - FRAME_HEADER_LEN).expect("inputs are short");
     frame[0] = MAGIC;
-    frame[2..4].fill(0);
     frame[4..8].copy_from_slice(&len.to_le_bytes());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..8]), &frame[FRAME_HEADER_LEN..]);
     frame[8..12].copy_from_slice(&crc.to_le_bytes());

@@ -176,7 +176,7 @@ impl Script {
 
 /// Everything that peers say in a calm, in a seal, while catching up, at the founding.
 pub(crate) fn scripts() -> Vec<Vec<u8>> {
-    let all = [order(), seals(), questions(), forwards(), views()];
+    let all = [order(), seals(), questions(), forwards(), views(), lies()];
     all.into_iter().flatten().map(|script| script.0).collect()
 }
 
@@ -388,5 +388,62 @@ fn views() -> Vec<Script> {
         Script::new(UNFOUNDED).say(1, &new_view(&chain)).say(2, &status(3, 0, &CALM, false)).turn(),
         hearing(hearing(hearing(hearing(hearing(passive(UNFOUNDED)))))).turn(),
         hearing(passive(UNFOUNDED).append(1, &entry(1, 5, 1, 0))).turn(),
+    ]
+}
+
+/// What no honest peer says. Each of these once stopped the node.
+fn lies() -> Vec<Script> {
+    let rows = |received: u64| status(1, 9, &[[received, 9, received], [0, 9, 0], [8, 9, 8]], false);
+    let delivered = || {
+        let begun = Script::new(SENDER).met(&CALM).client("SET a 1\n").turn().append(2, &entry(1, 8, 2, 0));
+        begun.turn().both(&rows(1)).turn()
+    };
+    let value = decision(1, &[5, 0, 8], 1).value;
+    let ahead = Message::SealAccept {
+        view: VIEW,
+        ballot: ballot(1, 1),
+        value: Box::new(value),
+        entries: vec![entry(1, 5, 0, 1)],
+    };
+    let mut dropped = decision_with(0, &[], 1, &[1]);
+    dropped.value.next.voters[0].drops = u8::MAX;
+    dropped.value.next.voters[0].drops_at = Millis(u64::MAX);
+    let mut again = decision(1, &[1, 0, 8], 1);
+    again.value.next.voters[0].registered = ViewNumber(2);
+    let mut old = relabelled(&entry(2, 11, 1, 0), 0, 1, 1);
+    Arc::make_mut(&mut old).label.pair.registered = ViewNumber(2);
+    let forged = Message::Forward { label: label(0, 1, 1), batch: batch(&[(None, 1, &["k", "v"])]) };
+    let alone = status(1, 0, &[[0, 0, 0]], false);
+    vec![
+        // An entry that its lane's frontier has passed.
+        delivered().append(1, &entry(1, 5, 1, 0)).turn(),
+        // An entry of the node's own lane that the node never made.
+        delivered().say(1, &ahead).turn().both(&rows(9)).turn(),
+        // A batch of the node's own that it never made.
+        Script::new(SENDER).met(&CALM).say(2, &forged).turn().both(&status(
+            1,
+            1,
+            &[[1; 3], [0, 1, 0], [0, 1, 0]],
+            false,
+        )),
+        // The node's disk is registered anew, so that its labels begin again.
+        delivered()
+            .client("SET a 2\n")
+            .turn()
+            .say(1, &Message::NewView { decisions: vec![again] })
+            .append(1, &old)
+            .both(&status(2, 20, &[[0, 20, 0], [11, 20, 11], [0, 20, 0]], false))
+            .turn(),
+        // More faults than are ever counted.
+        Script::new(UNFOUNDED)
+            .hello(1, 0)
+            .hello(2, 0)
+            .say(1, &Message::NewView { decisions: vec![dropped] })
+            .both(&alone)
+            .later(250)
+            .both(&alone)
+            .later(250)
+            .both(&alone)
+            .later(250),
     ]
 }
