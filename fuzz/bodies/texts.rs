@@ -13,7 +13,7 @@ pub(super) const LINES: Parts = Parts { head_len: 0, split: split_lines, seal: |
 pub(super) const DIGITS: &[&[u8]] =
     &[b"-", b"0", b"9223372036854775807", b"-9223372036854775808", b"18446744073709551616"];
 pub(super) const PATTERNS: &[&[u8]] =
-    &[b"*", b"?", b"[", b"]", b"^", b"-", b"\\", b"[a-z]", b"[^a]", b"**", b"*a"];
+    &[b"*", b"?", b"[", b"]", b"^", b"-", b"\\", b"[a-z]", b"[z-a]", b"[^a]", b"**", b"*a"];
 
 fn split_lines(text: &[u8]) -> Vec<&[u8]> {
     text.split_inclusive(|byte| *byte == b'\n').collect()

@@ -416,7 +416,11 @@ fn lies() -> Vec<Script> {
     let alone = status(1, 0, &[[0, 0, 0]], false);
     vec![
         // An entry that its lane's frontier has passed.
-        delivered().append(1, &entry(1, 5, 1, 0)).turn(),
+        delivered()
+            .append(1, &entry(1, 5, 1, 0))
+            .turn()
+            .both(&status(1, 9, &[[1, 9, 1], [5, 9, 5], [8, 9, 8]], false))
+            .turn(),
         // An entry of the node's own lane that the node never made.
         delivered().say(1, &ahead).turn().both(&rows(9)).turn(),
         // A batch of the node's own that it never made.

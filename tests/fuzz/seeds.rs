@@ -27,6 +27,7 @@ pub(crate) fn seeds(target: &str) -> Vec<Vec<u8>> {
         "dialect" => dialects(),
         "glob" => texts(&[
             "\x03a*cabc",
+            "\x05[d-a]b",
             "\x07h[a-d]?*hello",
             "\x05[^x]*abc",
             "\x06\\*a*b*\\*aab",
@@ -353,6 +354,10 @@ fn replays() -> Vec<Vec<u8>> {
             Record::Entry(peers::entry(2, 9, 0, 0)),
             start(2),
         ],
+        // What no node writes; the first two once stopped it.
+        vec![start(1), founded(), promise(1, &[0, 0, 0]), entry(3, 0, 0)],
+        vec![start(u64::MAX)],
+        vec![start(1), Record::Promise { view: ViewNumber(0), ballot: ballot(u64::MAX), frozen: Vec::new() }],
         vec![
             start(1),
             Record::Promise { view: ViewNumber(0), ballot: ballot(1), frozen: Vec::new() },
