@@ -93,7 +93,7 @@ pub(super) fn batch(input: &[u8]) {
             // The index names sessions: keep it small, so that commands find those of others.
             store.apply(u64::from(done % 5), u64::from(done) * 7, &command);
         }
-        if input.len() % 16 == 0 {
+        if input.len().is_multiple_of(16) {
             store.check_digest();
         }
     });

@@ -14,7 +14,7 @@ use super::Parts;
 use super::script::pieces;
 
 /// The parts of a stream are its frames.
-pub(super) const FRAMES: Parts = Parts { head_len: 0, split, seal };
+pub(super) const FRAMES: Parts = Parts { head_len: 0, split, seal: |frame| seal(frame) };
 
 /// Where the frame at the front ends, going by its length alone.
 pub(super) fn frame_end(bytes: &[u8]) -> usize {
@@ -34,7 +34,7 @@ fn split(stream: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Makes bytes a frame with a right length and a right checksum, whatever the rest is.
-pub(super) fn seal(frame: &mut Vec<u8>) {
+pub(super) fn seal(frame: &mut [u8]) {
     if frame.len() < FRAME_HEADER_LEN {
         return;
     }

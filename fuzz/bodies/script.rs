@@ -14,7 +14,6 @@ pub(super) const STEERED_PARTS: Parts = Parts { head_len: 1, ..PARTS };
 const HEADER_LEN: usize = 3;
 
 /// A step.
-#[allow(dead_code, reason = "only those who make scripts need it")]
 pub(crate) fn step(code: u8, payload: &[u8]) -> Vec<u8> {
     let mut step = vec![code, 0, 0];
     step.extend_from_slice(payload);

@@ -304,7 +304,10 @@ impl Replica {
             Verdict::Applied => {
                 // What is applied for the first time still waits, in front: own batches are applied in order. Only a
                 // peer that lets a view register this disk anew can make old numbers count once more.
-                let offer = self.offers.waiting.pop_front_if(|offer| offer.seq == entry.label.seq)?;
+                if self.offers.waiting.front()?.seq != entry.label.seq {
+                    return None;
+                }
+                let offer = self.offers.waiting.pop_front()?;
                 self.offers.placed = self.offers.placed.saturating_sub(1);
                 self.offers.bytes -= offer.batch.bytes().len();
                 self.offers.attempts = 0;
