@@ -22,7 +22,7 @@ use bodies::{TARGETS, Target};
 use mutator::Mutator;
 
 /// Inputs of a cheap target, unless `FUZZ_INPUTS` says otherwise.
-const INPUTS: u64 = 20_000;
+const INPUTS: u64 = 10_000;
 /// No input may take longer, in whatever profile and on whatever machine: the work is linear in a kilobyte.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much more memory the process may have mapped after a target than at its start.

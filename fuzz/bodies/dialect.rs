@@ -13,7 +13,7 @@ use super::frames;
 use super::script::pieces;
 
 /// The parts of what a client sends are its frames, arrays and lines, as far as that can be told at a glance.
-pub(super) const REQUESTS: Parts = Parts { head_len: 1, split, seal };
+pub(super) const REQUESTS: Parts = Parts { head_len: 1, split, seal: |part| seal(part) };
 
 pub(super) const WORDS: &[&[u8]] = &[
     b"\r\n",
@@ -110,7 +110,7 @@ fn split(input: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-fn seal(part: &mut Vec<u8>) {
+fn seal(part: &mut [u8]) {
     if part.len() >= FRAME_HEADER_LEN && part[0] == MAGIC {
         frames::seal(part);
     }
