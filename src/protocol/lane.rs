@@ -29,6 +29,9 @@ pub(crate) enum Taken {
     Known,
     /// Something before it is missing.
     Gap,
+    /// The lane's frontier has passed it: somebody said that there is no such entry, and what came after it may be
+    /// delivered.
+    Contradicts,
 }
 
 impl Lane {
@@ -64,6 +67,9 @@ impl Lane {
         }
         if entry.prev != self.received() && !mutated(Mutation::LaneOverGap) {
             return Taken::Gap;
+        }
+        if entry.t <= self.frontier && !mutated(Mutation::FrontierOverGap) {
+            return Taken::Contradicts;
         }
         self.entries.push(Arc::clone(entry));
         self.frontier = self.frontier.max(entry.t);
@@ -199,6 +205,19 @@ impl ViewLog {
         self.frozen.get_or_insert(received).clone()
     }
 
+    /// Whether a value makes sense for this view.
+    pub(crate) fn allows(&self, value: &Value) -> bool {
+        let View { number, cluster, senders, .. } = &self.view;
+        let next = &value.next;
+        value.ends.len() == senders.len()
+            && self.lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
+            && next.number.0.checked_sub(1) == Some(number.0)
+            && next.cluster.0 != 0
+            && (cluster.0 == 0 || *cluster == next.cluster)
+            && next.senders.iter().all(|s| next.voter(s.node).is_some())
+            && !next.senders.is_empty()
+    }
+
     /// Up to a message full of entries after `have`, lane by lane; only decided ones once the view is decided.
     pub(crate) fn fill(&self, have: &LaneVector, fill: &mut Fill) {
         for (i, lane) in self.lanes.iter().enumerate() {
@@ -295,6 +314,7 @@ mod tests {
         assert_eq!(lane.take(&entry(5, 0, 3)), Taken::Added);
         assert!(lane.hear_frontier(Timestamp(5), Timestamp(9)));
         assert_eq!(lane.frontier(), Timestamp(9));
+        assert_eq!(lane.take(&entry(9, 0, 5)), Taken::Contradicts, "the frontier was said to be true");
         lane.cut(Timestamp(4));
         assert_eq!(lane.received(), Timestamp(3));
     }

@@ -95,8 +95,8 @@ impl Offers {
         }
     }
 
-    /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may be. Returns
-    /// whether there are any.
+    /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may
+    /// be. Returns whether there are any.
     pub(crate) fn on_view_end(&mut self, view: ViewNumber, end: Option<Timestamp>) -> bool {
         let lost = self.lose(|offer| match offer.place {
             Place::Own(at) => at.view == view && Some(at.t) > end && !mutated(Mutation::ForgetVoid),
@@ -266,6 +266,9 @@ impl Replica {
         if self.origins.knows(&label) {
             return;
         }
+        if self.is_forged(&label) {
+            return Self::ignore(from, format!("batch {label} with a label that was never given"), out);
+        }
         let full = self.offers.relayed_bytes >= self.settings.window.saturating_mul(4);
         if self.may_append() && !full {
             self.offers.relayed_bytes += batch.bytes().len();
@@ -311,9 +314,12 @@ impl Replica {
         match verdict {
             Verdict::Repeated => None,
             Verdict::Applied => {
-                let offer =
-                    self.offers.waiting.pop_front().expect("what is applied for the first time still waits");
-                assert_eq!(offer.seq, entry.label.seq, "Exactly once: own batches are applied in order");
+                // What is applied for the first time still waits, in front: own batches are applied in order. Only a
+                // peer that lets a view register this disk anew can make old numbers count once more.
+                if self.offers.waiting.front()?.seq != entry.label.seq {
+                    return None;
+                }
+                let offer = self.offers.waiting.pop_front()?;
                 self.offers.placed = self.offers.placed.saturating_sub(1);
                 self.offers.bytes -= offer.batch.bytes().len();
                 self.offers.attempts = 0;

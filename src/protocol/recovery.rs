@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::types::{ClusterId, DiskId, Incarnation, Lsn, Millis, Timestamp, ViewNumber};
+use crate::types::{ClusterId, DiskId, Incarnation, Lsn, Millis, Timestamp, ViewNumber, limits};
 
 use super::api::Settings;
 use super::lane::{Taken, ViewLog};
-use super::message::{Record, View, Voter};
+use super::message::{Ballot, LaneVector, Record, Value, View, Voter};
 use super::mutation::{Mutation, mutated};
 
 /// Why a log makes no sense. The records were whole, so this is a log of something else, or a mistake of this program.
@@ -90,45 +90,49 @@ impl Recovery {
                 if incarnation <= self.incarnation {
                     return Err(format!("incarnation {incarnation} after {}", self.incarnation));
                 }
+                if incarnation.0 == u64::MAX {
+                    return Err(format!("no start can follow incarnation {incarnation}"));
+                }
                 self.incarnation = incarnation;
             }
             Record::Entry(ref entry) | Record::Fill(ref entry) => {
                 let log = self.views.get_mut(&entry.view).ok_or_else(|| format!("{entry}: unknown view"))?;
                 let lane = log.view.lane_of(entry.node).ok_or_else(|| format!("{entry}: no such lane"))?;
+                if entry.t.0 > limits::CLOCK_MAX {
+                    return Err(format!("{entry}: no clock gets there"));
+                }
+                let is_vote = matches!(record, Record::Entry(_));
+                if is_vote && (log.frozen.is_some() || log.decided.is_some()) {
+                    return Err(format!("{entry} accepted after the promise to seal its view"));
+                }
+                if log.end(lane).is_some_and(|end| entry.t > end) {
+                    return Err(format!("{entry} above the end of its lane"));
+                }
                 if log.lanes[lane].take(entry) != Taken::Added {
                     return Err(format!("{entry} after {}", log.lanes[lane].received()));
                 }
-                if matches!(record, Record::Entry(_)) || mutated(Mutation::FrozenFromLog) {
+                if is_vote || mutated(Mutation::FrozenFromLog) {
                     log.lanes[lane].accept(entry.t);
                 }
                 self.clock = self.clock.max(entry.t);
             }
             Record::Promise { view, ballot, frozen } => {
                 let log = self.open(view)?;
-                log.promised = log.promised.max(Some(ballot));
-                Self::freeze(log, frozen)?;
+                Self::promise(log, ballot, frozen)?;
             }
             Record::Accept { view, ballot, frozen, value } => {
                 let log = self.open(view)?;
-                log.promised = log.promised.max(Some(ballot));
-                Self::freeze(log, frozen)?;
-                if value.ends.len() != log.lanes.len() {
-                    return Err(format!("{} ends for {} lanes", value.ends.len(), log.lanes.len()));
-                }
+                Self::promise(log, ballot, frozen)?;
+                Self::check_value(log, &value)?;
                 log.accepted = Some((ballot, *value));
             }
             Record::Decision(decision) => {
                 let log = self.open(decision.view)?;
-                if decision.value.ends.len() != log.lanes.len() {
-                    return Err(format!("{} ends for {} lanes", decision.value.ends.len(), log.lanes.len()));
-                }
+                Self::check_value(log, &decision.value)?;
                 for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
                     lane.cut(*end);
                 }
                 let next = decision.value.next.clone();
-                if next.number != decision.view.next() {
-                    return Err(format!("view {} follows {}", next.number, decision.view));
-                }
                 log.decided = Some(decision.value);
                 self.current = next.number;
                 self.views.insert(next.number, ViewLog::new(next));
@@ -142,6 +146,19 @@ impl Recovery {
             return Err(format!("about {view} while {} is open", self.current));
         }
         Ok(self.views.get_mut(&view).expect("the current view always has a log"))
+    }
+
+    fn check_value(log: &ViewLog, value: &Value) -> Result<(), String> {
+        if log.allows(value) { Ok(()) } else { Err(format!("{value} cannot follow {}", log.view)) }
+    }
+
+    fn promise(log: &mut ViewLog, ballot: Ballot, frozen: LaneVector) -> Result<(), String> {
+        // An own ballot may be a little above what is believed of others.
+        if ballot.round > 2 * Ballot::ROUND_MAX {
+            return Err(format!("ballot {ballot}: no cluster gets there"));
+        }
+        log.promised = log.promised.max(Some(ballot));
+        Self::freeze(log, frozen)
     }
 
     /// The frozen vector overrides what the entries in the log say (rule H).

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::types::{
-    Entry, Index, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
+    Entry, Index, Label, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
 };
 
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
@@ -425,19 +425,19 @@ impl Replica {
         self.clock = self.clock.max(t);
     }
 
-    /// Whether an entry claims to be a batch of this process that this process has not made.
-    pub(crate) fn is_forged(&self, entry: &Entry) -> bool {
-        entry.label.origin == self.settings.me
-            && entry.label.pair.incarnation == self.identity.incarnation
-            && entry.label.seq > self.offers.last_seq()
+    /// Whether something claims to be a batch of this process that this process has not made.
+    pub(crate) fn is_forged(&self, label: &Label) -> bool {
+        label.origin == self.settings.me
+            && label.pair.incarnation == self.identity.incarnation
+            && label.seq > self.offers.last_seq()
     }
 
     /// Whether a timestamp is too far ahead to be true.
     pub(crate) fn is_leap(&self, t: Timestamp) -> bool {
-        t.0 > self.clock.0.saturating_add(limits::CLOCK_LEAP_MAX)
+        t.0 > self.clock.0.saturating_add(limits::CLOCK_LEAP_MAX) || t.0 > limits::CLOCK_MAX
     }
 
-    fn ignore(from: NodeId, what: impl Into<String>, out: &mut Vec<Output>) {
+    pub(crate) fn ignore(from: NodeId, what: impl Into<String>, out: &mut Vec<Output>) {
         out.push(Output::Note(Note::Ignored { from, what: what.into() }));
     }
 
@@ -508,7 +508,7 @@ impl Replica {
         if !self.same_view(now, from, entry.view, out) {
             return;
         }
-        if self.is_forged(entry) {
+        if self.is_forged(&entry.label) {
             return Self::ignore(from, format!("entry {entry} with a label that was never given"), out);
         }
         if self.is_leap(entry.t) {
@@ -534,6 +534,9 @@ impl Replica {
         let taken = log.lanes[lane].take(entry);
         if taken == Taken::Gap {
             self.mark(Mark::AppendGap);
+        }
+        if taken == Taken::Contradicts {
+            return Self::ignore(from, format!("entry {entry}, which its lane's frontier has passed"), out);
         }
         if taken == Taken::Added {
             self.witness(entry.t);

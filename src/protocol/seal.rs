@@ -270,7 +270,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let sound = ballot.node == from && ballot.round <= Ballot::ROUND_MAX;
-        if !self.same_view(now, from, view, out) || !sound || !self.is_valid(&value) {
+        if !self.same_view(now, from, view, out) || !sound || !self.log().allows(&value) {
             return;
         }
         let me = self.settings.me;
@@ -367,18 +367,6 @@ impl Replica {
         }
     }
 
-    /// Whether a value makes sense for the current view.
-    fn is_valid(&self, value: &Value) -> bool {
-        let view = &self.log().view;
-        value.ends.len() == view.senders.len()
-            && self.log().lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
-            && value.next.number == view.number.next()
-            && value.next.cluster.0 != 0
-            && (view.cluster.0 == 0 || view.cluster == value.next.cluster)
-            && value.next.senders.iter().all(|s| value.next.voter(s.node).is_some())
-            && !value.next.senders.is_empty()
-    }
-
     /// Somebody seals: the step-in delay of the others begins.
     fn note_ballot(&mut self, now: Millis, ballot: Ballot) {
         if self.log().promised.is_none_or(|p| p < ballot) {
@@ -407,7 +395,7 @@ impl Replica {
         let fits = view == self.current
             && promise.last.len() == log.lanes.len()
             && log.view.voter(from).is_some_and(|v| view == ViewNumber(0) || v.disk == promise.disk)
-            && promise.accepted.as_ref().is_none_or(|(_, value)| self.is_valid(value));
+            && promise.accepted.as_ref().is_none_or(|(_, value)| log.allows(value));
         let mine = self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot);
         if !fits || !mine {
             return;
@@ -680,7 +668,7 @@ impl Replica {
                 // Something before it is missing.
                 return self.send(from, Message::ViewRequest { view: self.current }, out);
             }
-            if decision.view == self.current && self.is_valid(&decision.value) {
+            if decision.view == self.current && self.log().allows(&decision.value) {
                 self.enter_view(now, decision, out);
             }
         }

@@ -82,7 +82,8 @@ impl Voter {
 
     /// How long a passive node has to be fit before it is promoted: 1 s, doubled with each drop, up to a minute.
     fn probation(&self, wall: Millis) -> Millis {
-        Millis((1000 << self.drops_left(wall).saturating_sub(1)).min(60_000))
+        let doubled = self.drops_left(wall).min(Voter::DROPS_MAX).saturating_sub(1);
+        Millis((1000 << doubled).min(60_000))
     }
 }
 

@@ -33,6 +33,8 @@ pub const BATCH_LEN_MAX: usize = COMMAND_LEN_MAX + 2 * BATCH_LEN_SOFT;
 pub const MEMBER_COUNT_MAX: usize = 64;
 /// A timestamp this far above one's own clock is a protocol error.
 pub const CLOCK_LEAP_MAX: u64 = 1 << 48;
+/// The highest timestamp that is believed: half of what there are, so that many leaps do not wear the clock out either.
+pub const CLOCK_MAX: u64 = 1 << 63;
 /// Soft limit for the entries in one catching-up message, in bytes; one larger entry goes alone.
 pub const FILL_LEN_SOFT: usize = 1 << 20;
 /// Most entries in one catching-up message.

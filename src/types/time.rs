@@ -19,7 +19,7 @@ impl Timestamp {
     ///
     /// # Panics
     /// After 2^64 - 1 timestamps. A peer cannot bring that about: timestamps more than 2^48 above
-    /// one's own clock are refused.
+    /// one's own clock, or above 2^63, are refused.
     #[must_use]
     pub fn next(self) -> Timestamp {
         Timestamp(self.0.checked_add(1).expect("the Lamport clock never reaches 2^64"))
