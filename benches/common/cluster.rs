@@ -20,6 +20,7 @@ pub(crate) fn settings(me: usize, count: usize) -> Settings {
         member_hash: 1,
         suspicion: Millis(300),
         heartbeat: Millis(50),
+        fill_len: lanekv::types::limits::FILL_LEN_SOFT,
         window: 64 << 20,
         seed: 1,
     }

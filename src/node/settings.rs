@@ -36,6 +36,7 @@ impl Settings {
                 suspicion: set.suspicion_timeout,
                 heartbeat: set.heartbeat,
                 window: set.window_len,
+                fill_len: limits::FILL_LEN_SOFT,
                 seed,
             },
             client_timeout: set.client_timeout,

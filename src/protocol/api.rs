@@ -24,6 +24,9 @@ pub struct Settings {
     pub heartbeat: Millis,
     /// Most bytes of own batches that may wait for delivery.
     pub window: usize,
+    /// A catching-up message ends with the entry that makes it as long as this, in bytes;
+    /// [`limits::FILL_LEN_SOFT`](crate::types::limits::FILL_LEN_SOFT) if nothing else is wanted.
+    pub fill_len: usize,
     /// For jitter and the cluster id; may be anything, the same seed gives the same run.
     pub seed: u64,
 }

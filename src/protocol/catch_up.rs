@@ -45,7 +45,7 @@ impl Replica {
         }
         let log = self.log();
         let Some(lane) = log.view.lane_of(lane) else { return };
-        let mut fill = Fill::default();
+        let mut fill = Fill::new(self.settings.fill_len);
         for entry in log.lanes[lane].after(after) {
             if !fill.push(entry) {
                 break;
@@ -69,7 +69,7 @@ impl Replica {
         have: &LaneVector,
         out: &mut Vec<Output>,
     ) {
-        let mut fill = Fill::default();
+        let mut fill = Fill::new(self.settings.fill_len);
         for (number, log) in self.views.range(view..) {
             // Of the open view only what was asked for: somebody seals it.
             if fill.is_full() || (*number == self.current && *number != view) {
@@ -209,7 +209,7 @@ impl Replica {
         let me = self.settings.me;
         let mine = self.my_lane();
         let log = self.log();
-        let hearing = self.who_hears(now);
+        let mut hearing = None;
         let mut questions: BTreeMap<NodeId, (NodeId, Timestamp)> = BTreeMap::new();
         for (i, lane) in log.lanes.iter().enumerate() {
             if mine == Some(i) {
@@ -222,6 +222,10 @@ impl Replica {
             };
             // What the owner says comes behind what it appended, so there something is missing. What others
             // say may only be quicker than the owner's own message, unless the owner is not to be heard.
+            if !self.peers.iter().any(|(node, _)| has_more(node)) {
+                continue;
+            }
+            let hearing = hearing.get_or_insert_with(|| self.who_hears(now));
             let owner_reachable = owner != me && hearing.links(me, owner);
             let node = if owner_reachable {
                 has_more(owner).then_some(owner)

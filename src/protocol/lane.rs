@@ -240,13 +240,19 @@ impl ViewLog {
 }
 
 /// Entries for one catching-up message, up to a soft limit of bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fill {
     pub(crate) entries: Vec<Arc<Entry>>,
     len: usize,
+    len_max: usize,
 }
 
 impl Fill {
+    /// An empty one, to be filled up to about so many bytes.
+    pub(crate) fn new(len_max: usize) -> Fill {
+        Fill { entries: Vec::new(), len: 0, len_max }
+    }
+
     /// Adds an entry; `false` if the message is full and it was not added.
     pub(crate) fn push(&mut self, entry: &Arc<Entry>) -> bool {
         if self.is_full() {
@@ -259,7 +265,7 @@ impl Fill {
 
     /// Whether nothing more goes in.
     pub(crate) fn is_full(&self) -> bool {
-        self.len >= limits::FILL_LEN_SOFT || self.entries.len() >= limits::FILL_COUNT_MAX
+        self.len >= self.len_max || self.entries.len() >= limits::FILL_COUNT_MAX
     }
 }
 

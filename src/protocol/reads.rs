@@ -80,8 +80,8 @@ impl Replica {
             let nonce = Nonce { incarnation: self.identity.incarnation, counter };
             self.send_all(silent, Message::ReadProbe { nonce }, out);
         }
-        let blocked = self.log().frozen.is_some() || !self.hears_majority(now);
-        let put_off = blocked && now < self.reads.retry_at;
+        let blocked = || self.log().frozen.is_some() || !self.hears_majority(now);
+        let put_off = now < self.reads.retry_at && blocked();
         if !self.reads.waiting.is_empty() && !put_off {
             self.reads.retry_at = now.plus(heartbeat);
             self.probe(now, out);

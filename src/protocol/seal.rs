@@ -140,7 +140,7 @@ impl Replica {
 
     fn own_promise(&self, now: Millis, have: &LaneVector) -> Promise {
         let log = self.log();
-        let mut fill = Fill::default();
+        let mut fill = Fill::new(self.settings.fill_len);
         log.fill(have, &mut fill);
         Promise {
             last: log.frozen.clone().expect("frozen by the promise that this reports"),
@@ -605,7 +605,7 @@ impl Replica {
         for node in everybody.iter().filter(|node| !accepted.contains(*node)) {
             // What it said it has; one that lacks more asks for it.
             let row = || Some(self.peers.row(node, view)?.lanes.iter().map(|l| l.received).collect());
-            let mut fill = Fill::default();
+            let mut fill = Fill::new(self.settings.fill_len);
             if first
                 && let Some(have) = last.get(&node).cloned().or_else(row)
                 && have.iter().zip(&value.ends).any(|(have, end)| have < end)

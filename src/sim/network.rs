@@ -30,7 +30,6 @@ pub(super) struct Link {
     last_arrival: u64,
     /// On the way, in order; each has an event that takes the first of them out.
     way: VecDeque<Vec<u8>>,
-    in_flight: usize,
     /// A bit of what is on the way is wrong.
     tainted: bool,
     /// Nothing more goes out: it breaks behind what is on its way.
@@ -40,9 +39,6 @@ pub(super) struct Link {
     /// What has arrived of an unfinished frame.
     incoming: Vec<u8>,
 }
-
-/// A peer whose bytes pile up to this is cut off, and comes back by catching up.
-const IN_FLIGHT_MAX: usize = 256 << 10;
 
 impl World {
     pub(super) fn link(&mut self, from: usize, to: usize) -> &mut Link {
@@ -105,13 +101,11 @@ impl World {
         let delay = self.delay();
         let now = self.now;
         let link = self.link(from, to);
-        link.in_flight += bytes.len();
         let mut when = (now + delay).max(link.stalled_until).max(link.last_arrival + 1);
         let connection = link.connection;
         if link.slow.1 > now {
             when += bytes.len() as u64 * MS / link.slow.0;
         }
-        let clogged = link.in_flight > IN_FLIGHT_MAX;
         while self.plan.pieces && bytes.len() > 1 && self.net.permille(500) {
             let rest = bytes.split_off(1 + self.net.index(bytes.len() - 1));
             self.link(from, to).way.push_back(bytes);
@@ -123,11 +117,6 @@ impl World {
         link.last_arrival = when;
         link.way.push_back(bytes);
         self.at(when, Event::Arrive { from, to, connection });
-        if clogged {
-            self.see(Sight::LinkClogged);
-            self.cut(from, to);
-            self.give(from, NodeInput::LinkDown(Self::node(to)));
-        }
     }
 
     pub(super) fn arrive(&mut self, from: usize, to: usize, connection: u64) {
@@ -142,7 +131,6 @@ impl World {
             return self.at(again, Event::Arrive { from, to, connection });
         }
         let Some(bytes) = link.way.pop_front() else { return };
-        link.in_flight -= bytes.len();
         if self.hosts[to].machine.is_none() {
             return;
         }
@@ -202,7 +190,6 @@ impl World {
         let link = self.link(from, to);
         link.connection = 0;
         link.way.clear();
-        link.in_flight = 0;
         link.tainted = false;
         link.closing = false;
         link.outgoing.clear();

@@ -36,6 +36,8 @@ pub struct Plan {
     pub pieces: bool,
     /// Clocks run up to a tenth too fast or too slow.
     pub drift: bool,
+    /// Bytes of a catching-up message.
+    pub fill_len: usize,
     /// Bytes of a log segment.
     pub segment_len: u64,
     /// Which faults, how often.
@@ -119,8 +121,8 @@ impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let nodes = [1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 3, 7][random.index(12)];
-        let busy = random.permille(150);
+        let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 5, 7][random.index(20)];
+        let busy = random.permille(100);
         let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
         let faults = Faults::draw(&mut random);
         Plan {
@@ -139,6 +141,7 @@ impl Plan {
             turn_us: [200, 1_000, 1_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
+            fill_len: [500, 5_000, 1 << 20][random.index(3)],
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             faults,
             damage: Damage::draw(&mut random, nodes),

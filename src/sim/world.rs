@@ -177,6 +177,7 @@ impl World {
                 suspicion: Millis(SUSPICION_MS),
                 heartbeat: Millis(50),
                 window: 1 << 20,
+                fill_len: self.plan.fill_len,
                 seed: self.plan.seed ^ (node as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1),
             },
             client_timeout: Millis(5_000),

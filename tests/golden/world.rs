@@ -145,6 +145,7 @@ impl World {
             member_hash: 1,
             suspicion: Millis(SUSPICION_MS),
             heartbeat: Millis(HEARTBEAT_MS),
+            fill_len: 1 << 20,
             window: 1 << 20,
             seed: 0x601d + node as u64,
         }
