@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use lanekv::protocol::{Mark, Marks};
-use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, run};
+use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, run, run_unjudged};
 
 /// Runs whole clusters in virtual time, with faults drawn from seeds, and checks what lanekv promises.
 #[derive(Parser, Debug)]
@@ -52,7 +52,10 @@ fn plan(flags: &Flags, seed: u64) -> Plan {
     let mut plan = Plan::draw(seed);
     plan.nodes = flags.nodes.unwrap_or(plan.nodes);
     plan.operations = flags.steps.unwrap_or(plan.operations);
-    plan.clients = flags.clients.unwrap_or(plan.clients);
+    if let Some(clients) = flags.clients {
+        plan.clients = clients;
+        plan.registers = plan.registers.max(clients / 4);
+    }
     if flags.nodes.is_some() {
         // What a larger cluster could have spared may be too much for a smaller one.
         plan.damage = Damage::default();
@@ -117,6 +120,7 @@ fn run_one(flags: &Flags, seed: u64, quiet: bool, totals: &Totals) {
     };
     totals.answered.fetch_add(outcome.answered, Ordering::Relaxed);
     totals.events.fetch_add(outcome.events, Ordering::Relaxed);
+    totals.unsearched.fetch_add(u64::from(outcome.unsearched), Ordering::Relaxed);
     {
         let mut coverage = totals.coverage.lock().expect("no thread panics with this lock held");
         coverage.0.add(&outcome.marks);
@@ -128,7 +132,7 @@ fn run_one(flags: &Flags, seed: u64, quiet: bool, totals: &Totals) {
             report(&outcome, flags);
         }
     } else if flags.twice {
-        let again = run(plan(flags, seed), false);
+        let again = run_unjudged(plan(flags, seed));
         if (again.digest, again.events) != (outcome.digest, outcome.events) {
             totals.note_failure(seed, "not repeatable");
             println!("seed {seed}: not repeatable: two runs differ");
@@ -144,6 +148,7 @@ struct Totals {
     events: AtomicU64,
     failed: AtomicU64,
     first_failure: Mutex<Option<(u64, String)>>,
+    unsearched: AtomicU64,
     coverage: Mutex<(Marks, Sights)>,
 }
 
@@ -232,10 +237,12 @@ fn main() -> ExitCode {
     let seconds = start.elapsed().as_secs_f64();
     let answered = totals.answered.into_inner();
     println!(
-        "{} seeds{}, {answered} operations answered, {} events, {seconds:.1} s, {failed} failed",
+        "{} seeds{}, {answered} operations answered, {} events, {seconds:.1} s, \
+         {} histories too long to search, {failed} failed",
         totals.seeds.into_inner(),
         if flags.twice { ", each twice" } else { "" },
         totals.events.into_inner(),
+        totals.unsearched.into_inner(),
     );
     if failed == 0 && never == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

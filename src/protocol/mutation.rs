@@ -38,7 +38,7 @@ mutations! {
     SealedSenderAppends,
     /// \[I\] A voter that has promised goes on taking entries and voting for them.
     SealedVoterVotes,
-    /// \[J\] A sealer waits for ever for entries whose holder is gone.
+    /// \[J\] A sealer waits for ever for entries whose holder is gone, and the others for a sealer that is alive.
     WaitForHolder,
     /// \[K\] Accepting a value does not promise its ballot.
     AcceptWithoutPromise,

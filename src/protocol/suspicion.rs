@@ -116,10 +116,13 @@ impl Replica {
         if sealed && mutated(Mutation::NoStepIn) {
             return None;
         }
+        let sealer = self.log().promised.map(|b| b.node);
+        if sealed && mutated(Mutation::WaitForHolder) && sealer.is_some_and(|n| hearing.hears(n)) {
+            return None;
+        }
         let (reason, since, delay) = if sealed {
             let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
             // Its sealer has a suspicion time-out to finish, unless it is known to be gone.
-            let sealer = self.log().promised.map(|b| b.node);
             let gone = sealer.is_some_and(|n| n != self.settings.me && !hearing.hears(n));
             (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, rank + u64::from(!gone))
         } else {

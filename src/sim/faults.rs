@@ -5,7 +5,7 @@ use std::io;
 use crate::node::NodeInput;
 use crate::storage::Operation;
 
-use super::host::Fate;
+use super::host::{Copy, Fate};
 use super::plan::Faults;
 use super::sights::Sight;
 use super::world::{Event, MS, World};
@@ -74,6 +74,7 @@ impl World {
             let node = self.faults.index(n);
             if self.hosts[node].machine.is_some() {
                 self.note(|| format!("n{node} asks to leave"));
+                self.hosts[node].leaving = true;
                 self.give(node, NodeInput::Leave);
                 // It stops when it has answered what it had, or has waited long enough; then it is started again.
                 let patience = self.faults.between(10 * MS, 3_000 * MS);
@@ -208,9 +209,19 @@ impl World {
         if faults.disk_loss > 0 && self.disks_left > 0 && self.faults.permille(100) {
             let node = self.faults.index(n);
             let host = &mut self.hosts[node];
-            if host.machine.is_some() && host.fate == Fate::Sound {
+            if let Some(machine) = &host.machine
+                && host.fate == Fate::Sound
+                && host.copy.is_none()
+            {
                 let disks = &mut self.disks;
-                host.copy = Some((host.disk.copy(&mut || disks.next()), host.incarnation));
+                let view = machine.node.report().view;
+                host.copy = Some(Copy {
+                    files: host.disk.copy(&mut || disks.next()),
+                    incarnation: host.incarnation,
+                    view,
+                    votes: self.invariants.votes_told(Self::node(node), view),
+                    made_at: self.now,
+                });
             }
         }
     }
@@ -226,11 +237,8 @@ impl World {
         if !fit || !founded || self.now < self.truce_until || !self.is_well_known(node) {
             return;
         }
-        let how = self.faults.index(3);
-        let later = self.hosts[node].copy.as_ref().is_some_and(|(_, i)| *i < self.hosts[node].incarnation);
-        if how == 2 && !later {
-            return;
-        }
+        let old = self.is_outdated(node);
+        let how = if old && self.faults.permille(600) { 2 } else { self.faults.index(2) };
         self.kill(node);
         let host = &mut self.hosts[node];
         match how {
@@ -247,10 +255,11 @@ impl World {
                 self.note(|| format!("n{node}: {what} is inverted"));
             }
             _ => {
-                let (copy, incarnation) = host.copy.take().expect("looked at above");
-                host.disk.restore(copy);
+                let copy = host.copy.take().expect("looked at above");
+                host.disk.restore(copy.files);
                 self.see(Sight::DiskOld);
-                self.note(|| format!("n{node} gets back its disk as it was in its start {incarnation}"));
+                let at = copy.made_at / MS;
+                self.note(|| format!("n{node} gets back its disk as it was at {at} ms"));
             }
         }
         self.hosts[node].fate = Fate::Doubtful;
@@ -262,6 +271,18 @@ impl World {
         }
         let down = self.faults.between(MS, 200 * MS);
         self.at(self.now + down, Event::Start { node });
+    }
+
+    /// Whether there is a copy of a node's disk that is old enough to be known for it: the node has started again
+    /// since, or has told of votes since that the copy lacks. (A copy of the same start that lacks nothing but a
+    /// promise cannot be told from the truth by anybody.)
+    fn is_outdated(&self, node: usize) -> bool {
+        let host = &self.hosts[node];
+        let (Some(copy), Some(machine)) = (&host.copy, &host.machine) else { return false };
+        let report = machine.node.report();
+        let votes = self.invariants.votes_told(Self::node(node), copy.view);
+        let told = copy.view == report.view && !report.sealed && votes > copy.votes;
+        copy.incarnation < host.incarnation || (told && self.now > copy.made_at + 500 * MS)
     }
 
     /// Whether all others run and have heard this node's present process.

@@ -5,7 +5,7 @@ use std::io;
 use crate::node::{NodeInput, Observed};
 use crate::protocol::{HaltReason, Message, Record};
 use crate::storage::{MemoryDisk, Operation};
-use crate::types::{Incarnation, Millis, Now};
+use crate::types::{Incarnation, Millis, Now, ViewNumber};
 
 use super::machine::{BootError, Disk, Machine};
 use super::random::Random;
@@ -48,11 +48,21 @@ impl Clock {
     }
 }
 
+/// A copy of a disk, and what was known of its node when it was made.
+pub(super) struct Copy {
+    pub(super) files: MemoryDisk,
+    pub(super) incarnation: Incarnation,
+    pub(super) view: ViewNumber,
+    /// Sum of the votes in that view that the node had told others.
+    pub(super) votes: u64,
+    pub(super) made_at: u64,
+}
+
 pub(super) struct Host {
     pub(super) machine: Option<Machine>,
     pub(super) disk: Disk,
-    /// A copy of the disk, and the incarnation that ran when it was made.
-    pub(super) copy: Option<(MemoryDisk, Incarnation)>,
+    /// A copy of the disk.
+    pub(super) copy: Option<Copy>,
     pub(super) incarnation: Incarnation,
     pub(super) boot: u64,
     pub(super) inbox: Vec<NodeInput>,
@@ -65,6 +75,8 @@ pub(super) struct Host {
     syncing: bool,
     /// Entries delivered since the start.
     pub(super) count: usize,
+    /// It has asked to leave, and will be stopped.
+    pub(super) leaving: bool,
     pub(super) clock: Clock,
     pub(super) fate: Fate,
     /// How often it is yet to be killed soon after a start.
@@ -89,6 +101,7 @@ impl Host {
             full_until: 0,
             syncing: false,
             count: 0,
+            leaving: false,
             clock: Clock {
                 offset_ms: 1_000 + setup.below(1_000_000),
                 rate,
@@ -133,6 +146,7 @@ impl World {
         host.paused_until = 0;
         host.syncing = false;
         host.count = 0;
+        host.leaving = false;
         let booted = Machine::boot(settings, segment_len, &mut host.disk, boot, now);
         host.disk.heal();
         match booted {
@@ -317,6 +331,7 @@ impl World {
         }
         for (to, message) in effects.sends.drain(..) {
             self.invariants.sent(id, &message);
+            self.after_promise(node, &message);
             self.send(node, to, &message);
         }
         self.flush(node);
@@ -339,6 +354,18 @@ impl World {
             machine.effects = effects;
         }
         self.sync(node);
+    }
+
+    /// Who has promised may be the only one to hold what the sealer still has to fetch.
+    fn after_promise(&mut self, node: usize, message: &Message) {
+        let promise = matches!(message, Message::SealPromise { .. });
+        if promise && !self.storm_over && self.faults.permille(self.plan.faults.holder_crash) {
+            let delay = self.faults.between(0, self.plan.delay_us + 2 * MS);
+            let down = self.faults.between(300 * MS, 2_000 * MS);
+            let boot = self.hosts[node].boot;
+            self.see(Sight::HolderCrash);
+            self.at(self.now + delay, Event::Crash { node, boot, down });
+        }
     }
 
     fn after_seal_record(&mut self, node: usize, record: &Record) {

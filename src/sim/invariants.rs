@@ -27,6 +27,8 @@ struct Holder {
     /// The highest ballot promised, and accepted, in each view.
     promised: BTreeMap<ViewNumber, Ballot>,
     accepted: BTreeMap<ViewNumber, Ballot>,
+    /// The highest ballot of each view that it has told anybody to have accepted.
+    told: BTreeMap<ViewNumber, Ballot>,
 }
 
 impl Holder {
@@ -208,6 +210,12 @@ impl Invariants {
         votes.get(view.quorum() - 1).copied().unwrap_or_default()
     }
 
+    /// How much a node has told of its votes in a view.
+    pub(crate) fn votes_told(&self, node: NodeId, view: ViewNumber) -> u64 {
+        let lanes = self.votes.range((view, NodeId::default())..).take_while(|(lane, _)| lane.0 == view);
+        lanes.map(|(_, votes)| votes[node.index()].0).sum()
+    }
+
     /// A node delivered an entry; `first`: before everybody else.
     pub(crate) fn delivered(&mut self, node: NodeId, entry: &Entry, first: bool) {
         let lane = (entry.view, entry.node);
@@ -243,6 +251,11 @@ impl Invariants {
                         format!("{node} answers {ballot} of {view} while its durable promise is {durable:?}");
                     self.fail("Promises are durable", what);
                 }
+                let told = self.holders[node.index()].told.get(view).copied();
+                if told > Some(*ballot) {
+                    let what = format!("{node} promises {ballot} of {view} after it has accepted {told:?}");
+                    self.fail("Accepting is promising", what);
+                }
             }
             Message::SealPrepare { view, ballot, .. } => {
                 let durable = self.holders[node.index()].promised.get(view).copied();
@@ -257,6 +270,13 @@ impl Invariants {
                 if durable < Some(*ballot) {
                     let what = format!("{node} has accepted {ballot} of {view}, durable is {durable:?}");
                     self.fail("Acceptances are durable", what);
+                }
+                let told = self.holders[node.index()].told.entry(*view).or_insert(*ballot);
+                let before = *told;
+                *told = before.max(*ballot);
+                if before > *ballot {
+                    let what = format!("{node} accepts {ballot} of {view} after {before}");
+                    self.fail("Accepting is promising", what);
                 }
             }
             _ => {}

@@ -90,6 +90,8 @@ pub struct Faults {
     pub seal_crash: u64,
     /// See `seal_crash`.
     pub seal_cut: u64,
+    /// Chance that a voter is killed for long when its promise has just left.
+    pub holder_crash: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -121,10 +123,14 @@ impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 5, 7][random.index(20)];
-        let busy = random.permille(100);
+        let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
+        let busy = random.permille(70);
         let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
         let faults = Faults::draw(&mut random);
+        let damage = Damage::draw(&mut random, nodes);
+        // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
+        let quiet_us =
+            if damage.link { 4_000_000 } else { [200_000, 300_000, 500_000, 1_500_000][random.index(4)] };
         Plan {
             seed,
             nodes,
@@ -134,17 +140,17 @@ impl Plan {
             operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
             think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
-            storm_us: random.between(300_000, 2_500_000),
-            quiet_us: [200_000, 300_000, 500_000, 2_000_000][random.index(4)],
+            storm_us: random.between(300_000, 2_000_000),
+            quiet_us,
             delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
-            turn_us: [200, 1_000, 1_000, 3_000][random.index(4)],
+            turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            fill_len: [500, 5_000, 1 << 20][random.index(3)],
+            fill_len: [1, 500, 5_000, 1 << 20][random.index(4)],
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             faults,
-            damage: Damage::draw(&mut random, nodes),
+            damage,
         }
     }
 }
@@ -176,7 +182,8 @@ impl Faults {
             leave: chance(150, 30),
             seal_crash: chance(500, 250),
             seal_cut: chance(500, 300),
-            disk_loss: chance(400, 80),
+            holder_crash: chance(150, 300),
+            disk_loss: chance(400, 300),
         }
     }
 }
@@ -189,11 +196,11 @@ impl Damage {
             left -= taken;
             taken
         };
-        let disks = take(random, 300);
+        let disks = take(random, 400);
         let dead = take(random, 300);
         let isolated = take(random, 300);
         // A link may be missing only where everybody else is there.
-        let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(300);
+        let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(120);
         Damage { disks, dead, isolated, link }
     }
 }

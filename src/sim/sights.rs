@@ -9,6 +9,7 @@ marks! {
         PowerFailure = "a machine loses power, and any part of what was not synced",
         TornTurn = "a process is killed between two outputs of a turn",
         CrashInSeal = "a process is to be killed just after a record of a seal",
+        HolderCrash = "a voter is to be killed just after its promise is out",
         RestartStorm = "a process is to be killed just after its start",
         StartFailed = "a process does not start because a call to the disk fails",
         CutInFrame = "a connection breaks in the middle of a message of a seal",
@@ -32,7 +33,6 @@ marks! {
         HopelessNet = "no majority reaches each other",
         WallJump = "a wall clock jumps",
         SessionExpired = "a session expires because the clocks jumped",
-        SearchGivenUp = "the search for a linearization is given up",
     }
 }
 

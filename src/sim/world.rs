@@ -35,6 +35,8 @@ pub struct Outcome {
     pub views: usize,
     /// Digest of all that happened: the same for the same seed.
     pub digest: u64,
+    /// The search for a linearization was given up.
+    pub unsearched: bool,
     /// How often rare situations of the protocol came up.
     pub marks: Marks,
     /// How often faults struck, and what they led to.
@@ -93,6 +95,8 @@ pub(super) struct World {
     pub(super) digest: u64,
     pub(super) marks: Marks,
     pub(super) sights: Sights,
+    /// Whether the history is linearizable was too long a search.
+    unsearched: bool,
     pub(super) trace: bool,
 }
 
@@ -109,26 +113,39 @@ pub fn run(plan: Plan, trace: bool) -> Outcome {
     let mut world = World::new(plan, trace);
     world.go();
     world.judge();
-    let mut violations = std::mem::take(&mut world.checker.violations);
-    violations.append(&mut world.invariants.violations);
-    for host in &world.hosts {
-        if let Some(machine) = &host.machine {
-            world.marks.add(machine.node.marks());
-        }
-    }
-    Outcome {
-        violations,
-        answered: world.answered,
-        events: world.count,
-        views: world.invariants.decisions(),
-        digest: world.digest,
-        marks: world.marks,
-        sights: world.sights,
-        plan: world.plan,
-    }
+    world.outcome()
+}
+
+/// Runs a plan once more, to see whether it goes as before; the clients' histories are not searched again.
+pub fn run_unjudged(plan: Plan) -> Outcome {
+    let mut world = World::new(plan, false);
+    world.go();
+    world.outcome()
 }
 
 impl World {
+    fn outcome(mut self) -> Outcome {
+        let world = &mut self;
+        let mut violations = std::mem::take(&mut world.checker.violations);
+        violations.append(&mut world.invariants.violations);
+        for host in &world.hosts {
+            if let Some(machine) = &host.machine {
+                world.marks.add(machine.node.marks());
+            }
+        }
+        Outcome {
+            violations,
+            answered: world.answered,
+            events: world.count,
+            views: world.invariants.decisions(),
+            digest: world.digest,
+            unsearched: world.unsearched,
+            marks: self.marks,
+            sights: self.sights,
+            plan: self.plan,
+        }
+    }
+
     fn new(plan: Plan, trace: bool) -> World {
         let seed = plan.seed;
         let mut setup = Random::new(seed, 2);
@@ -159,6 +176,7 @@ impl World {
             digest: 0,
             marks: Marks::new(),
             sights: Sights::new(),
+            unsearched: false,
             trace,
             plan,
         }
@@ -238,6 +256,7 @@ impl World {
         while let Some((when, event)) = self.events.pop() {
             self.now = when;
             self.count += 1;
+            self.digest = (self.digest ^ when).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             self.happen(event);
             if self.is_broken() {
                 return;
@@ -273,9 +292,11 @@ impl World {
         match event {
             Event::Start { node } => self.start(node),
             Event::Crash { node, boot, down } => {
-                if self.now < self.truce_until {
+                // Who asked to leave is stopped even if the storm is over.
+                let due = !self.storm_over || self.hosts[node].leaving;
+                if due && self.now < self.truce_until {
                     self.at(self.truce_until, Event::Crash { node, boot, down });
-                } else if self.hosts[node].boot == boot {
+                } else if due && self.hosts[node].boot == boot {
                     self.crash_for(node, down);
                 }
             }
@@ -319,7 +340,11 @@ impl World {
             && self.sound().all(|n| {
                 let host = &self.hosts[n];
                 host.count == self.checker.len()
-                    && host.machine.as_ref().is_some_and(|m| m.node.report().serving)
+                    && !host.leaving
+                    && host.machine.as_ref().is_some_and(|m| {
+                        let report = m.node.report();
+                        report.serving && report.waiting_bytes == 0
+                    })
             })
     }
 
@@ -350,7 +375,7 @@ impl World {
         self.note(|| format!("searching a linearization of {} operations", self.history.len()));
         match self.history.check(SEARCH_STATES_MAX) {
             Ok(true) => {}
-            Ok(false) => self.see(Sight::SearchGivenUp),
+            Ok(false) => self.unsearched = true,
             Err(what) => self.checker.fail("Linearizability", what),
         }
     }
