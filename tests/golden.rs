@@ -4,6 +4,8 @@
 //! the outputs anew; whoever does that reads the difference. With `--features mutations` every deliberate mistake
 //! must change the output of at least one script.
 
+#[path = "golden/coverage.rs"]
+mod coverage;
 #[path = "golden/script.rs"]
 mod script;
 #[path = "golden/world.rs"]
@@ -12,6 +14,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use coverage::Table;
 use script::Script;
 
 /// Every script, in the order of its name.
@@ -86,6 +89,22 @@ fn scripts_run_as_written() {
         }
     }
     assert!(wrong.is_empty(), "scripts differ (UPDATE_GOLDEN=1 writes them anew):\n{wrong}");
+}
+
+/// Every message, every refusal and every rare situation comes up somewhere; `--nocapture` shows where.
+#[test]
+fn scripts_meet_everything() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut table = Table::new();
+    for path in scripts() {
+        let text = std::fs::read_to_string(&path).expect("a script can be read");
+        let mut script = Script::new(false);
+        script.run(&text).unwrap_or_else(|what| panic!("{}: {what}", name(&path)));
+        table.add(&name(&path), &script.coverage());
+    }
+    println!("{table}");
+    let faults = table.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 /// Takes each rule away in turn, and says which scripts notice.

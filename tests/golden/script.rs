@@ -18,12 +18,16 @@
 //! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, to the end |
 //! | `drop` LINK `[KIND [N]]` | loses what is in it |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
+//! | `connect` LINK FIELD=NUMBER… | its hello says this instead: `protocol`, `from`, `to`, `cluster`, `members` … |
+//! | `forge` LINK KIND FIELD=NUMBER… | puts an `append` or `fill` into it that nobody sent: `lane`, `t`, `prev`, `seq` … |
+//! | `stir` LINK | the first bytes of a long message have come through it |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
 //! | `show`, `hide` KIND… | lines by kind: of message, record, note, `delivers` …; `time` begins each |
 //! | `report [NODE]`, `log`, `probation` NODE, `queue` LINK | how things stand |
 
 use lanekv::protocol::Input;
 
+use super::coverage::Coverage;
 use super::world::{Outcome, World};
 
 /// What a block without output says.
@@ -68,6 +72,11 @@ impl Script {
         Ok(result)
     }
 
+    /// What came up in the cluster.
+    pub(crate) fn coverage(&self) -> Coverage {
+        self.world.as_ref().map(World::coverage).unwrap_or_default()
+    }
+
     fn output(&mut self) -> String {
         let lines = self.world.as_mut().map(World::take_lines).unwrap_or_default();
         if lines.is_empty() {
@@ -81,6 +90,9 @@ impl Script {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (name, arguments) = words.split_first().ok_or("no command")?;
         if *name == "cluster" {
+            if self.world.is_some() {
+                return Err("one cluster is enough".to_owned());
+            }
             let count = arguments.first().and_then(|n| n.parse().ok()).ok_or("how many nodes?")?;
             let manual = arguments.get(1) == Some(&"disk=manual");
             self.world = Some(World::new(count, manual, self.read_back_is_durable));
@@ -97,7 +109,7 @@ impl Script {
                 Ok(())
             }
             "run" => world.run(number(arguments, 0)?),
-            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" => {
+            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" | "stir" | "forge" => {
                 let links = links(arguments.first().ok_or("which link?")?, world.len())?;
                 links.into_iter().try_for_each(|(from, to)| on_link(world, name, from, to, &arguments[1..]))
             }
@@ -123,7 +135,9 @@ fn on_link(world: &mut World, name: &str, from: usize, to: usize, arguments: &[&
             let count = arguments.get(1).map_or(Ok(usize::MAX), |n| n.parse()).map_err(|_| "how many?")?;
             return world.lose(from, to, kind, count);
         }
-        "connect" => return world.connect(from, to),
+        "connect" => return world.connect(from, to, arguments),
+        "forge" => return world.forge(from, to, arguments),
+        "stir" => world.stir(from, to),
         "cut" => world.cut(from, to),
         "queue" => world.queue(from, to),
         _ => world.hold(from, to, name == "hold"),
