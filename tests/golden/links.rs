@@ -82,6 +82,16 @@ impl World {
         Ok(())
     }
 
+    /// From now on messages of a kind are lost in a link, or no more.
+    pub(crate) fn block(&mut self, from: usize, to: usize, kind: &str, blocked: bool) {
+        let kinds = &mut self.link(from, to).blocked;
+        if blocked {
+            kinds.insert(kind.to_owned());
+        } else {
+            kinds.remove(kind);
+        }
+    }
+
     /// Bytes of a message that is not finished have come over a link.
     pub(crate) fn stir(&mut self, from: usize, to: usize) {
         self.turn(to, [Input::Stirring(Self::id(from))]);

@@ -17,6 +17,7 @@
 //! | `leave` NODE, `disk-slow` NODE `[off]` | what the machine tells the node |
 //! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, to the end |
 //! | `drop` LINK `[KIND [N]]` | loses what is in it |
+//! | `block`, `unblock` LINK KIND | what is sent of this kind gets lost |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
 //! | `connect` LINK FIELD=NUMBER… | its hello says this instead: `protocol`, `from`, `to`, `cluster`, `members` … |
 //! | `forge` LINK KIND FIELD=NUMBER… | puts an `append` or `fill` into it that nobody sent: `lane`, `t`, `prev`, `seq` … |
@@ -109,7 +110,8 @@ impl Script {
                 Ok(())
             }
             "run" => world.run(number(arguments, 0)?),
-            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" | "stir" | "forge" => {
+            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" | "block" | "unblock"
+            | "stir" | "forge" => {
                 let links = links(arguments.first().ok_or("which link?")?, world.len())?;
                 links.into_iter().try_for_each(|(from, to)| on_link(world, name, from, to, &arguments[1..]))
             }
@@ -137,6 +139,9 @@ fn on_link(world: &mut World, name: &str, from: usize, to: usize, arguments: &[&
         }
         "connect" => return world.connect(from, to, arguments),
         "forge" => return world.forge(from, to, arguments),
+        "block" | "unblock" => {
+            world.block(from, to, kind.ok_or("which kind?")?, name == "block");
+        }
         "stir" => world.stir(from, to),
         "cut" => world.cut(from, to),
         "queue" => world.queue(from, to),

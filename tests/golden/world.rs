@@ -38,6 +38,8 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 struct Link {
     up: bool,
     held: bool,
+    /// The kinds of messages that are lost in it.
+    blocked: BTreeSet<String>,
     queue: VecDeque<Message>,
 }
 
@@ -327,13 +329,12 @@ impl World {
                     Ok(&message),
                     "a message comes back as it was"
                 );
+                let kind = first_word(&message);
+                let words = if self.hidden.contains(&kind) { String::new() } else { words_of(&message) };
                 for to in to.iter() {
-                    self.line(
-                        &first_word(&message),
-                        format!("n{node} -> {to} {message}{}", words_of(&message)),
-                    );
+                    self.line(&kind, format!("n{node} -> {to} {message}{words}"));
                     let link = self.link(node, to.index());
-                    if link.up {
+                    if link.up && !link.blocked.contains(&kind) {
                         link.queue.push_back(message.clone());
                     }
                 }
