@@ -20,7 +20,7 @@
 //! | `block`, `unblock` LINK KIND | what is sent of this kind gets lost |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
 //! | `connect` LINK FIELD=NUMBER… | its hello says this instead: `protocol`, `from`, `to`, `cluster`, `members` … |
-//! | `forge` LINK KIND FIELD=NUMBER… | puts an `append` or `fill` into it that nobody sent: `lane`, `t`, `prev`, `seq` … |
+//! | `forge` LINK KIND FIELD=NUMBER… | an `append` or `fill` that nobody sent: `lane`, `t`, `prev`, `seq` … |
 //! | `stir` LINK | the first bytes of a long message have come through it |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
 //! | `show`, `hide` KIND… | lines by kind: of message, record, note, `delivers` …; `time` begins each |
