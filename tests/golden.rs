@@ -1,8 +1,9 @@
 //! Golden scripts: runs of the replication core, move by move, beside what came of them.
 //!
 //! Each file of `tests/golden` makes one claim, in its first line. `UPDATE_GOLDEN=1 cargo test --test golden` writes
-//! the outputs anew; whoever does that reads the difference. With `--features mutations` every deliberate mistake
-//! must change the output of at least one script.
+//! the outputs anew; whoever does that reads the difference. Together the scripts meet everything that
+//! `golden/coverage.rs` counts. With `--features mutations` every deliberate mistake must change the output of at
+//! least one script.
 
 #[path = "golden/coverage.rs"]
 mod coverage;

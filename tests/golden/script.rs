@@ -14,6 +14,7 @@
 //! | `disk` NODE `manual` or `auto`, `persist` NODE `[N]` | who says when an fsync is done; N more records are |
 //! | `pause`, `resume` NODE | it takes no turns; its messages wait |
 //! | `offer` NODE WORD…, `read` NODE | one batch for each word; `x*9` is a long one; a linearizable read |
+//! | `cancel` NODE N | nobody waits any more for the Nth of what clients asked of a node, a read |
 //! | `leave` NODE, `disk-slow` NODE `[off]` | what the machine tells the node |
 //! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, to the end |
 //! | `drop` LINK `[KIND [N]]` | loses what is in it |
@@ -26,7 +27,7 @@
 //! | `show`, `hide` KIND… | lines by kind: of message, record, note, `delivers` …; `time` begins each |
 //! | `report [NODE]`, `log`, `probation` NODE, `queue` LINK | how things stand |
 
-use lanekv::protocol::Input;
+use lanekv::protocol::{Input, ReadTicket};
 
 use super::coverage::Coverage;
 use super::world::{Outcome, World};
@@ -172,6 +173,7 @@ fn on_node(world: &mut World, name: &str, node: usize, arguments: &[&str]) -> Ou
             world.persist(node, count);
         }
         "disk" => world.set_manual(node, has("manual")),
+        "cancel" => world.tell(node, Input::CancelRead(ReadTicket(number(arguments, 0)?))),
         "leave" => world.tell(node, Input::Leave),
         "disk-slow" => world.tell(node, Input::DiskSlow(!has("off"))),
         "pause" => world.pause(node, true),
