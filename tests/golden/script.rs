@@ -24,6 +24,7 @@
 //! | `forge` LINK KIND FIELD=NUMBER… | an `append` or `fill` that nobody sent: `lane`, `t`, `prev`, `seq` … |
 //! | `stir` LINK | the first bytes of a long message have come through it |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
+//! | `repeat` N COMMAND `;` COMMAND … | these in turn, so many times |
 //! | `show`, `hide` KIND… | lines by kind: of message, record, note, `delivers` …; `time` begins each |
 //! | `report [NODE]`, `log`, `probation` NODE, `queue` LINK | how things stand |
 
@@ -99,6 +100,11 @@ impl Script {
             let manual = arguments.get(1) == Some(&"disk=manual");
             self.world = Some(World::new(count, manual, self.read_back_is_durable));
             return Ok(());
+        }
+        if *name == "repeat" {
+            let times = number(arguments, 0)?;
+            let commands: Vec<&[&str]> = arguments[1..].split(|word| *word == ";").collect();
+            return (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.command(&c.join(" "))));
         }
         let world = self.world.as_mut().ok_or("no cluster yet")?;
         match *name {
