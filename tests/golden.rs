@@ -1,9 +1,12 @@
 //! Golden scripts: runs of the replication core, move by move, beside what came of them.
 //!
 //! Each file of `tests/golden` makes one claim, in its first line. `UPDATE_GOLDEN=1 cargo test --test golden` writes
-//! the outputs anew; whoever does that reads the difference. With `--features mutations` every deliberate mistake
-//! must change the output of at least one script.
+//! the outputs anew; whoever does that reads the difference. Together the scripts meet everything that
+//! `golden/coverage.rs` counts. With `--features mutations` every deliberate mistake must change the output of at
+//! least one script.
 
+#[path = "golden/coverage.rs"]
+mod coverage;
 #[path = "golden/script.rs"]
 mod script;
 #[path = "golden/world.rs"]
@@ -12,6 +15,7 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use coverage::Table;
 use script::Script;
 
 /// Every script, in the order of its name.
@@ -74,7 +78,7 @@ fn scripts_run_as_written() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1");
     let mut wrong = String::new();
     let paths = scripts();
-    assert!(paths.len() >= 20, "only {} scripts were found", paths.len());
+    assert!(paths.len() >= 46, "only {} scripts were found", paths.len());
     for path in paths {
         let old = std::fs::read_to_string(&path).expect("a script can be read");
         assert!(old.starts_with("# "), "{}: the first line is the claim", name(&path));
@@ -86,6 +90,22 @@ fn scripts_run_as_written() {
         }
     }
     assert!(wrong.is_empty(), "scripts differ (UPDATE_GOLDEN=1 writes them anew):\n{wrong}");
+}
+
+/// Every message, every refusal and every rare situation comes up somewhere; `--nocapture` shows where.
+#[test]
+fn scripts_meet_everything() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut table = Table::new();
+    for path in scripts() {
+        let text = std::fs::read_to_string(&path).expect("a script can be read");
+        let mut script = Script::new(false);
+        script.run(&text).unwrap_or_else(|what| panic!("{}: {what}", name(&path)));
+        table.add(&name(&path), &script.coverage());
+    }
+    println!("{table}");
+    let faults = table.faults();
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 /// Takes each rule away in turn, and says which scripts notice.

@@ -1,9 +1,10 @@
 //! The links between the nodes, and what scripts do to them.
 
-use lanekv::protocol::Input;
+use lanekv::protocol::{Input, Refusal, decode_hello, decode_refusal, encode_hello, encode_refusal};
+use lanekv::wire::split_frame;
 
 use super::text::first_word;
-use super::{Link, Outcome, World};
+use super::{Link, Outcome, World, forgery};
 
 /// Nothing that a healthy cluster does takes more rounds of messages than this without time passing.
 const ROUNDS_MAX: usize = 1_000;
@@ -27,20 +28,26 @@ impl World {
         self.disconnect(from, to);
     }
 
-    /// A new connection over which `from` sends to `to`: hello, answer, and it is up.
-    pub(crate) fn connect(&mut self, from: usize, to: usize) -> Outcome {
+    /// A new connection over which `from` sends to `to`: hello, answer, and it is up. The hello may be disguised.
+    pub(crate) fn connect(&mut self, from: usize, to: usize, disguise: &[&str]) -> Outcome {
         let (Some(dialler), Some(listener)) = (&self.hosts[from].replica, &self.hosts[to].replica) else {
             return Err(format!("n{from} and n{to} do not both run"));
         };
-        let (there, back) = (dialler.hello(Self::id(to)), listener.hello(Self::id(from)));
+        let (mut there, back) = (dialler.hello(Self::id(to)), listener.hello(Self::id(from)));
+        forgery::disguise(&mut there, disguise)?;
+        for hello in [&there, &back] {
+            let mut bytes = Vec::new();
+            encode_hello(&mut bytes, hello);
+            let (kind, payload, _) = split_frame(&bytes, usize::MAX).expect("a frame");
+            assert_eq!(decode_hello(kind, payload).as_ref(), Ok(hello), "a hello comes back as it was");
+            self.coverage.hello();
+        }
         if let Err(refusal) = listener.check_hello(&there) {
-            self.line("refuses", format!("n{to} refuses n{from}: {refusal}"));
-            self.turn(from, [Input::RefusedBy { peer: Self::id(to), refusal }]);
+            self.refuse(to, from, refusal);
             return Ok(());
         }
         if let Err(refusal) = dialler.check_hello(&back) {
-            self.line("refuses", format!("n{from} refuses n{to}: {refusal}"));
-            self.turn(to, [Input::RefusedBy { peer: Self::id(from), refusal }]);
+            self.refuse(from, to, refusal);
             return Ok(());
         }
         let link = self.link(from, to);
@@ -51,18 +58,43 @@ impl World {
         Ok(())
     }
 
+    fn refuse(&mut self, by: usize, whom: usize, refusal: Refusal) {
+        let mut bytes = Vec::new();
+        encode_refusal(&mut bytes, &refusal);
+        let (_, payload, _) = split_frame(&bytes, usize::MAX).expect("a frame");
+        assert_eq!(decode_refusal(payload), Ok(refusal), "a refusal comes back as it was");
+        self.coverage.refusal(&refusal);
+        self.line("refuses", format!("n{by} refuses n{whom}: {refusal}"));
+        self.turn(whom, [Input::RefusedBy { peer: Self::id(by), refusal }]);
+    }
+
     /// Connects a node with all that run, both ways.
     pub(crate) fn connect_all(&mut self, node: usize) -> Outcome {
         for other in self.running() {
             // One that is refused stops, and reaches nobody else.
             if other != node && self.alive(node) {
-                self.connect(node, other)?;
+                self.connect(node, other, &[])?;
             }
             if other != node && self.alive(node) {
-                self.connect(other, node)?;
+                self.connect(other, node, &[])?;
             }
         }
         Ok(())
+    }
+
+    /// From now on messages of a kind are lost in a link, or no more.
+    pub(crate) fn block(&mut self, from: usize, to: usize, kind: &str, blocked: bool) {
+        let kinds = &mut self.link(from, to).blocked;
+        if blocked {
+            kinds.insert(kind.to_owned());
+        } else {
+            kinds.remove(kind);
+        }
+    }
+
+    /// Bytes of a message that is not finished have come over a link.
+    pub(crate) fn stir(&mut self, from: usize, to: usize) {
+        self.turn(to, [Input::Stirring(Self::id(from))]);
     }
 
     /// What is sent over a link stays in it, or moves again.

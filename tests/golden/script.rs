@@ -14,16 +14,23 @@
 //! | `disk` NODE `manual` or `auto`, `persist` NODE `[N]` | who says when an fsync is done; N more records are |
 //! | `pause`, `resume` NODE | it takes no turns; its messages wait |
 //! | `offer` NODE WORD…, `read` NODE | one batch for each word; `x*9` is a long one; a linearizable read |
+//! | `cancel` NODE N | nobody waits any more for the Nth of what clients asked of a node, a read |
 //! | `leave` NODE, `disk-slow` NODE `[off]` | what the machine tells the node |
 //! | `deliver` LINK `[KIND]`, `deliver-all` | the first message (of a kind); all that is not held, to the end |
 //! | `drop` LINK `[KIND [N]]` | loses what is in it |
+//! | `block`, `unblock` LINK KIND | what is sent of this kind gets lost |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
+//! | `connect` LINK FIELD=NUMBER… | its hello says this instead: `protocol`, `from`, `to`, `cluster`, `members` … |
+//! | `forge` LINK KIND FIELD=NUMBER… | an `append` or `fill` that nobody sent: `lane`, `t`, `prev`, `seq` … |
+//! | `stir` LINK | the first bytes of a long message have come through it |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
+//! | `repeat` N COMMAND `;` COMMAND … | these in turn, so many times |
 //! | `show`, `hide` KIND… | lines by kind: of message, record, note, `delivers` …; `time` begins each |
 //! | `report [NODE]`, `log`, `probation` NODE, `queue` LINK | how things stand |
 
-use lanekv::protocol::Input;
+use lanekv::protocol::{Input, ReadTicket};
 
+use super::coverage::Coverage;
 use super::world::{Outcome, World};
 
 /// What a block without output says.
@@ -68,6 +75,11 @@ impl Script {
         Ok(result)
     }
 
+    /// What came up in the cluster.
+    pub(crate) fn coverage(&self) -> Coverage {
+        self.world.as_ref().map(World::coverage).unwrap_or_default()
+    }
+
     fn output(&mut self) -> String {
         let lines = self.world.as_mut().map(World::take_lines).unwrap_or_default();
         if lines.is_empty() {
@@ -81,10 +93,18 @@ impl Script {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (name, arguments) = words.split_first().ok_or("no command")?;
         if *name == "cluster" {
+            if self.world.is_some() {
+                return Err("one cluster is enough".to_owned());
+            }
             let count = arguments.first().and_then(|n| n.parse().ok()).ok_or("how many nodes?")?;
             let manual = arguments.get(1) == Some(&"disk=manual");
             self.world = Some(World::new(count, manual, self.read_back_is_durable));
             return Ok(());
+        }
+        if *name == "repeat" {
+            let times = number(arguments, 0)?;
+            let commands: Vec<&[&str]> = arguments[1..].split(|word| *word == ";").collect();
+            return (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.command(&c.join(" "))));
         }
         let world = self.world.as_mut().ok_or("no cluster yet")?;
         match *name {
@@ -97,7 +117,8 @@ impl Script {
                 Ok(())
             }
             "run" => world.run(number(arguments, 0)?),
-            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" => {
+            "deliver" | "drop" | "cut" | "connect" | "hold" | "release" | "queue" | "block" | "unblock"
+            | "stir" | "forge" => {
                 let links = links(arguments.first().ok_or("which link?")?, world.len())?;
                 links.into_iter().try_for_each(|(from, to)| on_link(world, name, from, to, &arguments[1..]))
             }
@@ -123,7 +144,12 @@ fn on_link(world: &mut World, name: &str, from: usize, to: usize, arguments: &[&
             let count = arguments.get(1).map_or(Ok(usize::MAX), |n| n.parse()).map_err(|_| "how many?")?;
             return world.lose(from, to, kind, count);
         }
-        "connect" => return world.connect(from, to),
+        "connect" => return world.connect(from, to, arguments),
+        "forge" => return world.forge(from, to, arguments),
+        "block" | "unblock" => {
+            world.block(from, to, kind.ok_or("which kind?")?, name == "block");
+        }
+        "stir" => world.stir(from, to),
         "cut" => world.cut(from, to),
         "queue" => world.queue(from, to),
         _ => world.hold(from, to, name == "hold"),
@@ -153,6 +179,7 @@ fn on_node(world: &mut World, name: &str, node: usize, arguments: &[&str]) -> Ou
             world.persist(node, count);
         }
         "disk" => world.set_manual(node, has("manual")),
+        "cancel" => world.tell(node, Input::CancelRead(ReadTicket(number(arguments, 0)?))),
         "leave" => world.tell(node, Input::Leave),
         "disk-slow" => world.tell(node, Input::DiskSlow(!has("off"))),
         "pause" => world.pause(node, true),

@@ -4,6 +4,7 @@
 //! likes, since no rule depends on channels being FIFO. A disk is a list of records, of which so many are durable.
 //! Everything that a replica puts out becomes a line.
 
+mod forgery;
 mod links;
 mod text;
 
@@ -17,6 +18,7 @@ use lanekv::types::{DiskId, Incarnation, Index, Lsn, Millis, NodeId, Now};
 use lanekv::wire::batch::BatchBuilder;
 use lanekv::wire::split_frame;
 
+use super::coverage::Coverage;
 use text::{first_word, report_line, words, words_of, written_out};
 
 /// The suspicion time-out of every node, in milliseconds.
@@ -36,6 +38,8 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 struct Link {
     up: bool,
     held: bool,
+    /// The kinds of messages that are lost in it.
+    blocked: BTreeSet<String>,
     queue: VecDeque<Message>,
 }
 
@@ -63,6 +67,8 @@ pub(crate) struct World {
     hidden: BTreeSet<String>,
     lines: Vec<String>,
     boots: u64,
+    /// What came up, but for the marks of the processes that still run.
+    coverage: Coverage,
     /// A restarted node takes for durable what it only read back: the mistake that rule D forbids, which is made
     /// below the core.
     read_back_is_durable: bool,
@@ -89,6 +95,7 @@ impl World {
             hidden: QUIET_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
             lines: Vec::new(),
             boots: 0,
+            coverage: Coverage::default(),
             read_back_is_durable,
         }
     }
@@ -98,6 +105,13 @@ impl World {
         let mut lines = std::mem::take(&mut self.lines);
         lines.extend(self.disagreement());
         lines
+    }
+
+    /// What came up so far.
+    pub(crate) fn coverage(&self) -> Coverage {
+        let mut coverage = self.coverage.clone();
+        self.hosts.iter().filter_map(|host| host.replica.as_ref()).for_each(|r| coverage.marks(r.marks()));
+        coverage
     }
 
     /// Everybody delivers from the first entry on after a start, so of two nodes one has a prefix of the other.
@@ -199,9 +213,10 @@ impl World {
     /// Ends a process. Its unsynced records are lost unless `kept` (only the process died, not the machine); its
     /// peers notice unless `silent`.
     pub(crate) fn crash(&mut self, node: usize, kept: bool, silent: bool) -> Outcome {
-        if self.hosts[node].replica.take().is_none() {
+        let Some(replica) = self.hosts[node].replica.take() else {
             return Err(format!("n{node} is not running"));
-        }
+        };
+        self.coverage.marks(replica.marks());
         let host = &mut self.hosts[node];
         if !kept {
             host.records.truncate(host.durable);
@@ -280,6 +295,9 @@ impl World {
         let Some(replica) = &mut self.hosts[node].replica else { return };
         let mut out = Vec::new();
         for input in inputs {
+            if let Input::Receive { message, .. } = &input {
+                self.coverage.message(message);
+            }
             replica.handle(now, input, &mut out);
         }
         replica.end_turn(now, &mut out);
@@ -312,13 +330,12 @@ impl World {
                     Ok(&message),
                     "a message comes back as it was"
                 );
+                let kind = first_word(&message);
+                let words = if self.hidden.contains(&kind) { String::new() } else { words_of(&message) };
                 for to in to.iter() {
-                    self.line(
-                        &first_word(&message),
-                        format!("n{node} -> {to} {message}{}", words_of(&message)),
-                    );
+                    self.line(&kind, format!("n{node} -> {to} {message}{words}"));
                     let link = self.link(node, to.index());
-                    if link.up {
+                    if link.up && !link.blocked.contains(&kind) {
                         link.queue.push_back(message.clone());
                     }
                 }
