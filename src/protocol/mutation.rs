@@ -44,7 +44,7 @@ mutations! {
     AcceptWithoutPromise,
     /// \[N\] A majority is enough to found a cluster.
     MajorityFounds,
-    /// \[P\] A batch that was skipped as too early is not offered again.
+    /// \[P\] A batch that was skipped as too early is not offered again, nor one that seems lost on its way.
     NoReoffer,
     /// \[Q\] A read does not wait for older views.
     ReadSkipsOlderViews,

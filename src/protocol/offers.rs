@@ -211,6 +211,7 @@ impl Replica {
         let oldest = self.offers.waiting.front().map(|o| o.place);
         if let Some(Place::Forwarded(node)) = oldest
             && now.since(self.offers.forwarded_at) > patience
+            && !mutated(Mutation::NoReoffer)
         {
             self.offers.attempts += 1;
             self.offers.on_link(node);

@@ -62,7 +62,19 @@ impl World {
             }
             link.outgoing.extend_from_slice(&bytes);
             self.note(|| format!("n{from} -> n{to} {message}"));
-            if is_rare(message) && !self.storm_over && self.faults.permille(self.plan.faults.seal_cut) {
+            if !is_rare(message) || self.storm_over {
+                continue;
+            }
+            if self.faults.permille(self.plan.faults.seal_stall) {
+                self.see(Sight::SealStalled);
+                let long = self.faults.between(20 * MS, 1_500 * MS);
+                let until = self.now + long;
+                self.note(|| format!("and stays under way for {} ms", long / MS));
+                let link = self.link(from, to);
+                link.stalled_until = link.stalled_until.max(until);
+                self.at(until, Event::Heal { from, to });
+            }
+            if self.faults.permille(self.plan.faults.seal_cut) {
                 self.note(|| format!("the connection n{from} -> n{to} breaks under it"));
                 self.see(Sight::CutInFrame);
                 let lost = self.faults.index(bytes.len()) + 1;

@@ -90,6 +90,8 @@ pub struct Faults {
     pub seal_crash: u64,
     /// See `seal_crash`.
     pub seal_cut: u64,
+    /// Chance that a message of a seal is delayed, and all that comes behind it on its link.
+    pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
@@ -147,7 +149,8 @@ impl Plan {
             turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            fill_len: [1, 500, 5_000, 1 << 20][random.index(4)],
+            // Much traffic and tiny messages would make catching up a race that cannot be won.
+            fill_len: if busy { 20_000 } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             faults,
             damage,
@@ -182,6 +185,7 @@ impl Faults {
             leave: chance(150, 30),
             seal_crash: chance(500, 250),
             seal_cut: chance(500, 300),
+            seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
             disk_loss: chance(400, 300),
         }
