@@ -40,11 +40,11 @@ mutations! {
     SealedVoterVotes,
     /// \[J\] A sealer waits for ever for entries whose holder is gone, and the others for a sealer that is alive.
     WaitForHolder,
-    /// \[K\] Accepting a value does not promise its ballot.
+    /// \[K\] Accepting a value neither asks for a promise of its ballot nor is one.
     AcceptWithoutPromise,
     /// \[N\] A majority is enough to found a cluster.
     MajorityFounds,
-    /// \[P\] A batch that was skipped as too early is not offered again, nor one that seems lost on its way.
+    /// \[P\] A batch that was skipped as too early is not offered again.
     NoReoffer,
     /// \[Q\] A read does not wait for older views.
     ReadSkipsOlderViews,

@@ -211,7 +211,6 @@ impl Replica {
         let oldest = self.offers.waiting.front().map(|o| o.place);
         if let Some(Place::Forwarded(node)) = oldest
             && now.since(self.offers.forwarded_at) > patience
-            && !mutated(Mutation::NoReoffer)
         {
             self.offers.attempts += 1;
             self.offers.on_link(node);
@@ -336,7 +335,10 @@ impl Replica {
                     Some(Place::Forwarded(_)) => entry.view == self.current,
                     Some(Place::Nowhere) | None => false,
                 };
-                if again && !mutated(Mutation::NoReoffer) {
+                if again && mutated(Mutation::NoReoffer) {
+                    let skipped = self.offers.waiting.iter_mut().find(|o| o.seq == entry.label.seq)?;
+                    skipped.place = Place::Own(position);
+                } else if again {
                     self.offers.lose(|_| true);
                     self.offers.pause_until = now.plus(self.settings.heartbeat);
                 }

@@ -280,7 +280,9 @@ impl Replica {
         }
         self.note_ballot(now, ballot);
         let log = self.log();
-        if let Some(promised) = log.promised.filter(|p| *p > ballot) {
+        if let Some(promised) = log.promised.filter(|p| *p > ballot)
+            && !mutated(Mutation::AcceptWithoutPromise)
+        {
             self.mark(Mark::BallotRejected);
             return self.send(from, Message::SealReject { view, ballot, promised }, out);
         }

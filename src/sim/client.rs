@@ -55,6 +55,8 @@ pub(crate) struct Operation {
     pub(crate) floor: u64,
     /// When it was asked for the first time.
     pub(crate) begin: u64,
+    /// When it was asked last.
+    pub(crate) asked: u64,
     pub(crate) session: Option<SessionSeq>,
     /// An earlier attempt may have been applied.
     pub(crate) uncertain: bool,

@@ -6,8 +6,12 @@ use crate::wire::client::{WireReply, decode_response};
 use crate::wire::split_frame;
 
 use super::client::{Answer, Kind, Operation};
+use super::host::Fate;
 use super::sights::Sight;
 use super::world::{Event, MS, World};
+
+/// So long after the storm every command that a sound node is asked must be carried out in time.
+const CALM_US: u64 = 5_000 * MS;
 
 impl World {
     /// A client acts in a while, and not before, whatever was planned.
@@ -38,7 +42,8 @@ impl World {
             };
             let floor = self.checker.floor(&kind, key);
             let begin = self.now;
-            c.operation = Some(Operation { id, kind, key, floor, begin, session, uncertain: false });
+            c.operation =
+                Some(Operation { id, kind, key, floor, begin, asked: begin, session, uncertain: false });
         }
         let up: Vec<usize> = self.alive().collect();
         if up.is_empty() {
@@ -50,6 +55,10 @@ impl World {
         let keep = if self.asking.permille(900) { keep } else { None };
         if keep.is_none() {
             self.connect(client, up);
+        }
+        let now = self.now;
+        if let Some(operation) = &mut self.clients[client].operation {
+            operation.asked = now;
         }
         let now_at = self.clients[client].at;
         let Some((node, _)) = now_at else { return };
@@ -109,6 +118,17 @@ impl World {
         let Some(operation) = self.clients[client].operation.clone() else { return };
         let answer = Answer::new(&operation.kind, reply);
         self.note(|| format!("client {client} hears from n{node}: {answer:?} to {}", operation.id));
+        if matches!(answer, Answer::Refused | Answer::Unknown)
+            && self.storm_over
+            && operation.asked > self.calm_since + CALM_US
+            && self.hosts[node].fate == Fate::Sound
+            && !self.hosts[node].leaving
+        {
+            let waited = (self.now - operation.asked) / MS;
+            let what =
+                format!("n{node} gives {answer:?} to {operation:?} after {waited} ms, long after the storm");
+            self.checker.stuck(what);
+        }
         match answer {
             Answer::Session(id) => {
                 self.clients[client].session = Some(id);

@@ -8,7 +8,7 @@ use crate::storage::Operation;
 use super::host::{Copy, Fate};
 use super::plan::Faults;
 use super::sights::Sight;
-use super::world::{Event, MS, World};
+use super::world::{Event, MS, SUSPICION_MS, World};
 
 /// How long a node on a doubtful disk has, to be found out by those who remember it.
 const TRUCE_US: u64 = 2_000 * MS;
@@ -205,8 +205,16 @@ impl World {
         if self.faults.permille(faults.disk_loss) {
             self.lose_disk();
         }
+        for node in 0..n {
+            let host = &mut self.hosts[node];
+            if let Some(copy) = host.copy.as_mut().filter(|copy| copy.told_at.is_none())
+                && self.invariants.votes_told(Self::node(node), copy.view) > copy.votes
+            {
+                copy.told_at = Some(self.now);
+            }
+        }
         // A copy that may come back one day.
-        if faults.disk_loss > 0 && self.disks_left > 0 && self.faults.permille(100) {
+        if faults.disk_loss > 0 && self.disks_left > 0 && self.faults.permille(500) {
             let node = self.faults.index(n);
             let host = &mut self.hosts[node];
             if let Some(machine) = &host.machine
@@ -221,6 +229,7 @@ impl World {
                     view,
                     votes: self.invariants.votes_told(Self::node(node), view),
                     made_at: self.now,
+                    told_at: None,
                 });
             }
         }
@@ -229,7 +238,12 @@ impl World {
     /// A node is killed, and its disk is not what it was when it starts again. It is to be found out by those
     /// who remember it, which are the ones that run now: so nobody else is killed for a while.
     fn lose_disk(&mut self) {
-        let node = self.faults.index(self.hosts.len());
+        let outdated: Vec<usize> = (0..self.hosts.len()).filter(|node| self.is_outdated(*node)).collect();
+        let node = if !outdated.is_empty() && self.faults.permille(700) {
+            outdated[self.faults.index(outdated.len())]
+        } else {
+            self.faults.index(self.hosts.len())
+        };
         // The cluster must be founded: before that, nobody knows whose disk is whose.
         let founded = self.invariants.decisions() > 0;
         let host = &self.hosts[node];
@@ -238,7 +252,11 @@ impl World {
             return;
         }
         let old = self.is_outdated(node);
-        let how = if old && self.faults.permille(600) { 2 } else { self.faults.index(2) };
+        let waits = !old && self.hosts[node].copy.is_some() && self.faults.permille(700);
+        if waits {
+            return;
+        }
+        let how = if old { 2 } else { self.faults.index(2) };
         self.kill(node);
         let host = &mut self.hosts[node];
         match how {
@@ -280,9 +298,8 @@ impl World {
         let host = &self.hosts[node];
         let (Some(copy), Some(machine)) = (&host.copy, &host.machine) else { return false };
         let report = machine.node.report();
-        let votes = self.invariants.votes_told(Self::node(node), copy.view);
-        let told = copy.view == report.view && !report.sealed && votes > copy.votes;
-        copy.incarnation < host.incarnation || (told && self.now > copy.made_at + 500 * MS)
+        let told = copy.told_at.is_some_and(|at| self.now > at + (SUSPICION_MS + 50) * MS);
+        copy.incarnation < host.incarnation || (told && copy.view == report.view && !report.sealed)
     }
 
     /// Whether all others run and have heard this node's present process.
@@ -305,6 +322,7 @@ impl World {
     /// The storm is over: everything heals, but for what the plan leaves broken.
     pub(super) fn calm(&mut self) {
         self.storm_over = true;
+        self.calm_since = self.now;
         self.note(|| "the storm is over".into());
         let n = self.hosts.len();
         // Every member is needed once, to found the cluster.

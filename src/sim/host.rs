@@ -56,6 +56,8 @@ pub(super) struct Copy {
     /// Sum of the votes in that view that the node had told others.
     pub(super) votes: u64,
     pub(super) made_at: u64,
+    /// When it was first seen that the node had told of more votes than the copy has.
+    pub(super) told_at: Option<u64>,
 }
 
 pub(super) struct Host {

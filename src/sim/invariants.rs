@@ -27,7 +27,7 @@ struct Holder {
     /// The highest ballot promised, and accepted, in each view.
     promised: BTreeMap<ViewNumber, Ballot>,
     accepted: BTreeMap<ViewNumber, Ballot>,
-    /// The highest ballot of each view that it has told anybody to have accepted.
+    /// The highest ballot of each view that it has told anybody to have promised or accepted.
     told: BTreeMap<ViewNumber, Ballot>,
 }
 
@@ -251,11 +251,7 @@ impl Invariants {
                         format!("{node} answers {ballot} of {view} while its durable promise is {durable:?}");
                     self.fail("Promises are durable", what);
                 }
-                let told = self.holders[node.index()].told.get(view).copied();
-                if told > Some(*ballot) {
-                    let what = format!("{node} promises {ballot} of {view} after it has accepted {told:?}");
-                    self.fail("Accepting is promising", what);
-                }
+                self.tell(node, *view, *ballot);
             }
             Message::SealPrepare { view, ballot, .. } => {
                 let durable = self.holders[node.index()].promised.get(view).copied();
@@ -271,15 +267,20 @@ impl Invariants {
                     let what = format!("{node} has accepted {ballot} of {view}, durable is {durable:?}");
                     self.fail("Acceptances are durable", what);
                 }
-                let told = self.holders[node.index()].told.entry(*view).or_insert(*ballot);
-                let before = *told;
-                *told = before.max(*ballot);
-                if before > *ballot {
-                    let what = format!("{node} accepts {ballot} of {view} after {before}");
-                    self.fail("Accepting is promising", what);
-                }
+                self.tell(node, *view, *ballot);
             }
             _ => {}
+        }
+    }
+
+    /// What a voter promises or accepts only rises, in the order in which it says so.
+    fn tell(&mut self, node: NodeId, view: ViewNumber, ballot: Ballot) {
+        let told = self.holders[node.index()].told.entry(view).or_insert(ballot);
+        let before = *told;
+        *told = before.max(ballot);
+        if before > ballot {
+            let what = format!("{node} promises or accepts {ballot} of {view} after {before}");
+            self.fail("Accepting is promising", what);
         }
     }
 

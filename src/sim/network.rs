@@ -65,7 +65,9 @@ impl World {
             if !is_rare(message) || self.storm_over {
                 continue;
             }
-            if self.faults.permille(self.plan.faults.seal_stall) {
+            // Who has decided, and cannot tell most of the others, is the most interesting of all.
+            let often = if matches!(message, Message::NewView { .. }) { 4 } else { 1 };
+            if self.faults.permille((self.plan.faults.seal_stall * often).min(700)) {
                 self.see(Sight::SealStalled);
                 let long = self.faults.between(20 * MS, 1_500 * MS);
                 let until = self.now + long;

@@ -88,6 +88,7 @@ pub(super) struct World {
     pub(super) faults: Random,
     pub(super) asking: Random,
     pub(super) storm_over: bool,
+    pub(super) calm_since: u64,
     /// Nothing crashes before: a damaged disk is to be recognized by those who remember it.
     pub(super) truce_until: u64,
     /// How many disks may still be lost.
@@ -171,6 +172,7 @@ impl World {
             faults: Random::new(seed, 6),
             asking: Random::new(seed, 7),
             storm_over: false,
+            calm_since: 0,
             truce_until: 0,
             disks_left: plan.damage.disks,
             digest: 0,
