@@ -58,7 +58,7 @@ other_tests() {
     local file name
     for file in tests/*.rs; do
         name=$(basename "$file" .rs)
-        [[ " ${process_tests[*]} readme " == *" $name "* ]] || printf -- '--test\n%s\n' "$name"
+        [[ " ${process_tests[*]} readme fuzz " == *" $name "* ]] || printf -- '--test\n%s\n' "$name"
     done
 }
 
@@ -72,8 +72,17 @@ step "release build" cargo build --release --quiet
 export LANEKV_BIN_DIR=target/release
 mapfile -t others < <(other_tests)
 step "source rules and other tests" cargo test --quiet "${others[@]}"
-step "simulator, 2000 seeds" target/release/kvsim --runs 2000
+# Each seed twice, event by event the same; every rare situation must have come up. The table is in the log.
+step "simulator, 20000 seeds, each twice" target/release/kvsim --runs 20000 --twice --coverage
+tail -n 1 "$log" | sed 's/^/      /'
+# The same simulator with one deliberate mistake at a time, which it has to find.
+step "simulator with mistakes, build" cargo build --release --quiet --features mutations --bin kvsim \
+    --target-dir target/mutations
+step "simulator finds every mistake" target/mutations/release/kvsim --mutations --runs 20000
+sed 's/^/      /' "$log"
+step "fuzzing, 1000000 inputs a target" env FUZZ_INPUTS=1000000 cargo test --release --test fuzz --quiet
 step "chaos, 60 seconds" target/release/kvchaos --seconds 60
+tail -n 4 "$log" | sed 's/^/      /'
 # The process tests print what they measure; one at a time, for the sake of the figures.
 for name in "${process_tests[@]}"; do
     step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1

@@ -99,7 +99,7 @@ fn run_many(flags: &Flags, first: u64, runs: u64, failures_max: u64, quiet: bool
                     }
                     run_one(flags, seed, quiet, &totals);
                     let done = totals.seeds.fetch_add(1, Ordering::Relaxed) + 1;
-                    if !quiet && done.is_multiple_of(500) {
+                    if !quiet && done.is_multiple_of(2_000) {
                         eprintln!("{done} of {runs} seeds");
                     }
                 }
@@ -185,8 +185,15 @@ fn run_mutations(flags: &Flags) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let mut survivors = 0;
     for &mutation in Mutation::ALL {
-        if flags.mutation.as_ref().is_some_and(|name| *name != mutation.to_string()) {
-            continue;
+        match &flags.mutation {
+            Some(name) if *name != mutation.to_string() => continue,
+            Some(_) => {}
+            None => {
+                if let Some(script) = mutation.needs_script() {
+                    println!("{mutation:<26} left to tests/golden/{script}.txt");
+                    continue;
+                }
+            }
         }
         set_mutation(Some(mutation));
         let start = Instant::now();
