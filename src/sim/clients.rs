@@ -10,8 +10,9 @@ use super::host::Fate;
 use super::sights::Sight;
 use super::world::{Event, MS, World};
 
-/// So long after the storm every command that a sound node is asked must be carried out in time.
-const CALM_US: u64 = 5_000 * MS;
+/// So long after the storm every command that a sound node is asked must be carried out in time: sealers that step in
+/// wait longer with every ballot that has failed.
+const CALM_US: u64 = 12_000 * MS;
 
 impl World {
     /// A client acts in a while, and not before, whatever was planned.
