@@ -119,10 +119,18 @@ pub fn publish<D: Disk>(
 ) -> io::Result<D::File> {
     let file = disk.create(temporary)?;
     write(&file)?;
+    publish_written(disk, &file, temporary, name)?;
+    Ok(file)
+}
+
+/// The second half of [`publish`], for a file that is not written in one go.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_written<D: Disk>(disk: &D, file: &D::File, temporary: &str, name: &str) -> io::Result<()> {
     file.sync_all()?;
     disk.rename(temporary, name)?;
-    disk.sync_dir()?;
-    Ok(file)
+    disk.sync_dir()
 }
 
 /// A directory of the file system.

@@ -12,6 +12,7 @@
 //! | [`RecordGroup`] | records on their way to the log, built by the event loop |
 //! | [`Log`] | the write-ahead log: segments of checksummed records, and recovery |
 //! | [`LogWriter`] | the thread that writes groups and syncs them |
+//! | [`SnapshotWriter`], [`SnapshotReceiver`], [`SnapshotReader`] | the state at one index in a file |
 //!
 //! The rules that hold everywhere:
 //!
@@ -37,18 +38,24 @@ mod memory;
 mod record;
 mod recovery;
 mod segment;
+mod snapshot;
 mod sync_mode;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use directory::DataDir;
-pub use disk::{Disk, DiskFile, FileDisk, publish};
+pub use disk::{Disk, DiskFile, FileDisk, publish, publish_written};
 pub use error::OpenError;
 pub use identity::Identity;
 pub use log::{Log, LogOptions, SegmentSpan};
 pub use memory::{Call, MemoryDisk, MemoryFile, Operation};
 pub use record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordGroup};
 pub use recovery::{Recovered, stored_bytes};
+pub use snapshot::{
+    SNAPSHOT_BLOCK_LEN_MAX, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotId,
+    SnapshotReader, SnapshotReceiver, SnapshotWriter, UnpublishedSnapshot, parse_snapshot_name,
+    remove_old_snapshots, remove_unfinished_snapshots, snapshot_name, snapshots_on,
+};
 pub use sync_mode::SyncMode;
 pub use writer::LogWriter;
