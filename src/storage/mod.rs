@@ -27,7 +27,7 @@
 //!   sync would succeed without having written anything (Rebello et al., *Can Applications Recover
 //!   from fsync Failures?*, ATC 2020).
 //!
-//! Left out: deleting old segments; each segment's first sequence number is kept for it. Snapshots.
+//! Left out: when a snapshot is made and what may be forgotten; the core decides that.
 
 mod directory;
 mod disk;
@@ -42,6 +42,8 @@ mod snapshot;
 mod sync_mode;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod truncation_tests;
 mod writer;
 
 pub use directory::DataDir;

@@ -101,8 +101,7 @@ impl<D: Disk> SnapshotReceiver<D> {
 
     /// Goes over the blocks that are there.
     fn take_stock(&mut self) -> Result<(), SnapshotError> {
-        let mut block = Vec::new();
-        block.resize(self.opening.len, 0);
+        let mut block = vec![0; self.opening.len];
         let read = self.file.read_at(FRONT_LEN as u64, &mut block);
         read.map_err(SnapshotError::io(&self.disk, &self.name))?;
         let written = self.file.write_at(FRONT_LEN as u64, &block);
