@@ -35,6 +35,7 @@ mod patience;
 mod queue;
 mod replay;
 mod settings;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +53,9 @@ use crate::wire::batch::{BatchBuilder, BatchReader};
 pub use clients::ClientKey;
 pub use replay::{Replay, ReplayError};
 pub use settings::Settings;
+pub use snapshot::{
+    LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
+};
 
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};

@@ -190,6 +190,17 @@ impl<D: Disk> SnapshotReader<D> {
         Ok(Some(&self.block[HEAD_LEN..]))
     }
 
+    /// As [`SnapshotReader::next_payload`], but replaces `out` by the bytes. Says whether there were any.
+    ///
+    /// # Errors
+    /// As [`SnapshotReader::next_payload`].
+    pub fn read_payload(&mut self, out: &mut Vec<u8>) -> Result<bool, SnapshotError> {
+        out.clear();
+        let payload = self.next_payload()?;
+        out.extend_from_slice(payload.unwrap_or_default());
+        Ok(payload.is_some())
+    }
+
     /// How many bytes of the file [`SnapshotReader::next_payload`] has gone through.
     pub fn done_bytes(&self) -> u64 {
         let Footer { body_len, body_blocks, .. } = self.tally.footer();

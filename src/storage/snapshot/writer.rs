@@ -75,6 +75,11 @@ impl<D: Disk> SnapshotWriter<D> {
         self.position
     }
 
+    /// Where it is being written, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.disk.path(&self.temporary)
+    }
+
     /// Takes the next bytes of the body. From time to time this waits for a sync.
     ///
     /// # Errors
@@ -164,6 +169,19 @@ impl<D: Disk> UnpublishedSnapshot<D> {
         let payload = self.reader.next_payload()?;
         self.checked |= payload.is_none();
         Ok(payload)
+    }
+
+    /// How many bytes it has.
+    pub fn len_bytes(&self) -> u64 {
+        self.reader.len_bytes()
+    }
+
+    /// Gives up, and removes it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn abandon(self) -> Result<(), SnapshotError> {
+        self.disk.remove(&self.temporary).map_err(SnapshotError::io(&self.disk, &self.temporary))
     }
 
     /// How many bytes have been read back.
