@@ -30,6 +30,7 @@ mod backend;
 mod clients;
 mod commands;
 mod flight;
+mod inspect;
 mod intake;
 mod patience;
 mod queue;
@@ -51,6 +52,7 @@ use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
+pub use inspect::Inspection;
 pub use replay::{Replay, ReplayError};
 pub use settings::Settings;
 pub use snapshot::{

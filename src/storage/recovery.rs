@@ -70,19 +70,19 @@ pub fn stored_bytes<D: Disk>(disk: &D) -> io::Result<u64> {
 }
 
 /// A segment that is there.
-struct Found<F> {
-    name: String,
-    file: F,
-    header: SegmentHeader,
+pub(super) struct Found<F> {
+    pub(super) name: String,
+    pub(super) file: F,
+    pub(super) header: SegmentHeader,
 }
 
 /// Where the scan of a segment stands.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    offset: u64,
-    next: Lsn,
-    previous: u32,
-    clean: bool,
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) next: Lsn,
+    pub(super) previous: u32,
+    pub(super) clean: bool,
 }
 
 type Opened<D> = (OpenSegment<<D as Disk>::File>, Vec<SegmentSpan>, Recovered);
@@ -220,7 +220,7 @@ fn find_segments<D: Disk>(disk: &D, options: &LogOptions) -> Result<Vec<Found<D:
 
 /// Hands on the records of a segment from `needed` up to the end of their chain. With `end`, what the next segment
 /// says about this one, they have to reach exactly that far.
-fn scan<D: Disk>(
+pub(super) fn scan<D: Disk>(
     disk: &D,
     segment: &Found<D::File>,
     end: Option<(Lsn, u32)>,
@@ -267,7 +267,7 @@ fn scan<D: Disk>(
 
 /// Decides what stands behind the last valid record: nothing, a torn group, whose length is returned,
 /// or damage. In `strict` mode a write can only have been cut short.
-fn judge_tail<D: Disk>(
+pub(super) fn judge_tail<D: Disk>(
     disk: &D,
     segment: &Found<D::File>,
     place: Place,
