@@ -18,6 +18,9 @@ use super::snapshot::{SnapshotFailure, check_snapshot};
 /// How often a log is looked at while somebody writes it.
 const LOOKS: usize = 3;
 
+/// What a snapshot says, if all of it is sound.
+type Found = Result<(SnapshotHeader, SnapshotFront), SnapshotFailure>;
+
 /// What is in a data directory.
 #[derive(Debug)]
 pub struct Inspection {
@@ -25,7 +28,7 @@ pub struct Inspection {
     lock: LockState,
     identity: Result<Option<Identity>, OpenError>,
     /// The newest first.
-    snapshots: Vec<(SnapshotFile, Result<(SnapshotHeader, SnapshotFront), SnapshotFailure>)>,
+    snapshots: Vec<(SnapshotFile, Found)>,
     /// `None` without an identity.
     log: Option<LogInspection>,
 }

@@ -90,9 +90,16 @@ pub struct SnapshotJob<D: Disk> {
 }
 
 enum Stage<D: Disk> {
-    Writing { encoder: Box<ImageEncoder>, checker: ImageChecker, writer: SnapshotWriter<D>, chunk: Vec<u8> },
+    Writing(Box<Writing<D>>),
     Checking(Box<UnpublishedSnapshot<D>>),
     Ended,
+}
+
+struct Writing<D: Disk> {
+    encoder: ImageEncoder,
+    checker: ImageChecker,
+    writer: SnapshotWriter<D>,
+    chunk: Vec<u8>,
 }
 
 impl<D: Disk> SnapshotJob<D> {
@@ -113,13 +120,9 @@ impl<D: Disk> SnapshotJob<D> {
         header.keys = image.key_count() as u64;
         header.sessions = image.session_count() as u64;
         let writer = SnapshotWriter::create(disk, front, &header)?;
-        let stage = Stage::Writing {
-            encoder: Box::new(image.into_encoder()),
-            checker: ImageChecker::default(),
-            writer,
-            chunk: Vec::new(),
-        };
-        let progress = SnapshotProgress::default();
+        let (encoder, checker) = (image.into_encoder(), ImageChecker::default());
+        let writing = Writing { encoder, checker, writer, chunk: Vec::new() };
+        let (progress, stage) = (SnapshotProgress::default(), Stage::Writing(Box::new(writing)));
         Ok(SnapshotJob { disk: disk.clone(), digest: header.digest, progress, stage })
     }
 
@@ -135,14 +138,16 @@ impl<D: Disk> SnapshotJob<D> {
     /// from before are as they were.
     pub fn step(&mut self) -> Result<Option<SnapshotFile>, SnapshotFailure> {
         match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Writing { mut encoder, mut checker, mut writer, mut chunk } => {
+            Stage::Writing(mut writing) => {
+                let Writing { encoder, checker, writer, chunk } = &mut *writing;
                 chunk.clear();
-                if encoder.next_chunk(&mut chunk, writer.room()) {
-                    checker.push(&chunk).map_err(SnapshotFailure::image(writer.path()))?;
-                    writer.push(&chunk)?;
+                if encoder.next_chunk(chunk, writer.room()) {
+                    checker.push(chunk).map_err(SnapshotFailure::image(writer.path()))?;
+                    writer.push(chunk)?;
                     self.progress.written = writer.len_bytes();
-                    self.stage = Stage::Writing { encoder, checker, writer, chunk };
+                    self.stage = Stage::Writing(writing);
                 } else {
+                    let Writing { encoder, checker, writer, .. } = *writing;
                     // From here on the store has all its slots for itself again.
                     drop(encoder);
                     checker.finish(self.digest).map_err(SnapshotFailure::image(writer.path()))?;
@@ -182,7 +187,7 @@ impl<D: Disk> SnapshotJob<D> {
             }
             if pace(self.progress).is_break() {
                 match self.stage {
-                    Stage::Writing { writer, .. } => writer.abandon()?,
+                    Stage::Writing(writing) => writing.writer.abandon()?,
                     Stage::Checking(file) => file.abandon()?,
                     Stage::Ended => {}
                 }
@@ -300,7 +305,7 @@ mod tests {
             }
         };
         assert!(index > 1200 && store.digest() != digest);
-        assert_eq!(snapshots_on(&disk.crash(&mut || 0)).unwrap(), [file.clone()]);
+        assert_eq!(snapshots_on(&disk.crash(&mut || 0)).unwrap(), std::slice::from_ref(&file));
         let mut told = 0;
         let loaded = load_snapshot(&disk, &file.name, Limits::default(), 2, |done, len| {
             assert!(done > told && len == file.len);
