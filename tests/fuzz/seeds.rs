@@ -391,6 +391,10 @@ fn snapshots() -> Vec<Vec<u8>> {
         harm(1, &[step(0x80, &[60, 0, 1]), seal()]),
         harm(1, &[step(0x80, &[70, 0, 255])]),
         harm(2, &[step(2, &[0xff, 0xff])]),
+        // What the footer says: length, blocks, digest.
+        harm(1, &[step(0x80, &[20, 0, 1]), seal()]),
+        harm(2, &[step(0x80, &[12, 0, 1]), seal()]),
+        harm(1, &[step(0x80, &[8, 0, 1])]),
         harm(1, &[step(0x82, &[36, 0]), seal()]),
         harm(1, &[step(3, &[0, 0, 1, 2, 3])]),
         harm(1, &[step(4, &[80, 0, 1, 2, 3, 4]), seal()]),
