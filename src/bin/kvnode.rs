@@ -29,7 +29,10 @@ fn command() -> Command {
     let command = Command::new("kvnode")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Runs one node of a lanekv cluster")
-        .override_usage("kvnode <ID> <NODES_CONF> [OPTIONS]\n       kvnode --check <NODES_CONF>\n       kvnode --inspect <DIR>")
+        .override_usage(
+            "kvnode <ID> <NODES_CONF> [OPTIONS]\n       kvnode --check <NODES_CONF>\n       \
+             kvnode --inspect <DIR>",
+        )
         .after_help(
             "Exit codes: 0 stopped as asked, 1 other errors, 2 usage, configuration or address, 3 data directory \
              in use, 4 damaged data, 5 disk error, 6 not who it claims to be, 7 removed from the cluster, 8 data of a \

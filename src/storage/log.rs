@@ -132,12 +132,12 @@ pub struct Log<D: Disk> {
 
 impl<D: Disk> Log<D> {
     /// Opens the log, or makes it. `each` gets every record from [`LogOptions::needed`] on in order: its number,
-    /// kind and payload. On return all of them are durable, whatever they were before. What `each` was given counts only
-    /// if `open` succeeds.
+    /// kind and payload. On return all of them are durable, whatever they were before. What `each` was given
+    /// counts only if `open` succeeds.
     ///
     /// # Errors
-    /// Damage, a foreign or newer segment, needed records that are missing, records lost in a weak sync mode, a record that `each`
-    /// does not understand, or an I/O error.
+    /// Damage, a foreign or newer segment, needed records that are missing, records lost in a weak sync
+    /// mode, a record that `each` does not understand, or an I/O error.
     ///
     /// # Panics
     /// If `options` ask for segments shorter than [`LogOptions::SEGMENT_LEN_MIN`].

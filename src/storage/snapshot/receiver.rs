@@ -68,7 +68,8 @@ impl<D: Disk> SnapshotReceiver<D> {
         }
     }
 
-    /// Goes on with what a connection or a process left unfinished, if there is anything. Reads all of it and writes it once more.
+    /// Goes on with what a connection or a process left unfinished, if there is anything. Reads all of it and
+    /// writes it once more.
     ///
     /// # Errors
     /// What the system says. What is damaged is not received.
