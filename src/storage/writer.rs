@@ -481,12 +481,13 @@ mod tests {
         let (tx, rx) = channel();
         let writer = LogWriter::spawn(log, move |result| drop(tx.send(result))).unwrap();
         for lsn in 1..=40 {
+            // One by one: what is written together stays together, however long the segment gets.
             submit(&writer, lsn, 500);
+            wait_for(&rx, lsn);
             if lsn == 30 {
                 writer.truncate_before(Lsn(25));
             }
         }
-        wait_for(&rx, 40);
         let start = Instant::now();
         while writer.first() < Lsn(19) {
             assert!(start.elapsed() < WAIT, "nothing is removed after {}", writer.first());
