@@ -498,7 +498,7 @@ mod tests {
         let kept = writer.first();
         assert!(kept <= Lsn(25), "{kept}");
         writer.truncate_before(Lsn(100));
-        while writer.len_bytes() > 2 * 4096 {
+        while writer.len_bytes() > 4096 {
             assert!(start.elapsed() < WAIT, "{} bytes are left", writer.len_bytes());
             std::thread::yield_now();
         }
