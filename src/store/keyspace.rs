@@ -84,6 +84,16 @@ impl Keyspace {
         self.get(key).map(|item| &item.value)
     }
 
+    /// Lets go of the groups in front of a slot: a clone that is read from front to back needs them no more.
+    /// What is counted stays as it was.
+    pub(crate) fn release_before(&mut self, slot: usize) {
+        let read = self.groups.len().min(slot / GROUP_LEN);
+        // Those before the last one went before.
+        if let Some(group) = self.groups[..read].last_mut() {
+            *group = None;
+        }
+    }
+
     /// Sets `key` to `value` and returns the value it had.
     pub(crate) fn set(&mut self, key: &[u8], value: Arc<[u8]>, revision: Index) -> Option<Arc<[u8]>> {
         if self.groups.is_empty() {

@@ -89,7 +89,8 @@ impl StoreImage {
         keys
     }
 
-    /// Turns it into bytes. The encoder lets go of nothing before it is dropped itself.
+    /// Turns it into bytes. The encoder lets go of the slots that it is done with, so that the store need not copy
+    /// them any more.
     pub fn into_encoder(self) -> ImageEncoder {
         let (keys, sessions) = (self.key_count() as u64, self.session_count() as u64);
         ImageEncoder {
@@ -171,14 +172,17 @@ impl ImageEncoder {
                     ids.reverse();
                     Stage::Sessions(ids)
                 }
-                Stage::Slot(slot) => match self.keys.slot(slot) {
-                    None => Stage::Slot(slot + 1),
-                    Some(items) => {
-                        let mut keys: Vec<Box<[u8]>> = items.keys().cloned().collect();
-                        keys.sort_unstable_by(|a, b| b.cmp(a));
-                        Stage::Keys { slot, items: Arc::clone(items), keys }
+                Stage::Slot(slot) => {
+                    self.keys.release_before(slot);
+                    match self.keys.slot(slot) {
+                        None => Stage::Slot(slot + 1),
+                        Some(items) => {
+                            let mut keys: Vec<Box<[u8]>> = items.keys().cloned().collect();
+                            keys.sort_unstable_by(|a, b| b.cmp(a));
+                            Stage::Keys { slot, items: Arc::clone(items), keys }
+                        }
                     }
-                },
+                }
                 Stage::Keys { slot, items, mut keys } => match keys.pop() {
                     None => Stage::Slot(slot + 1),
                     Some(key) => {

@@ -286,3 +286,32 @@ fn a_write_copies_its_slot_and_no_other() {
     let value = |keys: &Keyspace| keys.get(b"key-3").map(|item: &Item| Arc::as_ptr(&item.value));
     assert_eq!(value(&keys), value(&kept), "values are shared in a copied slot too");
 }
+
+/// A store need not copy what its image's encoder is done with.
+#[test]
+fn an_encoder_lets_go_of_what_it_is_done_with() {
+    let mut store = Store::new(Limits::default(), 1);
+    for i in 0..20_000u64 {
+        store.keys.set(format!("key-{i}").as_bytes(), Arc::from(&b"v"[..]), Index(i));
+    }
+    let mut encoder = store.freeze().into_encoder();
+    let place = |store: &Store, key: &[u8]| store.keys.slot(slot_of(key)).map(Arc::as_ptr);
+    let key = |first: bool| {
+        let mut keys = (0..20_000).map(|i| format!("key-{i}").into_bytes());
+        keys.find(|key| if first { slot_of(key) < 100 } else { slot_of(key) > SLOT_COUNT - 100 })
+            .expect("many keys")
+    };
+    let (early, late) = (key(true), key(false));
+    let before = [place(&store, &early), place(&store, &late)];
+    let mut out = Vec::new();
+    while out.len() < 300_000 {
+        assert!(encoder.next_chunk(&mut out, 1000));
+    }
+    for key in [&early, &late] {
+        store.keys.set(key, Arc::from(&b"w"[..]), Index(1));
+    }
+    assert_eq!(place(&store, &early), before[0]);
+    assert_ne!(place(&store, &late), before[1]);
+    while encoder.next_chunk(&mut out, 1000) {}
+    assert_eq!(items(&out).len(), 20_001);
+}
