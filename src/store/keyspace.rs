@@ -3,9 +3,9 @@
 //! Each of the 16,384 slots is a hash map of its own behind a pointer, and 128 slots together are a group behind
 //! another. A clone of the whole key space copies 128 pointers, which takes about a microsecond. A write to a slot
 //! that a clone still holds copies its group's pointers and that one slot first (`Arc::make_mut`), each at most once
-//! per clone. That is what lets a snapshot be written while the store goes on. The values are shared, never copied.
-//! What a write can cost is bounded by its slot: some sixty keys of a million, but all of them if a client
-//! puts all its keys under one hash tag.
+//! per clone. That is what lets a snapshot be written while the store goes on. Keys and values are shared, never
+//! copied. What a write can cost is bounded by its slot: some sixty keys of a million, about ten microseconds;
+//! but all of them if a client puts all its keys under one hash tag.
 //!
 //! The **digest** is a sum, modulo 2^64, of one hash per key, so it does not depend on any order and is kept up
 //! to date by each write: the hash of the old item is subtracted, that of the new one added.
@@ -33,8 +33,9 @@ pub(crate) struct Item {
     pub(crate) revision: Index,
 }
 
-/// The keys of one slot.
-pub(crate) type Slot = HashMap<Box<[u8]>, Item, FixedState>;
+/// The keys of one slot. Behind pointers, so that copying a slot copies neither keys nor values: sixteen bytes more
+/// for each key, and a third of the time.
+pub(crate) type Slot = HashMap<Arc<[u8]>, Item, FixedState>;
 
 /// How many slots a group has.
 const GROUP_LEN: usize = 128;

@@ -13,7 +13,8 @@
 //! | [`UnpublishedSnapshot`] | what both end with: read back, block by block, and then published |
 //! | [`SnapshotReader`] | reads it: verified blocks for a peer, or the body |
 //!
-//! All of them read and write files and belong on a helper thread; each call does one small step.
+//! All of them read and write files and belong on a helper thread. Each call does one small step, except for
+//! [`SnapshotReceiver::resume`], which goes over all that is there.
 //!
 //! The rules:
 //!

@@ -110,7 +110,7 @@ enum Stage {
     /// This slot, from its first key on.
     Slot(usize),
     /// The rest of a slot: its keys in falling order, so that the next is the last.
-    Keys { slot: usize, items: Arc<Slot>, keys: Vec<Box<[u8]>> },
+    Keys { slot: usize, items: Arc<Slot>, keys: Vec<Arc<[u8]>> },
     /// The sessions, in falling order.
     Sessions(Vec<SessionId>),
     /// The rest of a session: from this reply on.
@@ -177,7 +177,7 @@ impl ImageEncoder {
                     match self.keys.slot(slot) {
                         None => Stage::Slot(slot + 1),
                         Some(items) => {
-                            let mut keys: Vec<Box<[u8]>> = items.keys().cloned().collect();
+                            let mut keys: Vec<Arc<[u8]>> = items.keys().cloned().collect();
                             keys.sort_unstable_by(|a, b| b.cmp(a));
                             Stage::Keys { slot, items: Arc::clone(items), keys }
                         }
