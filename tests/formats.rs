@@ -2,19 +2,23 @@
 //! byte for byte.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use lanekv::node::SnapshotJob;
 use lanekv::protocol::{
     Ballot, Decision, Hello, Message, Nonce, Promise, Record, Refusal, Status, Value, View, Voter,
     decode_refusal, encode_hello, encode_message, encode_record, encode_refusal,
 };
+use lanekv::storage::{Disk, DiskFile, MemoryDisk, SNAPSHOT_BLOCK_LEN_MAX, SnapshotFront, SnapshotHeader};
+use lanekv::store::{Applied, Limits, Store, lookup};
 use lanekv::types::{
-    Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, OriginPair,
-    Position, Timestamp, ViewNumber, limits,
+    Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Lsn, Millis, NodeId, NodeSet, OriginPair,
+    Position, SessionId, Timestamp, ViewNumber, limits,
 };
 use lanekv::wire::FRAME_HEADER_LEN;
-use lanekv::wire::batch::BatchBuilder;
+use lanekv::wire::batch::{BatchBuilder, BatchCommand, SessionSeq};
 use lanekv::wire::client::{KIND_REQUEST, KIND_RESPONSE};
 
 const VIEW: ViewNumber = ViewNumber(1);
@@ -227,6 +231,85 @@ fn the_example() {
     assert_eq!(bytes, frame, "as written: {frame:02x?}");
 }
 
+fn snapshot_of_nothing() -> Vec<u8> {
+    let disk = MemoryDisk::new();
+    let front = SnapshotFront { disk_id: DiskId(9), log_from: Lsn(3) };
+    let position = Position { view: VIEW, t: Timestamp(7), node: node(2) };
+    let header = SnapshotHeader {
+        cluster: ClusterId(1),
+        index: Index(5),
+        position,
+        now: Millis(1_000),
+        ..SnapshotHeader::default()
+    };
+    let job = SnapshotJob::new(&disk, front, header, Store::new(Limits::default(), 1).freeze());
+    let file = job.expect("in memory").run(|_| ControlFlow::Continue(()));
+    let file = file.expect("in memory").expect("not broken off");
+    let mut bytes = vec![0; usize::try_from(file.len).expect("small")];
+    let read = disk.open(&file.name).and_then(|file| file.read_at(0, &mut bytes));
+    assert_eq!(read.expect("in memory"), bytes.len());
+    bytes
+}
+
+#[test]
+fn an_empty_snapshot_byte_by_byte() {
+    let (document, written) = (document(), snapshot_of_nothing());
+    let (_, example) = document.split_once("### A snapshot\n").expect("the heading is there");
+    let (_, example) = example.split_once("```hex\n").expect("the example is there");
+    let (example, _) = example.split_once("```").expect("the example ends");
+    let lines: Vec<String> = written
+        .chunks(16)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(example.trim_end(), lines.join("\n"), "as written:\n{}", lines.join("\n"));
+}
+
+/// Length and kind of each block behind the first 64 bytes.
+#[test]
+fn kinds_and_shortest_payloads_of_blocks() {
+    let written = snapshot_of_nothing();
+    let (mut rest, mut blocks) = (&written[64..], Vec::new());
+    while !rest.is_empty() {
+        let len = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        blocks.push((rest[12], len));
+        rest = &rest[16 + len..];
+    }
+    // The body is an End; a longer one may leave a single byte to its last block.
+    blocks[1].1 -= 16;
+    let said = kinds(&document(), "### Kinds of blocks\n");
+    let names: Vec<&str> = said.iter().map(|(_, name, _)| name.as_str()).collect();
+    assert_eq!(names, ["Header", "Body", "Footer"]);
+    assert_eq!(said.iter().map(|(kind, _, least)| (*kind, *least)).collect::<Vec<_>>(), blocks);
+}
+
+#[test]
+fn kinds_and_shortest_items_of_images() {
+    let mut store = Store::new(Limits::default(), 1);
+    let set = lookup(b"SET").expect("a command").code;
+    let open = lookup(b"SESSION").expect("a command").code;
+    let place = SessionSeq { session: SessionId(1), seq: 1, acked: 0 };
+    for (index, session, code, arguments) in [
+        (1, None, open, &[&b"OPEN"[..]][..]),
+        (2, None, set, &[b"", b""]),
+        (3, Some(place), set, &[b"a", b"1", b"XX"]),
+    ] {
+        let at = Applied { index: Index(index), now: Millis(1) };
+        store.apply(at, &BatchCommand { session, code, arguments: arguments.to_vec() }, true);
+    }
+    let (mut encoder, mut image) = (store.freeze().into_encoder(), Vec::new());
+    while encoder.next_chunk(&mut image, 10) {}
+    let items = [(1, "Key", 17), (2, "Session", 33), (3, "Reply", 14), (0, "End", 17)];
+    let (mut at, mut written) = (0, Vec::new());
+    for (kind, name, least) in items {
+        assert_eq!(image[at], kind, "{name}");
+        written.push((kind, name.to_owned(), least));
+        at += least;
+    }
+    assert_eq!(image.len(), at);
+    written.sort_unstable();
+    assert_eq!(kinds(&document(), "### Image\n"), written);
+}
+
 #[test]
 fn the_limits() {
     let mib = |len: usize| {
@@ -246,6 +329,7 @@ fn the_limits() {
         format!("senders of a view | {} |", limits::MEMBER_COUNT_MAX),
         format!("| entries of one message | {} |", limits::FILL_COUNT_MAX),
         format!("| decisions of one message | {} |", limits::DECISION_COUNT_MAX),
+        format!("| block of a snapshot | {} KiB |", SNAPSHOT_BLOCK_LEN_MAX >> 10),
     ] {
         assert!(document.contains(&row), "{row}");
     }

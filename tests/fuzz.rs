@@ -187,6 +187,7 @@ macro_rules! targets {
 
 targets! {
     batch client_payload config decimal dialect glob identity line log node_client node_peer payload peer_stream replay
+    snapshot
 }
 
 #[test]

@@ -16,9 +16,12 @@ mod node;
 mod peers;
 mod replay;
 mod script;
+mod snapshot;
 mod texts;
 
 pub(crate) use script::step;
+#[allow(unused_imports, reason = "for the seeds of `tests/fuzz.rs`")]
+pub(crate) use snapshot::image;
 
 /// How an input is made of parts.
 #[derive(Clone, Copy)]
@@ -58,7 +61,7 @@ const NUMBERS: &[&[u8]] = &[
 ];
 
 /// All of them.
-pub(crate) static TARGETS: [Target; 14] = [
+pub(crate) static TARGETS: [Target; 15] = [
     Target {
         name: "batch",
         checks: "batches come back; any commands can be applied, and the digest stays true",
@@ -169,6 +172,14 @@ pub(crate) static TARGETS: [Target; 14] = [
         body: replay::replay,
         cost: 1,
         parts: Some(script::PARTS),
+        words: NUMBERS,
+    },
+    Target {
+        name: "snapshot",
+        checks: "a changed snapshot is damage; blocks and images give what was written, or an error",
+        body: snapshot::snapshot,
+        cost: 8,
+        parts: Some(script::STEERED_PARTS),
         words: NUMBERS,
     },
 ];

@@ -1,15 +1,19 @@
 //! `kvnode <ID> <NODES_CONF>`: runs one node of a cluster.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lanekv::config::{Config, Settings};
 use lanekv::net::{self, NodeOptions};
+use lanekv::node::Inspection;
 use lanekv::types::NodeId;
 use log::LevelFilter;
 
 const USAGE: u8 = 2;
+const DAMAGED: u8 = 4;
+const DISK: u8 = 5;
 
 fn main() -> ExitCode {
     match run(&command().get_matches()) {
@@ -25,7 +29,10 @@ fn command() -> Command {
     let command = Command::new("kvnode")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Runs one node of a lanekv cluster")
-        .override_usage("kvnode <ID> <NODES_CONF> [OPTIONS]\n       kvnode --check <NODES_CONF>")
+        .override_usage(
+            "kvnode <ID> <NODES_CONF> [OPTIONS]\n       kvnode --check <NODES_CONF>\n       \
+             kvnode --inspect <DIR>",
+        )
         .after_help(
             "Exit codes: 0 stopped as asked, 1 other errors, 2 usage, configuration or address, 3 data directory \
              in use, 4 damaged data, 5 disk error, 6 not who it claims to be, 7 removed from the cluster, 8 data of a \
@@ -36,7 +43,15 @@ fn command() -> Command {
                 .value_names(["ID", "NODES_CONF"])
                 .help("The node's number and the configuration file")
                 .num_args(1..=2)
-                .required(true),
+                .required_unless_present("inspect"),
+        )
+        .arg(
+            Arg::new("inspect")
+                .long("inspect")
+                .value_name("DIR")
+                .value_parser(clap::value_parser!(PathBuf))
+                .conflicts_with_all(["positional", "check"])
+                .help("Only prints what is in a data directory, and whether it is sound (0) or damaged (4)"),
         )
         .arg(
             Arg::new("check")
@@ -66,6 +81,9 @@ fn command() -> Command {
 }
 
 fn run(matches: &ArgMatches) -> Result<(), (u8, String)> {
+    if let Some(directory) = matches.get_one::<PathBuf>("inspect") {
+        return inspect(directory);
+    }
     let words: Vec<&String> = matches.get_many("positional").into_iter().flatten().collect();
     if matches.get_flag("check") {
         let [file] = words[..] else {
@@ -93,6 +111,19 @@ fn run(matches: &ArgMatches) -> Result<(), (u8, String)> {
     };
     start_logger(matches)?;
     net::run(NodeOptions { id, config, data_dir }).map_err(|error| (error.exit_code(), error.to_string()))
+}
+
+fn inspect(directory: &Path) -> Result<(), (u8, String)> {
+    if !directory.is_dir() {
+        return Err((USAGE, format!("{} is no directory", directory.display())));
+    }
+    let inspection = Inspection::of(directory).map_err(|error| (DISK, error.to_string()))?;
+    let written = std::io::stdout().lock().write_all(inspection.to_string().as_bytes());
+    written.map_err(|error| (1, format!("cannot print: {error}")))?;
+    match inspection.damage().first() {
+        None => Ok(()),
+        Some(first) => Err((DAMAGED, first.clone())),
+    }
 }
 
 fn read_config(file: &str, matches: &ArgMatches) -> Result<Config, (u8, String)> {

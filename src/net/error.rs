@@ -48,7 +48,11 @@ impl StartError {
             StartError::NotMember { .. } | StartError::Settings(_) | StartError::Bind { .. } => 2,
             StartError::Data(error) => match error {
                 OpenError::InUse { .. } => 3,
-                OpenError::Damaged { .. } | OpenError::BadRecord { .. } | OpenError::WeakSyncLost { .. } => 4,
+                OpenError::Damaged { .. }
+                | OpenError::BadRecord { .. }
+                | OpenError::MissingRecords { .. }
+                | OpenError::LostRecords { .. }
+                | OpenError::WeakSyncLost { .. } => 4,
                 OpenError::NotWritable { .. } | OpenError::Io { .. } => 5,
                 OpenError::WrongNode { .. } | OpenError::WrongDisk { .. } => 6,
                 OpenError::NewerFormat { .. } => 8,

@@ -16,7 +16,8 @@ use crate::config::{Config, SyncPolicy};
 use crate::node::{Node, Replay, ReplayError, Settings};
 use crate::protocol::Identity;
 use crate::storage::{
-    DataDir, FileDisk, Log, LogOptions, LogWriter, OpenError, RecordGroup, SyncMode, stored_bytes,
+    DataDir, FileDisk, Log, LogOptions, LogWriter, OpenError, RecordGroup, SyncMode,
+    remove_unfinished_snapshots, stored_bytes,
 };
 use crate::types::{DiskId, Lsn, NodeId};
 use crate::wire::DecodeError;
@@ -65,6 +66,8 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
     }
     let clock = Clock::new();
     let directory = DataDir::open(&data_dir, id, || DiskId(random()))?;
+    remove_unfinished_snapshots(directory.disk())
+        .map_err(|source| OpenError::Io { path: data_dir.clone(), source })?;
     let mode = sync_mode(&config);
     let (log, replay, identity) = open_log(&directory, mode, &settings)?;
 

@@ -30,11 +30,13 @@ mod backend;
 mod clients;
 mod commands;
 mod flight;
+mod inspect;
 mod intake;
 mod patience;
 mod queue;
 mod replay;
 mod settings;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -50,8 +52,12 @@ use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
+pub use inspect::Inspection;
 pub use replay::{Replay, ReplayError};
 pub use settings::Settings;
+pub use snapshot::{
+    LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
+};
 
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};

@@ -60,6 +60,47 @@ impl DataDir {
     }
 }
 
+/// Whether somebody holds a data directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockState {
+    /// There is no lock file: no process was ever there.
+    Absent,
+    /// Nobody does.
+    Free,
+    /// A process does.
+    Held {
+        /// Its process id, as far as it can be read.
+        pid: Option<u32>,
+    },
+}
+
+impl LockState {
+    /// Asks, without keeping a process that holds the directory, or one that comes later, from anything.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(path: &Path) -> io::Result<LockState> {
+        let mut file = match File::open(path.join(LOCK_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Absent),
+            Err(error) => return Err(error),
+        };
+        // Shared, and given back with the file at the end of this function.
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(LockState::Free),
+            Err(Errno::WOULDBLOCK) => Ok(LockState::Held { pid: read_pid(&mut file) }),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    // An unreadable number is no reason to hide that the directory is in use.
+    let _ = file.take(20).read_to_string(&mut text);
+    text.trim().parse().ok()
+}
+
 /// Makes `path` and what is missing above it, private to the user, each name made durable in the
 /// directory above.
 fn create_directories(path: &Path) -> Result<(), OpenError> {
@@ -104,10 +145,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            // An unreadable number is no reason to hide that the directory is in use.
-            let _ = (&mut file).take(20).read_to_string(&mut text);
-            return Err(OpenError::InUse { path: path.to_path_buf(), pid: text.trim().parse().ok() });
+            return Err(OpenError::InUse { path: path.to_path_buf(), pid: read_pid(&mut file) });
         }
         Err(errno) => return Err(OpenError::io(&name)(errno.into())),
     }
@@ -132,11 +170,13 @@ mod tests {
         let path = temp.path().join("kvdata").join("node-3");
         let first = DataDir::open(&path, node(3), || DiskId(5)).unwrap();
         assert!(first.is_new());
+        assert_eq!(LockState::of(&path).unwrap(), LockState::Held { pid: Some(std::process::id()) });
         match DataDir::open(&path, node(3), || DiskId(6)) {
             Err(OpenError::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
         drop(first);
+        assert_eq!(LockState::of(&path).unwrap(), LockState::Free);
         let again = DataDir::open(&path, node(3), || DiskId(6)).unwrap();
         assert_eq!(again.identity(), Identity { node: node(3), disk_id: DiskId(5) });
         assert!(!again.is_new());

@@ -119,10 +119,18 @@ pub fn publish<D: Disk>(
 ) -> io::Result<D::File> {
     let file = disk.create(temporary)?;
     write(&file)?;
+    publish_written(disk, &file, temporary, name)?;
+    Ok(file)
+}
+
+/// The second half of [`publish`], for a file that is not written in one go.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_written<D: Disk>(disk: &D, file: &D::File, temporary: &str, name: &str) -> io::Result<()> {
     file.sync_all()?;
     disk.rename(temporary, name)?;
-    disk.sync_dir()?;
-    Ok(file)
+    disk.sync_dir()
 }
 
 /// A directory of the file system.
@@ -131,6 +139,7 @@ pub struct FileDisk {
     root: PathBuf,
     /// Kept open for [`Disk::sync_dir`].
     directory: Arc<File>,
+    read_only: bool,
 }
 
 impl FileDisk {
@@ -139,7 +148,20 @@ impl FileDisk {
     /// # Errors
     /// What the system says.
     pub fn open(root: &Path) -> io::Result<FileDisk> {
-        Ok(FileDisk { root: root.to_path_buf(), directory: Arc::new(File::open(root)?) })
+        Ok(FileDisk { root: root.to_path_buf(), directory: Arc::new(File::open(root)?), read_only: false })
+    }
+
+    /// The same, but nothing in it can be changed: whatever would is refused with
+    /// [`io::ErrorKind::ReadOnlyFilesystem`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_read_only(root: &Path) -> io::Result<FileDisk> {
+        Ok(FileDisk { read_only: true, ..FileDisk::open(root)? })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 }
 
@@ -147,6 +169,7 @@ impl Disk for FileDisk {
     type File = File;
 
     fn create(&self, name: &str) -> io::Result<File> {
+        self.check_writable()?;
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -157,7 +180,7 @@ impl Disk for FileDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path(name))
+        OpenOptions::new().read(true).write(!self.read_only).open(self.path(name))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -173,10 +196,12 @@ impl Disk for FileDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::remove_file(self.path(name))
     }
 

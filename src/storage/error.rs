@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::types::{DiskId, NodeId};
+use crate::types::{DiskId, Lsn, NodeId};
 use crate::wire::DecodeError;
 
 use super::{Disk, SyncMode};
@@ -76,6 +76,24 @@ pub enum OpenError {
         /// What is wrong with the record.
         source: DecodeError,
     },
+    /// The log begins after the first record that the snapshot leaves to it.
+    MissingRecords {
+        /// The data directory.
+        log: PathBuf,
+        /// The first record that is there.
+        found: Lsn,
+        /// The first that is needed.
+        needed: Lsn,
+    },
+    /// The log ends before records that were durable when the snapshot was made.
+    LostRecords {
+        /// The data directory.
+        log: PathBuf,
+        /// The last record that is there.
+        last: Lsn,
+        /// The last that was durable then.
+        expected: Lsn,
+    },
     /// In a mode that does not sync every group, the machine was restarted without a clean stop:
     /// what was promised last may be gone.
     WeakSyncLost {
@@ -140,6 +158,16 @@ impl fmt::Display for OpenError {
                     file.display()
                 )
             }
+            OpenError::MissingRecords { log, found, needed } => write!(
+                f,
+                "the log in {} begins with record {found}, the snapshot needs it from record {needed} on",
+                log.display()
+            ),
+            OpenError::LostRecords { log, last, expected } => write!(
+                f,
+                "the log in {} ends with record {last}, the snapshot was made when record {expected} was durable",
+                log.display()
+            ),
             OpenError::WeakSyncLost { mode } => write!(
                 f,
                 "the machine was restarted without a clean stop while running with sync {mode}; \

@@ -110,8 +110,7 @@ impl Identity {
         node: NodeId,
         new_disk_id: impl FnOnce() -> DiskId,
     ) -> Result<(Identity, bool), OpenError> {
-        if let Some(bytes) = read_small(disk, IDENTITY_FILE, IDENTITY_LEN)? {
-            let identity = Identity::decode(disk, &bytes)?;
+        if let Some(identity) = Identity::load(disk)? {
             if identity.node != node {
                 return Err(OpenError::WrongNode { found: identity.node, expected: node });
             }
@@ -127,6 +126,15 @@ impl Identity {
         publish(disk, IDENTITY_TEMPORARY, IDENTITY_FILE, |file| file.write_at(0, &bytes))
             .map_err(OpenError::on(disk, IDENTITY_FILE))?;
         Ok((identity, true))
+    }
+
+    /// Reads the identity of a data directory, if it has one.
+    ///
+    /// # Errors
+    /// A damaged or newer file, or an I/O error.
+    pub fn load<D: Disk>(disk: &D) -> Result<Option<Identity>, OpenError> {
+        let bytes = read_small(disk, IDENTITY_FILE, IDENTITY_LEN)?;
+        bytes.map(|bytes| Identity::decode(disk, &bytes)).transpose()
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -9,6 +9,10 @@
 //! on, a slice at a time, whenever the writer has nothing better to do. A whole segment is never filled
 //! at once: a small cluster would pay 64 MiB for a start. When the window is used up, the log
 //! extends it on the way; that is slower, not different.
+//!
+//! Records that a snapshot covers are removed by whole segments, from the beginning
+//! ([`Log::truncate_before`]). A log may therefore begin with any segment; whoever opens it says from which record on
+//! it is needed.
 
 use std::io;
 
@@ -35,6 +39,10 @@ pub struct LogOptions {
     pub window_len: u64,
     /// A random number, another one at each start: the segments' salts come from it.
     pub seed: u64,
+    /// The first record that is needed, 1 or what a snapshot says. Those before it may be missing; if they are
+    /// there they are not handed out. The record before it was durable when the snapshot was published, so it is
+    /// damage if the log ends earlier.
+    pub needed: Lsn,
 }
 
 impl LogOptions {
@@ -50,6 +58,7 @@ impl LogOptions {
             segment_len: 64 << 20,
             window_len: 1 << 20,
             seed,
+            needed: Lsn(1),
         }
     }
 
@@ -63,14 +72,16 @@ impl LogOptions {
     }
 }
 
-/// A segment and what it begins with: it may be deleted when no record from `first` up to the next
-/// segment's is needed any more.
+/// A segment and what it begins with: it may be removed when no record from `first` up to the next
+/// segment's is needed any more ([`Log::truncate_before`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentSpan {
     /// The segment's number.
     pub seq: u64,
     /// The log sequence number of its first record, whether it is there already or not.
     pub first: Lsn,
+    /// The length of the file in bytes; of the last segment when it was begun or the log opened.
+    pub len: u64,
 }
 
 /// A segment open for appending.
@@ -120,13 +131,13 @@ pub struct Log<D: Disk> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log, or makes it. `each` gets every record in order: its number, kind and payload. On
-    /// return all of them are durable, whatever they were before. What `each` was given counts only
-    /// if `open` succeeds.
+    /// Opens the log, or makes it. `each` gets every record from [`LogOptions::needed`] on in order: its number,
+    /// kind and payload. On return all of them are durable, whatever they were before. What `each` was given
+    /// counts only if `open` succeeds.
     ///
     /// # Errors
-    /// Damage, a foreign or newer segment, records lost in a weak sync mode, a record that `each`
-    /// does not understand, or an I/O error.
+    /// Damage, a foreign or newer segment, needed records that are missing, records lost in a weak sync
+    /// mode, a record that `each` does not understand, or an I/O error.
     ///
     /// # Panics
     /// If `options` ask for segments shorter than [`LogOptions::SEGMENT_LEN_MIN`].
@@ -168,6 +179,34 @@ impl<D: Disk> Log<D> {
     /// When its groups are to be synced.
     pub fn sync_mode(&self) -> SyncMode {
         self.options.sync
+    }
+
+    /// How many bytes the segments take on the disk.
+    pub fn len_bytes(&self) -> u64 {
+        let finished = self.spans.split_last().map_or(&[][..], |(_, finished)| finished);
+        finished.iter().map(|span| span.len).sum::<u64>() + self.segment.filled
+    }
+
+    /// Removes the oldest segment, if none of its records is `lsn` or above and it is not the last. Says whether
+    /// it did: called until it does not, it removes all that can go, one segment at a time, so that a writer may
+    /// write in between.
+    ///
+    /// The oldest goes first, and for good before the next one does: whatever a crash leaves is an end of the log
+    /// without a gap.
+    ///
+    /// # Errors
+    /// What the system says. The log takes nothing more after that.
+    pub fn truncate_before(&mut self, lsn: Lsn) -> io::Result<bool> {
+        self.check_open()?;
+        let [oldest, next, ..] = self.spans[..] else { return Ok(false) };
+        if next.first > lsn {
+            return Ok(false);
+        }
+        let name = segment::name(oldest.seq);
+        let removed = self.disk.remove(&name).and_then(|()| self.disk.sync_dir());
+        self.close_on_error(removed)?;
+        self.spans.remove(0);
+        Ok(true)
     }
 
     /// The segments, in order.
@@ -302,8 +341,12 @@ impl<D: Disk> Log<D> {
         let made = publish_segment(&self.disk, &self.options, header, |_| {
             Ok((SEGMENT_HEADER_LEN as u64, header.previous))
         });
+        let filled = self.segment.filled;
         self.segment = self.close_on_error(made)?;
-        self.spans.push(SegmentSpan { seq, first: header.first });
+        if let Some(finished) = self.spans.last_mut() {
+            finished.len = filled;
+        }
+        self.spans.push(SegmentSpan { seq, first: header.first, len: self.segment.filled });
         self.fill_failed = false;
         Ok(())
     }

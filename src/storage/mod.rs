@@ -12,6 +12,7 @@
 //! | [`RecordGroup`] | records on their way to the log, built by the event loop |
 //! | [`Log`] | the write-ahead log: segments of checksummed records, and recovery |
 //! | [`LogWriter`] | the thread that writes groups and syncs them |
+//! | [`SnapshotWriter`], [`SnapshotReceiver`], [`SnapshotReader`] | the state at one index in a file |
 //!
 //! The rules that hold everywhere:
 //!
@@ -26,29 +27,39 @@
 //!   sync would succeed without having written anything (Rebello et al., *Can Applications Recover
 //!   from fsync Failures?*, ATC 2020).
 //!
-//! Left out: deleting old segments; each segment's first sequence number is kept for it. Snapshots.
+//! Left out: when a snapshot is made and what may be forgotten; the core decides that.
 
 mod directory;
 mod disk;
 mod error;
 mod identity;
+mod inspect;
 mod log;
 mod memory;
 mod record;
 mod recovery;
 mod segment;
+mod snapshot;
 mod sync_mode;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod truncation_tests;
 mod writer;
 
-pub use directory::DataDir;
-pub use disk::{Disk, DiskFile, FileDisk, publish};
+pub use directory::{DataDir, LockState};
+pub use disk::{Disk, DiskFile, FileDisk, publish, publish_written};
 pub use error::OpenError;
 pub use identity::Identity;
+pub use inspect::{LogEnd, LogInspection, SegmentInspection, SegmentRecords, inspect_log};
 pub use log::{Log, LogOptions, SegmentSpan};
 pub use memory::{Call, MemoryDisk, MemoryFile, Operation};
 pub use record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordGroup};
 pub use recovery::{Recovered, stored_bytes};
+pub use snapshot::{
+    SNAPSHOT_BLOCK_LEN_MAX, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotId,
+    SnapshotReader, SnapshotReceiver, SnapshotWriter, UnpublishedSnapshot, parse_snapshot_name,
+    remove_old_snapshots, remove_unfinished_snapshots, snapshot_name, snapshots_on,
+};
 pub use sync_mode::SyncMode;
 pub use writer::LogWriter;

@@ -1,6 +1,7 @@
 //! Reading the log back after a stop or a crash.
 //!
-//! All segments are scanned in order, each record verified and handed to the caller. Where the chain
+//! All segments are scanned in order, each record verified and handed to the caller, except for segments that a
+//! snapshot has made needless. Where the chain
 //! of valid records ends before the last segment does, one question decides: **had the missing record
 //! been durable?** Then somebody may rest on it, and to cut it away would be to forget a
 //! promise. Each record says how far the log was durable when it was written, so a valid record found
@@ -32,8 +33,7 @@ use super::segment::{self, SEGMENT_HEADER_LEN, SegmentHeader, SegmentReader};
 use super::sync_mode::Marker;
 use super::{Disk, DiskFile, OpenError, RecordGroup, SyncMode};
 
-/// The first record of a log. The first segments will be deleted one day; then the snapshot says where
-/// the log has to begin.
+/// The first record of a log that was never truncated.
 const FIRST: Lsn = Lsn(1);
 /// How many bytes are copied at once.
 const SLICE_LEN: usize = 256 << 10;
@@ -49,7 +49,7 @@ pub struct Recovered {
     pub clean: bool,
     /// How many bytes of a torn group were cut away.
     pub torn_bytes: u64,
-    /// How many bytes the records take.
+    /// How many bytes the records take that were read.
     pub bytes: u64,
     /// How many segments there are.
     pub segments: usize,
@@ -70,19 +70,19 @@ pub fn stored_bytes<D: Disk>(disk: &D) -> io::Result<u64> {
 }
 
 /// A segment that is there.
-struct Found<F> {
-    name: String,
-    file: F,
-    header: SegmentHeader,
+pub(super) struct Found<F> {
+    pub(super) name: String,
+    pub(super) file: F,
+    pub(super) header: SegmentHeader,
 }
 
 /// Where the scan of a segment stands.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    offset: u64,
-    next: Lsn,
-    previous: u32,
-    clean: bool,
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) next: Lsn,
+    pub(super) previous: u32,
+    pub(super) clean: bool,
 }
 
 type Opened<D> = (OpenSegment<<D as Disk>::File>, Vec<SegmentSpan>, Recovered);
@@ -97,17 +97,46 @@ pub(super) fn recover<D: Disk>(
     let mut recovered = Recovered { segments: found.len().max(1), ..Recovered::default() };
     let mut spans: Vec<SegmentSpan> = Vec::new();
     let mut place = Place { offset: 0, next: FIRST, previous: 0, clean: false };
+    if let Some(first) = found.first().filter(|first| first.header.seq > 1) {
+        // Older segments were removed: what this one says about them is what there is to know.
+        if first.header.first < FIRST {
+            return Err(OpenError::damaged(disk, &first.name, 40, "records are counted from 1"));
+        }
+        place = Place { next: first.header.first, previous: first.header.previous, ..place };
+    }
+    if place.next > options.needed {
+        let found = place.next;
+        return Err(OpenError::MissingRecords { log: disk.path("."), found, needed: options.needed });
+    }
+    recovered.last = before(place.next);
     for (i, segment) in found.iter().enumerate() {
         let header = &segment.header;
-        spans.push(SegmentSpan { seq: header.seq, first: header.first });
+        let len = segment.file.size().map_err(OpenError::on(disk, &segment.name))?;
+        spans.push(SegmentSpan { seq: header.seq, first: header.first, len });
         if (header.first, header.previous) != (place.next, place.previous) {
             return Err(OpenError::damaged(disk, &segment.name, 40, "it does not continue the log"));
         }
         place.offset = SEGMENT_HEADER_LEN as u64;
         let end = found.get(i + 1).map(|next| (next.header.first, next.header.previous));
-        scan(disk, segment, end, &mut place, &mut recovered, &mut each)?;
+        if let Some((next, previous)) = end
+            && next <= options.needed
+        {
+            // Nothing of it is needed. It is kept for an older snapshot, and not worth the time to read it.
+            place = Place { next, previous, ..place };
+            recovered.last = before(next);
+            continue;
+        }
+        scan(disk, segment, end, options.needed, &mut place, &mut recovered, &mut each)?;
     }
+    let lost = || OpenError::LostRecords {
+        log: disk.path("."),
+        last: before(place.next),
+        expected: before(options.needed),
+    };
     let Some(last) = found.pop() else {
+        if options.needed > FIRST {
+            return Err(lost());
+        }
         if marker.is_some() {
             return Err(OpenError::damaged(
                 disk,
@@ -127,7 +156,8 @@ pub(super) fn recover<D: Disk>(
         let made = publish_segment(disk, options, header, |_| Ok((SEGMENT_HEADER_LEN as u64, 0)))
             .map_err(OpenError::on(disk, &segment::name(1)))?;
         Marker::store(disk, options.sync)?;
-        return Ok((made, vec![SegmentSpan { seq: 1, first: FIRST }], recovered));
+        let span = SegmentSpan { seq: 1, first: FIRST, len: made.filled };
+        return Ok((made, vec![span], recovered));
     };
     if let Some(marker) = &marker
         && !place.clean
@@ -136,6 +166,9 @@ pub(super) fn recover<D: Disk>(
     }
     recovered.clean = place.clean;
     recovered.torn_bytes = judge_tail(disk, &last, place, marker.is_some())?;
+    if place.next < options.needed {
+        return Err(lost());
+    }
     for older in &found {
         older.file.sync_all().map_err(OpenError::on(disk, &older.name))?;
     }
@@ -154,6 +187,11 @@ pub(super) fn recover<D: Disk>(
         Marker::store(disk, options.sync)?;
     }
     Ok((segment, spans, recovered))
+}
+
+/// The number before this one.
+fn before(lsn: Lsn) -> Lsn {
+    Lsn(lsn.0.saturating_sub(1))
 }
 
 /// Opens all segments and checks their headers and numbers; clears away what a crash left unfinished.
@@ -180,12 +218,13 @@ fn find_segments<D: Disk>(disk: &D, options: &LogOptions) -> Result<Vec<Found<D:
     Ok(found)
 }
 
-/// Hands on the records of a segment up to the end of their chain. With `end`, what the next segment
+/// Hands on the records of a segment from `needed` up to the end of their chain. With `end`, what the next segment
 /// says about this one, they have to reach exactly that far.
-fn scan<D: Disk>(
+pub(super) fn scan<D: Disk>(
     disk: &D,
     segment: &Found<D::File>,
     end: Option<(Lsn, u32)>,
+    needed: Lsn,
     place: &mut Place,
     recovered: &mut Recovered,
     each: &mut impl FnMut(Lsn, u8, &[u8]) -> Result<(), DecodeError>,
@@ -202,12 +241,14 @@ fn scan<D: Disk>(
             return damaged(offset, "a valid record that does not continue the one before");
         }
         if !header.is_mark() {
-            let payload = reader.payload(offset, &header).map_err(io())?;
-            each(header.lsn, header.kind, payload).map_err(|source| OpenError::BadRecord {
-                file: disk.path(&segment.name),
-                offset,
-                source,
-            })?;
+            if header.lsn >= needed {
+                let payload = reader.payload(offset, &header).map_err(io())?;
+                each(header.lsn, header.kind, payload).map_err(|source| OpenError::BadRecord {
+                    file: disk.path(&segment.name),
+                    offset,
+                    source,
+                })?;
+            }
             recovered.last = header.lsn;
             recovered.bytes += header.size() as u64;
             place.next = header.lsn.next();
@@ -226,7 +267,7 @@ fn scan<D: Disk>(
 
 /// Decides what stands behind the last valid record: nothing, a torn group, whose length is returned,
 /// or damage. In `strict` mode a write can only have been cut short.
-fn judge_tail<D: Disk>(
+pub(super) fn judge_tail<D: Disk>(
     disk: &D,
     segment: &Found<D::File>,
     place: Place,

@@ -86,6 +86,11 @@ impl Marker {
         marker.map(Some).map_err(|_| damaged("no valid mode or boot id"))
     }
 
+    /// The mode in which the log was used.
+    pub(super) fn mode(&self) -> SyncMode {
+        self.mode
+    }
+
     /// Fails if the marker says that records may have been lost.
     pub(super) fn check<D: Disk>(&self, disk: &D) -> Result<(), OpenError> {
         let same_boot = !self.boot_id.is_empty() && disk.boot_id().as_ref() == Some(&self.boot_id);

@@ -178,7 +178,9 @@ fn large_records_get_a_segment_as_long_as_they_need() {
     let found: Vec<usize> = seen.iter().map(|&(_, _, len)| len).collect();
     assert_eq!(found[..lens.len()], lens);
     assert_eq!(found[lens.len()..], [4000; 3]);
-    assert_eq!(log.segments(), spans);
+    let finished = spans.len() - 1;
+    assert_eq!(log.segments()[..finished], spans[..finished]);
+    assert_eq!(log.segments()[finished].first, spans[finished].first);
     assert_eq!(recovered.segments, spans.len());
     assert_eq!(spans.last().map(|span| span.first), Some(Lsn(10)));
 }
@@ -282,7 +284,7 @@ fn damage_in_an_older_segment_is_never_cut() {
     }
     let gap = disk.fork();
     gap.remove(&first_segment()).unwrap();
-    assert!(matches!(read_back(&gap, 4096), Err(OpenError::Damaged { .. })));
+    assert!(matches!(read_back(&gap, 4096), Err(OpenError::MissingRecords { needed: Lsn(1), .. })));
     let gap = disk.fork();
     gap.remove(&segment::name(2)).unwrap();
     assert!(

@@ -6,6 +6,8 @@
 //!
 //! The first error is reported and is the last thing the thread does. It never tries again.
 //!
+//! The thread also removes segments that are needed no more, one after a write, so that a busy log shrinks too.
+//!
 //! When nothing is queued, the thread marks what is durable and moves the log's window of zeros on,
 //! in slices short enough not to keep a group waiting for long.
 
@@ -42,6 +44,8 @@ struct Queue {
     groups: Vec<RecordGroup>,
     spare: Vec<RecordGroup>,
     ending: Option<Ending>,
+    /// Segments with nothing at or above this are to be removed.
+    truncate: Option<Lsn>,
     /// The thread is gone; nothing is queued any more.
     dead: bool,
 }
@@ -51,6 +55,8 @@ struct Shared {
     wake: Condvar,
     pending_bytes: AtomicU64,
     reported: AtomicU64,
+    first: AtomicU64,
+    len_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -86,6 +92,8 @@ impl LogWriter {
             wake: Condvar::new(),
             pending_bytes: AtomicU64::new(0),
             reported: AtomicU64::new(reported),
+            first: AtomicU64::new(first_of(&log).0),
+            len_bytes: AtomicU64::new(log.len_bytes()),
         });
         let mut writer = Writer {
             log,
@@ -132,6 +140,27 @@ impl LogWriter {
         self.shared.wake.notify_one();
     }
 
+    /// Asks for the removal of segments that hold no record from `lsn` on ([`Log::truncate_before`]). It is done
+    /// between groups, one segment at a time; [`LogWriter::first`] tells how far it is.
+    pub fn truncate_before(&self, lsn: Lsn) {
+        let mut queue = self.shared.queue();
+        if !queue.dead {
+            queue.truncate = queue.truncate.max(Some(lsn));
+            drop(queue);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// The first record that is still in the log.
+    pub fn first(&self) -> Lsn {
+        Lsn(self.shared.first.load(Ordering::Relaxed))
+    }
+
+    /// How many bytes the log takes on the disk.
+    pub fn len_bytes(&self) -> u64 {
+        self.shared.len_bytes.load(Ordering::Relaxed)
+    }
+
     /// How many bytes have been submitted and not yet reported.
     pub fn pending_bytes(&self) -> u64 {
         self.shared.pending_bytes.load(Ordering::Relaxed)
@@ -175,6 +204,10 @@ impl Drop for LogWriter {
     }
 }
 
+fn first_of<D: Disk>(log: &Log<D>) -> Lsn {
+    log.segments().first().map_or(Lsn(1), |span| span.first)
+}
+
 fn keep_spare(queue: &mut Queue, mut group: RecordGroup) {
     if queue.spare.len() < SPARE_COUNT_MAX && group.capacity() <= SPARE_LEN_MAX {
         group.clear();
@@ -187,6 +220,7 @@ enum Work {
     Write(Vec<RecordGroup>),
     Sync,
     Mark,
+    Truncate,
     End(Ending),
 }
 
@@ -208,11 +242,13 @@ impl<D: Disk> Writer<D> {
                 Work::Write(groups) => {
                     self.write(groups)?;
                     notify(Ok(self.log.last()));
+                    self.truncate()?;
                     if self.shared.queue().groups.is_empty() {
                         self.fill_ahead()?;
                     }
                 }
                 Work::Sync => self.sync()?,
+                Work::Truncate => self.truncate()?,
                 Work::Mark => {
                     self.marked = self.log.durable();
                     self.log.write_durable_mark()?;
@@ -232,6 +268,9 @@ impl<D: Disk> Writer<D> {
             if let Some(ending) = queue.ending {
                 return Work::End(ending);
             }
+            if queue.truncate.is_some() {
+                return Work::Truncate;
+            }
             let unsynced = self.log.durable() < self.log.last();
             let wait = match self.mode {
                 SyncMode::Interval(every) if unsynced => Some((
@@ -249,7 +288,9 @@ impl<D: Disk> Writer<D> {
                         .wake
                         .wait_timeout(queue, time)
                         .expect("nothing panics while it holds this lock");
-                    if waited.timed_out() && queue.groups.is_empty() && queue.ending.is_none() {
+                    let nothing =
+                        queue.groups.is_empty() && queue.ending.is_none() && queue.truncate.is_none();
+                    if waited.timed_out() && nothing {
                         return work;
                     }
                     queue
@@ -290,6 +331,21 @@ impl<D: Disk> Writer<D> {
         for group in done {
             keep_spare(&mut queue, group);
         }
+        Ok(())
+    }
+
+    /// Removes one segment if that is wanted: not more, a group may be waiting.
+    fn truncate(&mut self) -> io::Result<()> {
+        let wanted = self.shared.queue().truncate;
+        if let Some(lsn) = wanted
+            && !self.log.truncate_before(lsn)?
+        {
+            let mut queue = self.shared.queue();
+            // More may be wanted by now.
+            queue.truncate = queue.truncate.filter(|wanted| *wanted > lsn);
+        }
+        self.shared.first.store(first_of(&self.log).0, Ordering::Relaxed);
+        self.shared.len_bytes.store(self.log.len_bytes(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -334,7 +390,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::super::tests::{Payload, options, read_back};
-    use super::super::{MemoryDisk, Operation};
+    use super::super::{LogOptions, MemoryDisk, Operation};
     use super::*;
     use crate::types::Millis;
 
@@ -416,6 +472,41 @@ mod tests {
         writer.submit(group);
         wait_for(&rx, 2);
         assert!(disk.take_calls().iter().any(|call| call.operation == Operation::Sync));
+    }
+
+    #[test]
+    fn needless_segments_go_between_groups() {
+        let disk = MemoryDisk::new();
+        let (log, _) = Log::open(&disk, options(4096, SyncMode::Always), |_, _, _| Ok(())).unwrap();
+        let (tx, rx) = channel();
+        let writer = LogWriter::spawn(log, move |result| drop(tx.send(result))).unwrap();
+        for lsn in 1..=40 {
+            // One by one: what is written together stays together, however long the segment gets.
+            submit(&writer, lsn, 500);
+            wait_for(&rx, lsn);
+            if lsn == 30 {
+                writer.truncate_before(Lsn(25));
+            }
+        }
+        let start = Instant::now();
+        while writer.first() < Lsn(19) {
+            assert!(start.elapsed() < WAIT, "nothing is removed after {}", writer.first());
+            std::thread::yield_now();
+        }
+        // Asked for less, it does nothing; and when idle it is done too.
+        writer.truncate_before(Lsn(3));
+        let kept = writer.first();
+        assert!(kept <= Lsn(25), "{kept}");
+        writer.truncate_before(Lsn(100));
+        while writer.len_bytes() > 4096 {
+            assert!(start.elapsed() < WAIT, "{} bytes are left", writer.len_bytes());
+            std::thread::yield_now();
+        }
+        let first = writer.first();
+        writer.stop().unwrap();
+        let options = LogOptions { needed: first, ..options(4096, SyncMode::Always) };
+        let (log, recovered) = Log::open(&disk.crash(&mut || 0), options, |_, _, _| Ok(())).unwrap();
+        assert_eq!((recovered.last, log.segments().len()), (Lsn(40), 1));
     }
 
     #[test]

@@ -11,16 +11,18 @@
 //! | `commands/` | one file per family: specs, checks and functions |
 //! | `keyspace`, `slots` | keys and values in hash slots |
 //! | `sessions` | exactly-once for clients that repeat commands |
+//! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
 //! | `glob` | patterns |
 //! | `error` | refusals in Redis' words |
 //!
 //! Left out on purpose: connections, consistency levels and everything else that commands of class `Connection` are
-//! about (the node's business), and writing the state to disk.
+//! about (the node's business), and files.
 
 mod command;
 mod commands;
 mod error;
 mod glob;
+mod image;
 mod keyspace;
 mod sessions;
 mod slots;
@@ -34,6 +36,7 @@ use crate::wire::batch::{BatchCommand, SessionSeq};
 
 pub use command::{Class, CommandSpec, Group, KeyPositions, all, by_code, check, lookup, unknown_command};
 pub use error::CommandError;
+pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
 pub use slots::{SLOT_COUNT, slot_of};
 
 use command::{Answer, Run};

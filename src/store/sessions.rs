@@ -41,23 +41,34 @@ pub(crate) enum Admission {
     Forgotten(CommandError),
 }
 
+/// A reply that its client has not acknowledged.
 #[derive(Clone, Debug)]
-struct KeptReply {
-    seq: u64,
-    reply: Reply,
+pub(crate) struct KeptReply {
+    /// The number of its command.
+    pub(crate) seq: u64,
+    /// What was answered.
+    pub(crate) reply: Reply,
     len: usize,
     hash: u64,
 }
 
+impl KeptReply {
+    fn new(seq: u64, reply: Reply) -> KeptReply {
+        KeptReply { seq, len: reply_len(&reply), hash: reply_hash(seq, &reply), reply }
+    }
+}
+
+/// One client's session.
 #[derive(Clone, Debug)]
-struct Session {
-    last_used: Millis,
+pub(crate) struct Session {
+    /// The replicated time of its last command.
+    pub(crate) last_used: Millis,
     /// The number of its last command; 0 before the first.
-    last_seq: u64,
+    pub(crate) last_seq: u64,
     /// The client has the replies up to this one; at most `last_seq`.
-    acked: u64,
+    pub(crate) acked: u64,
     /// Those above `acked`, rising; not those of reads.
-    replies: VecDeque<KeptReply>,
+    pub(crate) replies: VecDeque<KeptReply>,
     /// The sum of their `len`.
     reply_len: usize,
     /// The sum of their `hash`.
@@ -65,6 +76,21 @@ struct Session {
 }
 
 impl Session {
+    /// A session without kept replies.
+    pub(crate) fn new(last_used: Millis, last_seq: u64, acked: u64) -> Session {
+        Session { last_used, last_seq, acked, replies: VecDeque::new(), reply_len: 0, reply_digest: 0 }
+    }
+
+    /// Adds a kept reply, if it is one that this session can have after those that it has.
+    pub(crate) fn restore_reply(&mut self, seq: u64, reply: Reply) -> bool {
+        let after = self.replies.back().map_or(self.acked, |kept| kept.seq);
+        let fits = seq > after && seq <= self.last_seq;
+        if fits {
+            self.keep(KeptReply::new(seq, reply));
+        }
+        fits
+    }
+
     fn keep(&mut self, kept: KeptReply) {
         self.reply_len += kept.len;
         self.reply_digest = self.reply_digest.wrapping_add(kept.hash);
@@ -81,7 +107,8 @@ impl Session {
         }
     }
 
-    fn digest(&self, id: SessionId) -> u64 {
+    /// What it adds to the digest.
+    pub(crate) fn digest(&self, id: SessionId) -> u64 {
         let fields = [id.0, self.last_used.0, self.last_seq, self.acked, self.reply_digest];
         let mut bytes = [0; 40];
         for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
@@ -91,16 +118,106 @@ impl Session {
     }
 }
 
+/// Into how many parts the table of sessions is cut.
+const PART_COUNT: usize = 256;
+
+type Part = BTreeMap<SessionId, Arc<Session>>;
+
+/// The table of sessions, in parts behind pointers: a clone shares every part and every session that neither side
+/// writes, as with the keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    /// Empty until the first session.
+    parts: Vec<Arc<Part>>,
+    len: usize,
+    digest: u64,
+}
+
+impl Table {
+    const EMPTY: Table = Table { parts: Vec::new(), len: 0, digest: 0 };
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Equal for equal sessions.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The session with this number.
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Arc<Session>> {
+        self.parts.get(part_of(id))?.get(&id)
+    }
+
+    /// The numbers of all sessions, rising.
+    pub(crate) fn ids(&self) -> Vec<SessionId> {
+        let mut ids: Vec<SessionId> = self.parts.iter().flat_map(|part| part.keys().copied()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (SessionId, &Arc<Session>)> {
+        self.parts.iter().flat_map(|part| part.iter().map(|(id, session)| (*id, session)))
+    }
+
+    fn part(&mut self, id: SessionId) -> &mut Part {
+        if self.parts.is_empty() {
+            self.parts.resize_with(PART_COUNT, Arc::default);
+        }
+        Arc::make_mut(&mut self.parts[part_of(id)])
+    }
+
+    fn insert(&mut self, id: SessionId, session: Arc<Session>) {
+        self.digest = self.digest.wrapping_add(session.digest(id));
+        if let Some(old) = self.part(id).insert(id, session) {
+            self.digest = self.digest.wrapping_sub(old.digest(id));
+        } else {
+            self.len += 1;
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Arc<Session>> {
+        // Asked before `part`, which may have to copy it.
+        self.get(id)?;
+        let session = self.part(id).remove(&id)?;
+        self.digest = self.digest.wrapping_sub(session.digest(id));
+        self.len -= 1;
+        Some(session)
+    }
+
+    fn update(&mut self, id: SessionId, change: impl FnOnce(&mut Session)) -> Option<&Session> {
+        let part = self.parts.get_mut(part_of(id))?;
+        // Asked before `make_mut`, which may have to copy it.
+        part.get(&id)?;
+        let session = Arc::make_mut(Arc::make_mut(part).get_mut(&id)?);
+        let before = session.digest(id);
+        change(session);
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(session.digest(id));
+        Some(session)
+    }
+}
+
+fn part_of(id: SessionId) -> usize {
+    let [low, ..] = id.0.to_le_bytes();
+    usize::from(low)
+}
+
 /// All open sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sessions {
-    /// Behind pointers, so that a snapshot can take a clone of the table and the store go on.
-    table: BTreeMap<SessionId, Arc<Session>>,
+    table: Table,
     /// The same sessions, the one that was used longest ago first.
     by_use: BTreeSet<(Millis, SessionId)>,
     /// The bytes of all kept replies.
     reply_len: usize,
-    digest: u64,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions { table: Table::EMPTY, by_use: BTreeSet::new(), reply_len: 0 }
+    }
 }
 
 impl Sessions {
@@ -111,12 +228,28 @@ impl Sessions {
 
     /// Equal for equal sessions.
     pub(crate) fn digest(&self) -> u64 {
-        self.digest
+        self.table.digest()
+    }
+
+    /// A clone of the table, which costs the copy of 256 pointers.
+    pub(crate) fn freeze(&self) -> Table {
+        self.table.clone()
+    }
+
+    /// Takes in a session as it was. Says whether there was none with this number.
+    pub(crate) fn restore(&mut self, id: SessionId, session: Session) -> bool {
+        if self.table.get(id).is_some() {
+            return false;
+        }
+        self.by_use.insert((session.last_used, id));
+        self.reply_len += session.reply_len;
+        self.table.insert(id, Arc::new(session));
+        true
     }
 
     /// The digest from nothing but the sessions and their replies; for checkers.
     pub(crate) fn digest_recomputed(&self) -> u64 {
-        self.table.iter().fold(0, |sum, (&id, session)| {
+        self.table.iter().fold(0, |sum, (id, session)| {
             let replies = session
                 .replies
                 .iter()
@@ -131,17 +264,8 @@ impl Sessions {
         let id = SessionId(index.0);
         self.remove(id);
         while self.table.len() >= limits.session_count_max && self.remove_oldest() {}
-        let session = Session {
-            last_used: now,
-            last_seq: 0,
-            acked: 0,
-            replies: VecDeque::new(),
-            reply_len: 0,
-            reply_digest: 0,
-        };
-        self.digest = self.digest.wrapping_add(session.digest(id));
         self.by_use.insert((now, id));
-        self.table.insert(id, Arc::new(session));
+        self.table.insert(id, Arc::new(Session::new(now, 0, 0)));
         id
     }
 
@@ -197,8 +321,7 @@ impl Sessions {
         self.update(id, |session| {
             session.last_seq = seq;
             if let Some(reply) = reply {
-                let (len, hash) = (reply_len(reply), reply_hash(seq, reply));
-                session.keep(KeptReply { seq, reply: reply.clone(), len, hash });
+                session.keep(KeptReply::new(seq, reply.clone()));
             }
         });
         while self.reply_len > limits.session_total_len_max
@@ -209,12 +332,9 @@ impl Sessions {
 
     /// Changes a session and brings all that depends on it up to date.
     fn update(&mut self, id: SessionId, change: impl FnOnce(&mut Session)) -> Option<&Session> {
-        let shared = self.table.get_mut(&id)?;
-        let session = Arc::make_mut(shared);
-        let (last_used, reply_len) = (session.last_used, session.reply_len);
-        self.digest = self.digest.wrapping_sub(session.digest(id));
-        change(session);
-        self.digest = self.digest.wrapping_add(session.digest(id));
+        let before = self.table.get(id)?;
+        let (last_used, reply_len) = (before.last_used, before.reply_len);
+        let session = self.table.update(id, change)?;
         self.reply_len = self.reply_len - reply_len + session.reply_len;
         if session.last_used != last_used {
             self.by_use.remove(&(last_used, id));
@@ -224,10 +344,9 @@ impl Sessions {
     }
 
     fn remove(&mut self, id: SessionId) {
-        if let Some(session) = self.table.remove(&id) {
+        if let Some(session) = self.table.remove(id) {
             self.by_use.remove(&(session.last_used, id));
             self.reply_len -= session.reply_len;
-            self.digest = self.digest.wrapping_sub(session.digest(id));
         }
     }
 

@@ -23,6 +23,12 @@ impl Reply {
     /// The usual answer of a write.
     pub const OK: Reply = Reply::Status("OK");
 
+    /// The status with this text, if a replicated command can answer it; a new one belongs into this list, or a
+    /// snapshot that holds it in a session cannot be read back.
+    pub fn status(text: &[u8]) -> Option<Reply> {
+        (text == b"OK").then_some(Reply::OK)
+    }
+
     /// A bulk with these bytes.
     pub fn bulk(bytes: &[u8]) -> Reply {
         Reply::Bulk(Arc::from(bytes))

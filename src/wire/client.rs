@@ -149,6 +149,12 @@ pub fn decode_request(payload: &[u8]) -> Result<Request<'_>, DecodeError> {
 pub fn encode_response(out: &mut Vec<u8>, id: u64, reply: &Reply) {
     let start = begin_frame(out, KIND_RESPONSE);
     Writer::new(out).u64(id);
+    encode_reply(out, reply);
+    end_frame(out, start);
+}
+
+/// Appends a reply as it is in a response.
+pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply) {
     // An explicit stack instead of recursion; the top is the next to be written.
     let mut todo = vec![reply];
     while let Some(reply) = todo.pop() {
@@ -178,7 +184,6 @@ pub fn encode_response(out: &mut Vec<u8>, id: u64, reply: &Reply) {
             }
         }
     }
-    end_frame(out, start);
 }
 
 /// Reads a response's payload.

@@ -14,7 +14,7 @@ use lanekv::wire::batch::{BatchBuilder, SessionSeq};
 use lanekv::wire::client::{Consistency, encode_request, encode_response};
 use lanekv::wire::{FRAME_HEADER_LEN, split_frame};
 
-use super::bodies::step;
+use super::bodies::{image, step};
 use super::draw::Draw;
 
 /// The seeds of a target.
@@ -42,6 +42,7 @@ pub(crate) fn seeds(target: &str) -> Vec<Vec<u8>> {
         "payload" => payloads(),
         "peer_stream" => streams(),
         "replay" => replays(),
+        "snapshot" => snapshots(),
         other => panic!("no seeds for {other}"),
     }
 }
@@ -372,3 +373,31 @@ fn replays() -> Vec<Vec<u8>> {
 
 #[path = "peers.rs"]
 mod peers;
+
+/// Images behind a zero; behind other numbers what happens to a file.
+fn snapshots() -> Vec<Vec<u8>> {
+    let harm = |which: u8, steps: &[Vec<u8>]| [&[which][..], &steps.concat()].concat();
+    let seal = || step(5, &[]);
+    vec![
+        [&[0][..], &image(3)].concat(),
+        [&[0][..], &image(600)].concat(),
+        harm(1, &[]),
+        harm(2, &[]),
+        // The first byte of the state's digest, sealed; the rest of the header; the number of keys.
+        harm(1, &[step(0, &[125, 0, 1]), seal()]),
+        harm(1, &[step(0, &[84, 0, 1]), seal()]),
+        harm(1, &[step(0, &[133, 0, 1]), seal()]),
+        // A length in the body, a kind of item, and the end of the file.
+        harm(1, &[step(0x80, &[60, 0, 1]), seal()]),
+        harm(1, &[step(0x80, &[70, 0, 255])]),
+        harm(2, &[step(2, &[0xff, 0xff])]),
+        // What the footer says: length, blocks, digest.
+        harm(1, &[step(0x80, &[20, 0, 1]), seal()]),
+        harm(2, &[step(0x80, &[12, 0, 1]), seal()]),
+        harm(1, &[step(0x80, &[8, 0, 1])]),
+        harm(1, &[step(0x82, &[36, 0]), seal()]),
+        harm(1, &[step(3, &[0, 0, 1, 2, 3])]),
+        harm(1, &[step(4, &[80, 0, 1, 2, 3, 4]), seal()]),
+        harm(2, &[step(0, &[200, 0, 4])]),
+    ]
+}
