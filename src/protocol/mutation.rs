@@ -1,7 +1,7 @@
 //! Deliberate mistakes, for testing the tests.
 //!
 //! Each variant takes one rule away. Every one of them must change a golden script (`tests/golden.rs` says
-//! which); `kvsim --mutations` tells how many seeds random search needs, where it succeeds. The switch
+//! which), and `kvsim --mutations` counts the seeds that the simulator needs to find it. The switch
 //! exists only with the cargo feature `mutations`; without it [`mutated`] is a constant and costs nothing.
 
 use std::fmt;
