@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fake::{Cluster, Fault};
 use lanekv::client::{Client, ClientError, Options};
 use lanekv::config::Address;
+use lanekv::types::splitmix64;
 use lanekv::wire::client::{Consistency, WireReply};
 
 fn options() -> Options {
@@ -313,15 +314,6 @@ fn large_values_come_back() {
     assert_eq!(run(&mut client, "GET k"), Ok(WireReply::Bulk(value)));
 }
 
-/// Splitmix64; the seed is all there is to a run.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[test]
 fn every_answered_increment_counts_once_under_random_faults() {
     for seed in 0..8 {
@@ -339,8 +331,8 @@ fn every_answered_increment_counts_once_under_random_faults() {
             for node in 0..3 {
                 let mut model = cluster.model();
                 model.faults[node].clear();
-                for _ in 0..random(&mut rng) % 3 {
-                    model.faults[node].push_back(match random(&mut rng) % 10 {
+                for _ in 0..splitmix64(&mut rng) % 3 {
+                    model.faults[node].push_back(match splitmix64(&mut rng) % 10 {
                         0 | 1 => Fault::Answer("NOQUORUM no majority"),
                         2 => Fault::Answer("TIMEOUT not delivered"),
                         3 => Fault::ApplyAnswer("TIMEOUT not delivered"),
@@ -351,12 +343,12 @@ fn every_answered_increment_counts_once_under_random_faults() {
                         _ => Fault::Answer("BUSY queue full"),
                     });
                 }
-                if random(&mut rng).is_multiple_of(40) {
+                if splitmix64(&mut rng).is_multiple_of(40) {
                     model.expire_sessions();
                 }
             }
             let command = ["INCR c", "INCR c", "INCR c", "refused", "SET text x", "INCR text", "GET c"]
-                [usize::try_from(random(&mut rng) % 7).expect("small")];
+                [usize::try_from(splitmix64(&mut rng) % 7).expect("small")];
             if command == "refused" {
                 // By whichever node it reaches, before it is multicast: its number is not used up.
                 for faults in &mut cluster.model().faults {

@@ -70,11 +70,7 @@ pub(crate) struct SplitMix(pub(crate) u64);
 impl SplitMix {
     /// The next one.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        lanekv::types::splitmix64(&mut self.0)
     }
 
     /// One below `limit`.

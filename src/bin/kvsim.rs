@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use lanekv::protocol::{Mark, Marks};
-use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, run, run_unjudged};
+use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, Trace, run, run_unjudged};
 
 /// Runs whole clusters in virtual time, with faults drawn from seeds, and checks what lanekv promises.
 #[derive(Parser, Debug)]
@@ -37,9 +37,12 @@ struct Flags {
     /// Print how often each rare situation came up, and fail if one never did.
     #[arg(long)]
     coverage: bool,
-    /// Tell what happens, event by event.
+    /// Tell what happens: faults, messages, records, answers.
     #[arg(long)]
     trace: bool,
+    /// With `--trace`: the Status messages too, which come all the time.
+    #[arg(long, requires = "trace")]
+    status: bool,
     /// Make each deliberate mistake in turn, and count the seeds until it is found.
     #[arg(long)]
     mutations: bool,
@@ -110,7 +113,7 @@ fn run_many(flags: &Flags, first: u64, runs: u64, failures_max: u64, quiet: bool
 }
 
 fn run_one(flags: &Flags, seed: u64, quiet: bool, totals: &Totals) {
-    let Ok(outcome) = std::panic::catch_unwind(|| run(plan(flags, seed), false)) else {
+    let Ok(outcome) = std::panic::catch_unwind(|| run(plan(flags, seed), Trace::Off)) else {
         if !quiet {
             println!("seed {seed}: panic");
             println!("reproduce: {}", reproduction(flags, seed));
@@ -225,7 +228,12 @@ fn main() -> ExitCode {
         return run_mutations(&flags);
     }
     if let Some(seed) = flags.seed {
-        let outcome = run(plan(&flags, seed), flags.trace);
+        let trace = match (flags.trace, flags.status) {
+            (false, _) => Trace::Off,
+            (true, false) => Trace::Story,
+            (true, true) => Trace::Everything,
+        };
+        let outcome = run(plan(&flags, seed), trace);
         report(&outcome, &flags);
         println!(
             "seed {seed}: {} nodes, {} operations answered, {} views, {} events, digest {:016x}",

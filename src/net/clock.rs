@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::types::{Millis, Now};
+use crate::types::{Millis, Now, splitmix64};
 
 /// Reads the clocks; the monotonic one counts from its creation.
 #[derive(Debug)]
@@ -43,10 +43,6 @@ impl Jitter {
 
     /// Something between half of `length` and one and a half.
     pub(super) fn around(&mut self, length: Millis) -> Millis {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Millis(length.0 / 2 + (z ^ (z >> 31)) % (length.0 + 1))
+        Millis(length.0 / 2 + splitmix64(&mut self.0) % (length.0 + 1))
     }
 }

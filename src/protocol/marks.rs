@@ -62,6 +62,7 @@ marks! {
         OfferedAgain = "a batch is offered again in a new view",
         SkippedRepeated = "a delivered batch is a repetition",
         SkippedEarly = "a delivered batch comes before its predecessor",
+        EarlyAgain = "a batch skipped as too early is offered again",
         Forwarded = "a passive node forwards a batch",
         RelayHop = "a passive node passes a forwarded batch on",
         ForwardRefused = "a forwarded batch is refused",

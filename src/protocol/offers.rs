@@ -339,6 +339,7 @@ impl Replica {
                     let skipped = self.offers.waiting.iter_mut().find(|o| o.seq == entry.label.seq)?;
                     skipped.place = Place::Own(position);
                 } else if again {
+                    self.mark(Mark::EarlyAgain);
                     self.offers.lose(|_| true);
                     self.offers.pause_until = now.plus(self.settings.heartbeat);
                 }

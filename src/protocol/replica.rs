@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::types::{
     Entry, Index, Label, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
+    splitmix64,
 };
 
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
@@ -401,11 +402,7 @@ impl Replica {
 
     /// A pseudo-random number (splitmix64).
     pub(crate) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix64(&mut self.random)
     }
 
     /// The median of the voters' wall clocks, as last heard (protocol, section 9). Of fewer than a majority there is no

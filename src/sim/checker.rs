@@ -128,12 +128,11 @@ impl Checker {
             (Kind::Append, Answer::Count(count)) => {
                 // A repeated command gets the reply of its first application, which may be older than the repetition.
                 if *count <= floor {
-                    let what =
-                        format!("{node}: {operation:?} is number {count} although {floor} was answered");
+                    let what = format!("{node}: {operation} is number {count} although {floor} was answered");
                     self.fail("Real time", what);
                 }
                 if let Some(before) = self.acknowledged[key].insert(*count, operation.token()) {
-                    let what = format!("{node}: {operation:?} and {before:?} are both number {count}");
+                    let what = format!("{node}: {operation} and {before:?} are both number {count}");
                     self.fail("Agreement", what);
                 }
                 self.lists_answered[key] = self.lists_answered[key].max(*count);
@@ -141,8 +140,7 @@ impl Checker {
             }
             (Kind::Incr, Answer::Count(count)) => {
                 if *count <= floor {
-                    let what =
-                        format!("{node}: {operation:?} is number {count} although {floor} was answered");
+                    let what = format!("{node}: {operation} is number {count} although {floor} was answered");
                     self.fail("Real time", what);
                 }
                 self.counters_answered[key] = self.counters_answered[key].max(*count);
@@ -152,11 +150,11 @@ impl Checker {
                 let count = (content.len() / TOKEN_LEN) as u64;
                 let local = *consistency == Consistency::Local;
                 if !local && count < floor {
-                    let what = format!("{node}: {operation:?} reads {count} although {floor} was answered");
+                    let what = format!("{node}: {operation} reads {count} although {floor} was answered");
                     self.fail("Read safety", what);
                 }
                 if count < *seen {
-                    let what = format!("{node}: {operation:?} reads {count} after {seen} on one connection");
+                    let what = format!("{node}: {operation} reads {count} after {seen} on one connection");
                     self.fail("Monotonic reads", what);
                 }
                 *seen = (*seen).max(count);
@@ -165,7 +163,7 @@ impl Checker {
                 }
                 self.content(node, key, content);
             }
-            (kind, answer) => self.fail("Replies", format!("{node}: {answer:?} to {kind:?}")),
+            (kind, answer) => self.fail("Replies", format!("{node}: {answer} to {kind:?}")),
         }
     }
 

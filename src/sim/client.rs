@@ -6,6 +6,8 @@
 //! Writes of the second kind are every other command on a few registers; their history is searched for a
 //! linearization when all is over.
 
+use std::fmt;
+
 use crate::linearizability::{Command, Outcome};
 use crate::types::SessionId;
 use crate::wire::batch::SessionSeq;
@@ -242,29 +244,45 @@ impl Operation {
         token
     }
 
+    /// The words of the command, and at which level it is to be read.
+    fn words(&self) -> (Vec<Vec<u8>>, Option<Consistency>) {
+        let list = || format!("list{}", self.key).into_bytes();
+        let counter = || format!("counter{}", self.key).into_bytes();
+        match &self.kind {
+            Kind::Open => (vec![b"SESSION".to_vec(), b"OPEN".to_vec()], None),
+            Kind::Append => (vec![b"APPEND".to_vec(), list(), self.token().to_vec()], None),
+            Kind::Incr => (vec![b"INCR".to_vec(), counter()], None),
+            Kind::Get(wanted) => (vec![b"GET".to_vec(), list()], Some(*wanted)),
+            Kind::Register(command, wanted) => (arguments(command), *wanted),
+            Kind::Any(arguments) => (arguments.clone(), None),
+        }
+    }
+
     /// The request's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let list = format!("list{}", self.key);
-        let counter = format!("counter{}", self.key);
-        let token = self.token();
-        let mut consistency = None;
-        let arguments: Vec<Vec<u8>> = match &self.kind {
-            Kind::Open => vec![b"SESSION".to_vec(), b"OPEN".to_vec()],
-            Kind::Append => vec![b"APPEND".to_vec(), list.into_bytes(), token.to_vec()],
-            Kind::Incr => vec![b"INCR".to_vec(), counter.into_bytes()],
-            Kind::Get(wanted) => {
-                consistency = Some(*wanted);
-                vec![b"GET".to_vec(), list.into_bytes()]
-            }
-            Kind::Register(command, wanted) => {
-                consistency = *wanted;
-                arguments(command)
-            }
-            Kind::Any(arguments) => arguments.clone(),
-        };
-        encode_request(&mut bytes, self.id, consistency, self.session, &arguments);
+        let (words, consistency) = self.words();
+        encode_request(&mut bytes, self.id, consistency, self.session, &words);
         bytes
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.id)?;
+        let (words, consistency) = self.words();
+        for word in words {
+            write!(f, " {}", word.escape_ascii())?;
+        }
+        match consistency {
+            Some(Consistency::Ordered) => write!(f, " (ordered)")?,
+            Some(Consistency::Local) => write!(f, " (local)")?,
+            Some(Consistency::Linearizable) | None => {}
+        }
+        if let Some(session) = self.session {
+            write!(f, " in session {} as {}", session.session.0, session.seq)?;
+        }
+        if self.uncertain { write!(f, ", again") } else { Ok(()) }
     }
 }
 
@@ -289,6 +307,22 @@ pub(crate) enum Answer {
     Expired,
     /// Nothing that should ever be said.
     Wrong(String),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Count(count) => write!(f, "{count}"),
+            Answer::List(bytes) => write!(f, "{} tokens", bytes.len() / TOKEN_LEN),
+            Answer::Outcome(outcome) => write!(f, "{outcome}"),
+            Answer::Session(id) => write!(f, "session {}", id.0),
+            Answer::Something => f.write_str("an answer"),
+            Answer::Refused => f.write_str("a refusal"),
+            Answer::Unknown => f.write_str("a time-out"),
+            Answer::Expired => f.write_str("that the session has expired"),
+            Answer::Wrong(what) => f.write_str(what),
+        }
+    }
 }
 
 impl Answer {

@@ -69,7 +69,7 @@ impl World {
         let Some(operation) = &c.operation else { return };
         let bytes = operation.encode();
         let what = operation.clone();
-        self.note(|| format!("client {client} asks n{node}: {what:?}"));
+        self.note(|| format!("client {client} asks n{node}: {what}"));
         if let Some(machine) = &mut self.hosts[node].machine {
             machine.node.client_bytes(now, key, &bytes);
         }
@@ -118,7 +118,7 @@ impl World {
     pub(super) fn answer(&mut self, node: usize, client: usize, reply: WireReply) {
         let Some(operation) = self.clients[client].operation.clone() else { return };
         let answer = Answer::new(&operation.kind, reply);
-        self.note(|| format!("client {client} hears from n{node}: {answer:?} to {}", operation.id));
+        self.note(|| format!("client {client} hears from n{node}: {answer} to #{}", operation.id));
         if matches!(answer, Answer::Refused | Answer::Unknown)
             && self.storm_over
             && operation.asked > self.calm_since + CALM_US
@@ -126,8 +126,7 @@ impl World {
             && !self.hosts[node].leaving
         {
             let waited = (self.now - operation.asked) / MS;
-            let what =
-                format!("n{node} gives {answer:?} to {operation:?} after {waited} ms, long after the storm");
+            let what = format!("n{node}: {answer} to {operation} after {waited} ms, long after the storm");
             self.checker.stuck(what);
         }
         match answer {
@@ -148,7 +147,7 @@ impl World {
             }
             Answer::Expired => self.checker.broken(format!("the session of client {client} has expired")),
             Answer::Something => {}
-            Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation:?} with {what}")),
+            Answer::Wrong(what) => self.checker.broken(format!("n{node} answers {operation} with {what}")),
             Answer::Outcome(outcome) => {
                 if let Kind::Register(command, _) = operation.kind {
                     self.history.add(client, command, operation.begin, self.now, Some(outcome));

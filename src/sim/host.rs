@@ -419,17 +419,3 @@ impl World {
         }
     }
 }
-
-/// Whether a message belongs to a seal or to what comes after a failure.
-pub(super) fn is_rare(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::SealPrepare { .. }
-            | Message::SealPromise { .. }
-            | Message::SealAccept { .. }
-            | Message::SealAccepted { .. }
-            | Message::NewView { .. }
-            | Message::Fill { .. }
-            | Message::Forward { .. }
-    )
-}

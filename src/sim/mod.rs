@@ -35,4 +35,4 @@ pub use checker::Violation;
 pub use plan::{Damage, Faults, Plan, Workload};
 pub(crate) use random::Random;
 pub use sights::{Sight, Sights};
-pub use world::{Outcome, run, run_unjudged};
+pub use world::{Outcome, Trace, run, run_unjudged};

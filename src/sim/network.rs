@@ -11,9 +11,9 @@ use crate::protocol::{Message, decode_hello, decode_message, encode_hello, encod
 use crate::types::{NodeSet, limits};
 use crate::wire::{FrameError, split_frame};
 
-use super::host::{Fate, is_rare};
+use super::host::Fate;
 use super::sights::Sight;
-use super::world::{Event, MS, SUSPICION_MS, World};
+use super::world::{Event, MS, SUSPICION_MS, Trace, World};
 
 /// One direction between two nodes.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +61,9 @@ impl World {
                 continue;
             }
             link.outgoing.extend_from_slice(&bytes);
-            self.note(|| format!("n{from} -> n{to} {message}"));
+            if self.trace == Trace::Everything || !matches!(message, Message::Status(_)) {
+                self.note(|| format!("n{from} -> n{to} {message}"));
+            }
             if !is_rare(message) || self.storm_over {
                 continue;
             }
@@ -271,4 +273,18 @@ impl World {
         self.give(from, NodeInput::Greeted(Box::new(back)));
         self.give(from, NodeInput::LinkUp(to_id));
     }
+}
+
+/// Whether a message belongs to a seal or to what comes after a failure.
+fn is_rare(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::SealPrepare { .. }
+            | Message::SealPromise { .. }
+            | Message::SealAccept { .. }
+            | Message::SealAccepted { .. }
+            | Message::NewView { .. }
+            | Message::Fill { .. }
+            | Message::Forward { .. }
+    )
 }

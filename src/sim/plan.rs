@@ -1,6 +1,8 @@
 //! What one seed does: swarm testing (Groce et al., ISSTA 2012) draws for each run which faults are on at all, since
 //! faults that are always on hide what others would show.
 
+use std::fmt;
+
 use super::random::Random;
 
 /// One run.
@@ -206,5 +208,32 @@ impl Damage {
         // A link may be missing only where everybody else is there.
         let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(120);
         Damage { disks, dead, isolated, link }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |us: u64| us as f64 / 1e3;
+        write!(
+            f,
+            "seed {}: {} nodes; {} clients, {} operations, {:?}; {:.0} ms of storm; messages take up to {} ms{}, \
+             fsync {} ms, a turn begins within {} ms{}; faults per mille: ",
+            self.seed,
+            self.nodes,
+            self.clients,
+            self.operations,
+            self.workload,
+            ms(self.storm_us),
+            ms(self.delay_us),
+            if self.pieces { " and come in pieces" } else { "" },
+            ms(self.sync_us),
+            ms(self.turn_us),
+            if self.drift { ", clocks drift" } else { "" },
+        )?;
+        // Of the many faults only those that are on.
+        let faults = format!("{:?}", self.faults);
+        let list = faults.trim_start_matches("Faults { ").trim_end_matches(" }");
+        let on: Vec<&str> = list.split(", ").filter(|fault| !fault.ends_with(": 0")).collect();
+        write!(f, "{}; for ever: {:?}", on.join(", "), self.damage)
     }
 }

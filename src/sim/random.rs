@@ -1,5 +1,7 @@
 //! Seeded randomness, forked for each purpose so that a change in one place does not shift all others.
 
+use crate::types::splitmix64;
+
 /// splitmix64.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
@@ -14,11 +16,7 @@ impl Random {
 
     /// Any number.
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix64(&mut self.0)
     }
 
     /// A number below `bound`, or 0 if that is 0.

@@ -43,6 +43,17 @@ pub struct Outcome {
     pub sights: Sights,
 }
 
+/// What a run prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// Nothing.
+    Off,
+    /// What happens: faults, messages, records, answers; not the Status messages, which come all the time.
+    Story,
+    /// Those too.
+    Everything,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Event {
     /// A node goes through its loop.
@@ -98,7 +109,7 @@ pub(super) struct World {
     pub(super) sights: Sights,
     /// Whether the history is linearizable was too long a search.
     unsearched: bool,
-    pub(super) trace: bool,
+    pub(super) trace: Trace,
 }
 
 pub(super) const MS: u64 = 1_000;
@@ -110,7 +121,7 @@ const EVENTS_MAX: u64 = 20_000_000;
 const SEARCH_STATES_MAX: u64 = 200_000;
 
 /// Runs a plan to its end.
-pub fn run(plan: Plan, trace: bool) -> Outcome {
+pub fn run(plan: Plan, trace: Trace) -> Outcome {
     let mut world = World::new(plan, trace);
     world.go();
     world.judge();
@@ -119,7 +130,7 @@ pub fn run(plan: Plan, trace: bool) -> Outcome {
 
 /// Runs a plan once more, to see whether it goes as before; the clients' histories are not searched again.
 pub fn run_unjudged(plan: Plan) -> Outcome {
-    let mut world = World::new(plan, false);
+    let mut world = World::new(plan, Trace::Off);
     world.go();
     world.outcome()
 }
@@ -147,7 +158,7 @@ impl World {
         }
     }
 
-    fn new(plan: Plan, trace: bool) -> World {
+    fn new(plan: Plan, trace: Trace) -> World {
         let seed = plan.seed;
         let mut setup = Random::new(seed, 2);
         let hosts = (0..plan.nodes).map(|_| Host::new(&mut setup, plan.drift)).collect();
@@ -223,7 +234,7 @@ impl World {
     }
 
     pub(super) fn note(&self, text: impl FnOnce() -> String) {
-        if self.trace {
+        if self.trace != Trace::Off {
             println!("{:>10.3} ms  {}", self.now as f64 / 1e3, text());
         }
     }
@@ -242,6 +253,7 @@ impl World {
     }
 
     fn go(&mut self) {
+        self.note(|| self.plan.to_string());
         for node in 0..self.hosts.len() {
             let delay = self.faults.below(400 * MS);
             self.at(delay, Event::Start { node });

@@ -16,7 +16,7 @@
 
 use std::io;
 
-use crate::types::{DiskId, Lsn, NodeId};
+use crate::types::{DiskId, Lsn, NodeId, splitmix64};
 
 use super::record::{FLAG_CLEAN, FLAG_DURABLE};
 use super::segment::{self, SEGMENT_HEADER_LEN, SegmentHeader};
@@ -64,10 +64,8 @@ impl LogOptions {
 
     /// The salt of a segment: splitmix64 of seed and number.
     pub(super) fn salt(&self, seq: u64) -> u32 {
-        let mut x = self.seed.wrapping_add(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let [a, b, c, d, ..] = (x ^ (x >> 31)).to_be_bytes();
+        let mut state = self.seed.wrapping_add(seq.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let [a, b, c, d, ..] = splitmix64(&mut state).to_be_bytes();
         u32::from_be_bytes([a, b, c, d])
     }
 }

@@ -50,12 +50,7 @@ impl Payload {
 
 fn splitmix(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
+    move || crate::types::splitmix64(&mut state)
 }
 
 pub(super) fn options(segment_len: u64, sync: SyncMode) -> LogOptions {

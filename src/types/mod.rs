@@ -7,10 +7,12 @@ pub mod decimal;
 mod entry;
 mod id;
 pub mod limits;
+mod random;
 mod reply;
 mod time;
 
 pub use entry::{Batch, BatchError, Entry, Label, OriginPair};
 pub use id::{ClusterId, DiskId, Incarnation, NodeId, NodeSet, SessionId};
+pub use random::splitmix64;
 pub use reply::Reply;
 pub use time::{Index, Lsn, Millis, Now, Position, Timestamp, ViewNumber};

@@ -3,12 +3,7 @@ use super::*;
 use crate::storage::{MemoryDisk, Operation};
 
 fn splitmix(mut state: u64) -> impl FnMut() -> u64 {
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
+    move || crate::types::splitmix64(&mut state)
 }
 
 fn header(index: u64) -> SnapshotHeader {
