@@ -85,7 +85,8 @@ step "chaos, 60 seconds" target/release/kvchaos --seconds 60
 tail -n 4 "$log" | sed 's/^/      /'
 # The process tests print what they measure; one at a time, for the sake of the figures.
 for name in "${process_tests[@]}"; do
-    step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1
+    # The long storm has been above.
+    step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1 --skip a_short_storm
     figures
 done
 

@@ -371,6 +371,13 @@ impl World {
     }
 
     fn after_seal_record(&mut self, node: usize, record: &Record) {
+        let promise = matches!(record, Record::Promise { .. });
+        if promise && !self.storm_over && self.faults.permille(self.plan.faults.seal_slow) {
+            let long = self.faults.between(100 * MS, 1_500 * MS);
+            self.note(|| format!("the disk of n{node} takes {} ms", long / MS));
+            self.see(Sight::PromiseHangs);
+            self.hosts[node].slow_disk_until = self.now + long;
+        }
         let of_seal = matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
         if of_seal && !self.storm_over && self.faults.permille(self.plan.faults.seal_crash) {
             let delay_bits = self.faults.between(6, 17);

@@ -92,6 +92,8 @@ pub struct Faults {
     pub seal_crash: u64,
     /// See `seal_crash`.
     pub seal_cut: u64,
+    /// Chance that a disk becomes slow just when a promise is written to it.
+    pub seal_slow: u64,
     /// Chance that a message of a seal is delayed, and all that comes behind it on its link.
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
@@ -128,7 +130,7 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
         let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
-        let busy = random.permille(70);
+        let busy = random.permille(50);
         let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
         let faults = Faults::draw(&mut random);
         let damage = Damage::draw(&mut random, nodes);
@@ -144,7 +146,7 @@ impl Plan {
             operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
             think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
-            storm_us: random.between(300_000, 2_000_000),
+            storm_us: random.between(300_000, 1_800_000),
             quiet_us,
             delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
@@ -187,6 +189,7 @@ impl Faults {
             leave: chance(150, 30),
             seal_crash: chance(500, 250),
             seal_cut: chance(500, 300),
+            seal_slow: chance(250, 300),
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
             disk_loss: chance(400, 300),

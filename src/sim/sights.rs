@@ -13,6 +13,7 @@ marks! {
         RestartStorm = "a process is to be killed just after its start",
         StartFailed = "a process does not start because a call to the disk fails",
         CutInFrame = "a connection breaks in the middle of a message of a seal",
+        PromiseHangs = "a disk becomes slow just when a promise is written",
         SealStalled = "a message of a seal is delayed",
         BitOnTheWay = "a bit is inverted on its way",
         BadFrame = "a frame is found to be damaged, and its connection closed",
