@@ -67,6 +67,11 @@ step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "unit tests" cargo test --quiet --lib --bins
 step "documentation tests" cargo test --quiet --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+# A simulator that can make mistakes on purpose is kept aside; then everything as it is shipped.
+mistakes_build() {
+    cargo build --release --quiet --features mutations --bin kvsim && cp target/release/kvsim "$logs/kvsim-with-mistakes"
+}
+step "release build of a simulator with mistakes" mistakes_build
 step "release build" cargo build --release --quiet
 # Tests are built in the quick profile; the programs that they start are those built for speed.
 export LANEKV_BIN_DIR=target/release
@@ -76,9 +81,7 @@ step "source rules and other tests" cargo test --quiet "${others[@]}"
 step "simulator, 20000 seeds, each twice" target/release/kvsim --runs 20000 --twice --coverage
 tail -n 1 "$log" | sed 's/^/      /'
 # The same simulator with one deliberate mistake at a time, which it has to find.
-step "simulator with mistakes, build" cargo build --release --quiet --features mutations --bin kvsim \
-    --target-dir target/mutations
-step "simulator finds every mistake" target/mutations/release/kvsim --mutations --runs 20000
+step "simulator finds every mistake" "$logs/kvsim-with-mistakes" --mutations --runs 20000
 sed 's/^/      /' "$log"
 step "fuzzing, 1000000 inputs a target" env FUZZ_INPUTS=1000000 cargo test --release --test fuzz --quiet
 step "chaos, 60 seconds" target/release/kvchaos --seconds 60
