@@ -34,7 +34,7 @@ marks! {
         OneWay = "one half hears the other and is not heard",
         HopelessNet = "no majority reaches each other",
         WallJump = "a wall clock jumps",
-        SessionExpired = "a session expires because the clocks jumped",
+        SessionExpired = "a session expires because the median of the clocks jumped",
     }
 }
 
