@@ -349,6 +349,10 @@ impl Replica {
 
     /// The lane that this incarnation owns in the current view (rule A).
     pub(crate) fn my_lane(&self) -> Option<usize> {
+        // A node on another disk may have the same incarnation: a wiped one counts its starts anew (rule C).
+        if !self.is_voter() {
+            return None;
+        }
         let senders = &self.log().view.senders;
         senders.iter().position(|s| {
             s.node == self.settings.me
