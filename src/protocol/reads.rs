@@ -163,8 +163,7 @@ impl Replica {
             *target = (*target).max(accepted);
         }
         attempt.complete = attempt.answered.len() >= quorum || mutated(Mutation::ReadAlone);
-        let target = attempt.complete.then(|| attempt.target.clone());
-        if target.is_some_and(|target| !self.has_delivered(&target)) {
+        if attempt.complete && !self.has_delivered(&self.reads.attempts[&nonce.counter].target) {
             self.mark(Mark::ReadWaits);
         }
     }

@@ -103,7 +103,7 @@ impl Replica {
         let recovered = (current, log.received());
         let clock = recovery.clock();
         let last_lsn = recovery.last_lsn();
-        let mut marks = Marks::new();
+        let mut marks = Marks::default();
         let (_, log) = recovery.current();
         if let Some(frozen) = &log.frozen {
             marks.hit(Mark::FrozenRecovered);

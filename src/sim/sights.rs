@@ -4,69 +4,37 @@ use crate::protocol::marks::marks;
 
 marks! {
     /// A fault that struck, or what it led to.
-    pub enum Sight {
-        Crash = "a process is killed",
-        PowerFailure = "a machine loses power, and any part of what was not synced",
-        TornTurn = "a process is killed between two outputs of a turn",
-        CrashInSeal = "a process is to be killed just after a record of a seal",
-        HolderCrash = "a voter is to be killed just after its promise is out",
-        RestartStorm = "a process is to be killed just after its start",
-        StartFailed = "a process does not start because a call to the disk fails",
-        CutInFrame = "a connection breaks in the middle of a message of a seal",
-        PromiseHangs = "a disk becomes slow just when a promise is written",
-        SealStalled = "a message of a seal is delayed",
-        BitOnTheWay = "a bit is inverted on its way",
-        BadFrame = "a frame is found to be damaged, and its connection closed",
-        PartOfFrame = "part of a frame arrives",
-        HelloRefused = "a hello is refused",
-        SyncFailed = "a sync or a write fails, and the process stops",
-        DiskFull = "a disk is full, and the process stops",
-        DiskWiped = "a disk is emptied",
-        DiskRotten = "a bit of synced data is inverted",
-        DiskOld = "an old copy of a disk is put in its place",
-        DamageFound = "a process refuses to start on a damaged disk",
-        ImpostorFound = "a node on a wiped or old disk is refused by a peer",
-        AmnesiaFound = "a node on an old disk is told of votes that it has lost",
-        Halves = "the net falls into two halves",
-        Island = "one node is cut off",
-        Ring = "each node reaches its two neighbours only",
-        Bridge = "two halves share one node",
-        OneWay = "one half hears the other and is not heard",
-        HopelessNet = "no majority reaches each other",
-        WallJump = "a wall clock jumps",
-        SessionExpired = "a session expires because the median of the clocks jumped",
-    }
-}
-
-/// How often each came up.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sights([u64; Sight::ALL.len()]);
-
-impl Sights {
-    /// None yet.
-    pub const fn new() -> Sights {
-        Sights([0; Sight::ALL.len()])
-    }
-
-    pub(super) fn hit(&mut self, sight: Sight) {
-        self.0[sight as usize] += 1;
-    }
-
-    /// How often this one.
-    pub fn count(&self, sight: Sight) -> u64 {
-        self.0[sight as usize]
-    }
-
-    /// Adds the counts of another run.
-    pub fn add(&mut self, other: &Sights) {
-        for (sum, n) in self.0.iter_mut().zip(other.0) {
-            *sum += n;
-        }
-    }
-}
-
-impl Default for Sights {
-    fn default() -> Sights {
-        Sights::new()
-    }
+    pub enum Sight;
+    /// How often each came up.
+    struct Sights;
+    Crash = "a process is killed",
+    PowerFailure = "a machine loses power, and any part of what was not synced",
+    TornTurn = "a process is killed between two outputs of a turn",
+    CrashInSeal = "a process is to be killed just after a record of a seal",
+    HolderCrash = "a voter is to be killed just after its promise is out",
+    RestartStorm = "a process is to be killed just after its start",
+    StartFailed = "a process does not start because a call to the disk fails",
+    CutInFrame = "a connection breaks in the middle of a message of a seal",
+    PromiseHangs = "a disk becomes slow just when a promise is written",
+    SealStalled = "a message of a seal is delayed",
+    BitOnTheWay = "a bit is inverted on its way",
+    BadFrame = "a frame is found to be damaged, and its connection closed",
+    PartOfFrame = "part of a frame arrives",
+    HelloRefused = "a hello is refused",
+    SyncFailed = "a sync or a write fails, and the process stops",
+    DiskFull = "a disk is full, and the process stops",
+    DiskWiped = "a disk is emptied",
+    DiskRotten = "a bit of synced data is inverted",
+    DiskOld = "an old copy of a disk is put in its place",
+    DamageFound = "a process refuses to start on a damaged disk",
+    ImpostorFound = "a node on a wiped or old disk is refused by a peer",
+    AmnesiaFound = "a node on an old disk is told of votes that it has lost",
+    Halves = "the net falls into two halves",
+    Island = "one node is cut off",
+    Ring = "each node reaches its two neighbours only",
+    Bridge = "two halves share one node",
+    OneWay = "one half hears the other and is not heard",
+    HopelessNet = "no majority reaches each other",
+    WallJump = "a wall clock jumps",
+    SessionExpired = "a session expires because the median of the clocks jumped",
 }
