@@ -26,6 +26,7 @@ use crate::types::{Lsn, Millis, NodeId, Now, limits};
 use super::clock::{Clock, Jitter};
 use super::connection::{ConnectionKey, Connections, Role};
 use super::error::RunError;
+use super::keeper::KeeperThread;
 use super::links::Link;
 use super::listener::Listener;
 use super::resolver::Resolver;
@@ -71,6 +72,7 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) node: Node,
     pub(super) writer: LogWriter,
+    pub(super) keeper: KeeperThread,
     pub(super) disk_failure: DiskFailure,
     pub(super) data_dir: DataDir,
     pub(super) listener: Listener,
@@ -108,6 +110,7 @@ pub(super) struct EventLoop {
     pub(super) node: Node,
     effects: Effects,
     writer: LogWriter,
+    keeper: KeeperThread,
     disk_failure: DiskFailure,
     /// Holds the lock on the directory.
     _data_dir: DataDir,
@@ -162,6 +165,7 @@ impl EventLoop {
             node: parts.node,
             effects: Effects::default(),
             writer: parts.writer,
+            keeper: parts.keeper,
             disk_failure: parts.disk_failure,
             _data_dir: parts.data_dir,
             log: LogProgress { submitted: durable, durable, waiting_since: None, is_slow: false },
@@ -334,6 +338,12 @@ impl EventLoop {
             }
             self.node.handle(now, NodeInput::Persisted(durable));
         }
+        for done in self.keeper.done() {
+            match done {
+                Ok(done) => self.node.keeper_done(now, done),
+                Err(error) => return Err(RunError::Snapshots(error)),
+            }
+        }
         let patience_over = self.log.waiting_since.is_some_and(|at| now.mono.since(at) >= DISK_PATIENCE);
         if patience_over && !self.log.is_slow {
             self.log.is_slow = true;
@@ -370,6 +380,9 @@ impl EventLoop {
         for note in effects.notes.drain(..) {
             self.log_note(now, &note);
         }
+        for line in effects.lines.drain(..) {
+            log::info!("{line}");
+        }
         if let Some(reason) = effects.halt.take() {
             return Err(RunError::Halted(reason));
         }
@@ -378,6 +391,12 @@ impl EventLoop {
             self.writer.submit(records);
             self.log.submitted = last;
             self.log.waiting_since.get_or_insert(now.mono);
+        }
+        for task in effects.tasks.drain(..) {
+            self.keeper.submit(task);
+        }
+        if let Some(lsn) = effects.truncate.take() {
+            self.writer.truncate_before(lsn);
         }
         for (to, message) in effects.sends.drain(..) {
             self.send(to, &message);

@@ -10,6 +10,7 @@
 //! | `peers` | connections that peers make, and sending |
 //! | `links` | connections made to peers |
 //! | `connection`, `listener` | one socket |
+//! | `keeper` | the thread that reads and writes snapshots |
 //! | `resolver`, `clock`, `shared` | names, time, the way to whoever started the loop |
 //!
 //! Left out on purpose: what bytes mean. Frames between nodes are split here because a connection ends with a
@@ -20,6 +21,7 @@ mod clock;
 mod connection;
 mod error;
 mod event_loop;
+mod keeper;
 mod links;
 mod listener;
 mod peers;

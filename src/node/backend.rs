@@ -9,6 +9,7 @@ use crate::types::{NodeSet, Now, Reply, ViewNumber};
 
 use super::Settings;
 use super::commands::Question;
+use super::snapshots::Snapshots;
 
 /// Redis' version that a client library may take this server for.
 pub(super) const REDIS_VERSION: &str = "7.2.0";
@@ -50,6 +51,7 @@ pub(super) struct Backend {
     /// When the current turn began.
     pub(super) now: Now,
     pub(super) stats: Stats,
+    pub(super) snapshots: Snapshots,
     pub(super) client_count: usize,
     pub(super) opened_count: u64,
 }
@@ -108,9 +110,10 @@ impl Backend {
     /// The text of INFO; all sections if none is named.
     fn info(&self, wanted: &[Box<[u8]>]) -> String {
         type Section = (&'static str, fn(&Backend, &mut String));
-        const SECTIONS: [Section; 7] = [
+        const SECTIONS: [Section; 8] = [
             ("Server", Backend::info_server),
             ("Clients", Backend::info_clients),
+            ("Persistence", Backend::info_persistence),
             ("Stats", Backend::info_stats),
             ("Replication", Backend::info_replication),
             ("Lanes", Backend::info_lanes),
@@ -158,6 +161,27 @@ impl Backend {
         line(text, "connected_clients", self.client_count);
         line(text, "maxclients", self.settings.clients_max);
         line(text, "blocked_clients", 0);
+    }
+
+    fn info_persistence(&self, text: &mut String) {
+        let snapshots = &self.snapshots;
+        let newest = snapshots.newest();
+        line(text, "loading", 0);
+        line(text, "rdb_bgsave_in_progress", u8::from(snapshots.is_taking()));
+        line(text, "rdb_last_save_time", snapshots.taken_at.0 / 1000);
+        line(text, "snapshots_taken", snapshots.taken_count);
+        line(text, "snapshots_failed", snapshots.failed_count);
+        line(text, "snapshots_installed", snapshots.installed_count);
+        line(text, "snapshot_blocks_served", snapshots.served_blocks);
+        line(text, "snapshot_index", newest.map_or(0, |newest| newest.id.index.0));
+        line(text, "snapshot_bytes", newest.map_or(0, |newest| newest.len));
+        match snapshots.coming() {
+            Some((from, len)) => {
+                line(text, "snapshot_from", from.get());
+                line(text, "snapshot_received_bytes", len);
+            }
+            None => line(text, "snapshot_from", ""),
+        }
     }
 
     fn info_stats(&self, text: &mut String) {

@@ -32,11 +32,14 @@ mod commands;
 mod flight;
 mod inspect;
 mod intake;
+mod keeper;
 mod patience;
 mod queue;
 mod replay;
+mod restore;
 mod settings;
 mod snapshot;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -48,12 +51,14 @@ use crate::protocol::{
 };
 use crate::storage::RecordGroup;
 use crate::store::{Applied, Store};
-use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
+use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Position};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
 pub use inspect::Inspection;
+pub use keeper::{Done, Keeper, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
+pub use restore::{RestoreError, Restored, restore};
 pub use settings::Settings;
 pub use snapshot::{
     LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
@@ -63,6 +68,7 @@ use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
 use flight::{Offers, ReadGroups, Route};
 use patience::SWEEP_EVERY;
+use replay::Replayed;
 
 /// Commands that all connections together may decode in a turn before each has to do with [`COMMANDS_MIN`].
 const COMMANDS_PER_TURN: usize = 1024;
@@ -114,6 +120,15 @@ pub enum Observed {
         /// Digest of the state after it.
         digest: u64,
     },
+    /// A snapshot from a peer has taken the place of the state.
+    Installed {
+        /// Commands delivered in it.
+        index: Index,
+        /// The last entry in it.
+        position: Position,
+        /// Digest of the state.
+        digest: u64,
+    },
     /// A record went to the log under this number.
     Persisted(Lsn, Record),
 }
@@ -133,6 +148,12 @@ pub struct Effects {
     pub closing: Vec<ClientKey>,
     /// Lines for the log.
     pub notes: Vec<Note>,
+    /// Further lines for the log, about snapshots.
+    pub lines: Vec<String>,
+    /// For the keeper, in order.
+    pub tasks: Vec<Task>,
+    /// The log is not needed before this record any more.
+    pub truncate: Option<Lsn>,
     /// The process must stop at once and send nothing more.
     pub halt: Option<HaltReason>,
     /// What happened, in order, if [`Node::observe`] asked for it.
@@ -148,6 +169,9 @@ impl Effects {
         self.resumed.clear();
         self.closing.clear();
         self.notes.clear();
+        self.lines.clear();
+        self.tasks.clear();
+        self.truncate = None;
         self.halt = None;
         self.observed.clear();
     }
@@ -193,9 +217,12 @@ impl Node {
     /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable.
     /// `seed` is for the store's hashing alone.
     pub fn new(settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
-        let replica = Replica::new(settings.protocol.clone(), identity, replay.into_recovery(), now);
-        let store = Store::new(settings.store.clone(), seed);
+        let Replayed { recovery, store, snapshots } = replay.into_parts();
+        let store = store.unwrap_or_else(|| Store::new(settings.store.clone(), seed));
+        let replica = Replica::new(settings.protocol.clone(), identity, recovery, now);
+        let observed_index = replica.report(now).index;
         let backend = Backend {
+            snapshots,
             settings,
             identity,
             replica,
@@ -229,8 +256,13 @@ impl Node {
             outputs: Vec::new(),
             effects: Effects::default(),
             observing: false,
-            observed_index: Index(0),
+            observed_index,
         }
+    }
+
+    /// Leaves a line for the log.
+    fn say(&mut self, line: String) {
+        self.effects.lines.push(line);
     }
 
     /// From now on, [`Effects::observed`] tells what happens; for checkers.
@@ -240,7 +272,20 @@ impl Node {
 
     /// Takes in something that happened outside.
     pub fn handle(&mut self, now: Now, input: NodeInput) {
+        let snapshots = &mut self.backend.snapshots;
+        match &input {
+            NodeInput::LinkDown(peer) => snapshots.note_lost(*peer),
+            NodeInput::Stirring(peer) => snapshots.note_stirring(*peer),
+            NodeInput::Persisted(lsn) => snapshots.note_durable(*lsn),
+            _ => {}
+        }
         let input = match input {
+            NodeInput::Receive { from, message: Message::SnapshotAsk { id, next } } => {
+                return self.on_snapshot_ask(now, from, id, next);
+            }
+            NodeInput::Receive { from, message: Message::SnapshotBlocks { id, first, blocks } } => {
+                return self.on_snapshot_blocks(now, from, id, first, blocks);
+            }
             NodeInput::Receive { from, message } => Input::Receive { from, message },
             NodeInput::Greeted(hello) => Input::Greeted(hello),
             NodeInput::LinkUp(peer) => Input::LinkUp(peer),
@@ -270,6 +315,8 @@ impl Node {
         }
         self.backend.replica.end_turn(now, &mut self.outputs);
         self.carry_out(now);
+        self.backend.snapshots.note_grown(self.effects.records.len_bytes());
+        self.run_snapshots(now);
         self.look_at_intake(now);
         self.unsent_offer = self.next_offer;
         self.turn_budget = COMMANDS_PER_TURN;
@@ -381,6 +428,14 @@ impl Node {
                         self.effects.observed.push(Observed::Delivered { delivery, index, digest });
                     }
                 }
+                Output::Overtaken(ticket) => {
+                    let mut routes = Vec::new();
+                    let last = self.offers.delivered(ticket, &mut routes);
+                    routes.extend_from_slice(&last);
+                    self.give_up(now, &routes);
+                    self.offers.recycle(last);
+                }
+                Output::Behind(peer) => self.on_behind(now, peer),
                 Output::ReadReady(ticket) => {
                     self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
                     while let Some(group) = self.reads.pop_up_to(ticket) {

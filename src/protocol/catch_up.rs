@@ -45,6 +45,9 @@ impl Replica {
         }
         let log = self.log();
         let Some(lane) = log.view.lane_of(lane) else { return };
+        if log.lanes[lane].base() > after {
+            return self.offer_snapshot(from, out);
+        }
         let mut fill = Fill::new(self.settings.fill_len);
         for entry in log.lanes[lane].after(after) {
             if !fill.push(entry) {
@@ -69,20 +72,27 @@ impl Replica {
         have: &LaneVector,
         out: &mut Vec<Output>,
     ) {
+        if self.views.keys().next() > Some(&view) {
+            return self.offer_snapshot(from, out);
+        }
         let mut fill = Fill::new(self.settings.fill_len);
         for (number, log) in self.views.range(view..) {
             // Of the open view only what was asked for: somebody seals it.
             if fill.is_full() || (*number == self.current && *number != view) {
                 break;
             }
-            if *number == view {
-                if have.len() != log.lanes.len() {
-                    return;
-                }
-                log.fill(have, &mut fill);
-            } else {
-                log.fill(&vec![Timestamp::ZERO; log.lanes.len()], &mut fill);
+            let none = vec![Timestamp::ZERO; log.lanes.len()];
+            let have = if *number == view { have } else { &none };
+            if have.len() != log.lanes.len() {
+                return;
             }
+            if log.has_forgotten(have) {
+                if *number == view {
+                    return self.offer_snapshot(from, out);
+                }
+                break;
+            }
+            log.fill(have, &mut fill);
         }
         if !fill.entries.is_empty() {
             self.mark(if fill.is_full() { Mark::CatchUpPart } else { Mark::CatchUpServed });
@@ -91,7 +101,10 @@ impl Replica {
     }
 
     /// Tells a node decisions from its view on.
-    pub(crate) fn tell_decisions(&self, to: NodeId, view: ViewNumber, out: &mut Vec<Output>) {
+    pub(crate) fn tell_decisions(&mut self, to: NodeId, view: ViewNumber, out: &mut Vec<Output>) {
+        if self.views.keys().next() > Some(&view) {
+            return self.offer_snapshot(to, out);
+        }
         let decisions: Vec<Decision> = self
             .views
             .range(view..)
@@ -110,6 +123,7 @@ impl Replica {
         let mut progress = false;
         for entry in entries {
             let (leap, forged) = (self.is_leap(entry.t), self.is_forged(&entry.label));
+            let lsn = self.last_lsn.next();
             let Some(log) = self.views.get_mut(&entry.view) else { continue };
             let Some(lane) = log.view.lane_of(entry.node) else { continue };
             let wanted = match log.end(lane) {
@@ -120,7 +134,7 @@ impl Replica {
             // Nobody else has an entry of this incarnation's lanes that is not here (rule A).
             let own = Sender { node: self.settings.me, incarnation: self.identity.incarnation };
             let wanted = wanted && !leap && !forged && log.view.senders[lane] != own;
-            if wanted && log.lanes[lane].take(entry) == Taken::Added {
+            if wanted && log.lanes[lane].take(lsn, entry) == Taken::Added {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);
                 progress = true;

@@ -57,6 +57,7 @@ impl Replica {
             let log = self.views.get_mut(&self.delivering).expect("it was there a moment ago");
             let entry = Arc::clone(log.lanes[lane].head().expect("the head of the queue is a lane's head"));
             log.lanes[lane].advance();
+            self.history.push(lane, &entry);
             self.deliver_one(entry, now, out);
         }
         self.blocked = None;

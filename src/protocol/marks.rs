@@ -125,4 +125,9 @@ marks! {
     AheadMessage = "a message of a later view is answered with a request",
     HelloRefused = "a hello is refused",
     LostVotesFound = "a peer remembers votes that the log has lost",
+    SnapshotOffered = "what a peer asks for is only in a snapshot",
+    Behind = "what a node lacks is only in a snapshot",
+    Installed = "a snapshot of a view that is known is installed",
+    InstalledAhead = "a snapshot of a later view is installed",
+    InstalledBelow = "a snapshot is installed below entries that stay",
 }

@@ -86,6 +86,10 @@ mutations! {
     NoResend,
     /// A node that was away does not ask for ended views.
     NoCatchUp,
+    /// A snapshot does not have the table of origins.
+    SnapshotForgetsOrigins,
+    /// \[R\] Installing a snapshot takes back votes for entries above it.
+    SnapshotDropsVotes,
     /// A sealer's promise in one view opens its ballot of the same name in the next.
     OldPromiseOpens,
 }

@@ -13,6 +13,7 @@ use crate::types::{
 };
 
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
+use super::forgetting::History;
 use super::lane::{Taken, ViewLog};
 use super::marks::{Mark, Marks};
 use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
@@ -72,6 +73,8 @@ pub struct Replica {
     /// A chosen entry that only these lanes' frontiers keep from delivery, and since when.
     pub(crate) blocked: Option<(Position, NodeSet, Millis)>,
 
+    /// What is delivered and still held, oldest first.
+    pub(crate) history: History,
     pub(crate) offers: Offers,
     pub(crate) reads: Reads,
     pub(crate) sealing: Sealing,
@@ -114,21 +117,23 @@ impl Replica {
         if log.accepted.is_some() {
             marks.hit(Mark::AcceptedRecovered);
         }
-        let mut replica = Replica {
-            views: recovery.into_views(),
+        let (views, base) = recovery.into_parts();
+        Replica {
+            views,
             current,
             clock,
             peers,
             last_lsn,
             persisted: last_lsn,
             held: VecDeque::new(),
-            delivering: ViewNumber(0),
-            delivered: Position::default(),
-            index: Index(0),
-            digest: 0,
-            time: Millis(0),
-            origins: Origins::default(),
+            delivering: base.position.view,
+            delivered: base.position,
+            index: base.index,
+            digest: base.digest,
+            time: base.time,
+            origins: base.origins,
             blocked: None,
+            history: History::new(base.position),
             offers: Offers::default(),
             reads: Reads::default(),
             sealing: Sealing::new(now.mono),
@@ -146,9 +151,7 @@ impl Replica {
             wall: now.wall,
             settings,
             identity,
-        };
-        replica.delivered.view = replica.delivering;
-        replica
+        }
     }
 
     /// Takes one input.
@@ -207,6 +210,7 @@ impl Replica {
         let now = now.mono;
         self.note_hearing(now, out);
         self.deliver(now, out);
+        self.forget(now);
         self.run_seal(now, out);
         self.place_offers(now, out);
         self.ask_for_missing(now, out);
@@ -385,6 +389,7 @@ impl Replica {
     /// Appends a record to the log; `held` waits for it.
     pub(crate) fn persist(&mut self, record: Record, held: Option<Held>, out: &mut Vec<Output>) {
         self.last_lsn = self.last_lsn.next();
+        self.note_said(&record);
         if let Some(held) = held {
             self.held.push_back((self.last_lsn, held));
         }
@@ -475,6 +480,9 @@ impl Replica {
             Message::ReadAnswer { nonce, view, sealed, accepted } => {
                 self.on_read_answer(from, nonce, view, sealed, accepted);
             }
+            Message::SnapshotOffer { forgotten } => self.on_snapshot_offer(from, forgotten, out),
+            // Whoever has the files has seen them before they came here.
+            Message::SnapshotAsk { .. } | Message::SnapshotBlocks { .. } => {}
         }
     }
 
@@ -520,6 +528,7 @@ impl Replica {
             );
         }
         let mine = self.my_lane();
+        let lsn = self.last_lsn.next();
         let log = self.log_mut();
         let Some(lane) = log.view.lane_of(entry.node) else {
             return Self::ignore(from, format!("entry {entry} of a lane that the view does not have"), out);
@@ -532,7 +541,7 @@ impl Replica {
             }
             return;
         }
-        let taken = log.lanes[lane].take(entry);
+        let taken = log.lanes[lane].take(lsn, entry);
         if taken == Taken::Gap {
             self.mark(Mark::AppendGap);
         }
@@ -791,19 +800,13 @@ impl Replica {
         }
     }
 
-    /// Goes to the next view, which a decision names. Everything that was about the old one starts anew.
+    /// Goes to the next view, which a decision names.
     pub(crate) fn enter_view(&mut self, now: Millis, decision: Decision, out: &mut Vec<Output>) {
         assert_eq!(decision.view, self.current, "decisions are learnt in order");
         let next: View = decision.value.next.clone();
         self.persist(Record::Decision(decision.clone()), None, out);
-        let log = self.log_mut();
-        let before = log.received();
-        for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
-            lane.cut(*end);
-        }
         let ends = decision.value.ends.clone();
-        let cut = before != log.received();
-        log.decided = Some(decision.value);
+        let cut = self.log_mut().decide(decision.value);
         let mine = self.my_lane().map(|lane| ends[lane]);
         if self.offers.on_view_end(self.current, mine) {
             self.mark(Mark::OfferedAgain);
@@ -811,13 +814,18 @@ impl Replica {
         if cut {
             self.mark(Mark::EntriesCut);
         }
-        if self.reads.is_under_way() {
-            self.mark(Mark::ReadRestarted);
-        }
+        self.begin_view(now, next, out);
+    }
+
+    /// Stands in a view from now on. Everything that was about the one before starts anew.
+    pub(crate) fn begin_view(&mut self, now: Millis, next: View, out: &mut Vec<Output>) {
         self.current = next.number;
         self.views.insert(next.number, ViewLog::new(next.clone()));
         self.peers.enter_view(now, next.number, next.senders.len());
         self.sealing.enter_view(now);
+        if self.reads.is_under_way() {
+            self.mark(Mark::ReadRestarted);
+        }
         self.reads.restart();
         self.resends.clear();
         self.blocked = None;

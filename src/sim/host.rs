@@ -2,12 +2,12 @@
 
 use std::io;
 
-use crate::node::{NodeInput, Observed};
+use crate::node::{Done, NodeInput, Observed};
 use crate::protocol::{HaltReason, Message, Record};
 use crate::storage::{MemoryDisk, Operation};
 use crate::types::{Incarnation, Millis, Now, ViewNumber};
 
-use super::machine::{BootError, Disk, Machine};
+use super::machine::{BootError, Disk, Found, Machine};
 use super::random::Random;
 use super::sights::Sight;
 use super::world::{Event, MS, World};
@@ -68,6 +68,9 @@ pub(super) struct Host {
     pub(super) incarnation: Incarnation,
     pub(super) boot: u64,
     pub(super) inbox: Vec<NodeInput>,
+    /// What the keeper of snapshots has done.
+    done: Vec<Done>,
+    keeping: bool,
     pub(super) turn_at: Option<u64>,
     pub(super) paused_until: u64,
     /// Each turn takes that long, until then.
@@ -96,6 +99,8 @@ impl Host {
             incarnation: Incarnation(0),
             boot: 0,
             inbox: Vec::new(),
+            done: Vec::new(),
+            keeping: false,
             turn_at: None,
             paused_until: 0,
             slow_turns: (0, 0),
@@ -144,6 +149,8 @@ impl World {
         let segment_len = self.plan.segment_len;
         let host = &mut self.hosts[node];
         host.inbox.clear();
+        host.done.clear();
+        host.keeping = false;
         host.turn_at = None;
         host.paused_until = 0;
         host.syncing = false;
@@ -157,6 +164,7 @@ impl World {
                 host.machine = Some(machine);
                 host.incarnation = found.incarnation;
                 self.invariants.started(Self::node(node), &found);
+                self.look_at_snapshot(node, &found);
             }
             Err(BootError::Io(error)) => {
                 self.note(|| format!("n{node} does not start: {error}"));
@@ -279,7 +287,8 @@ impl World {
         }
         let Some(machine) = &mut host.machine else { return };
         let inputs = std::mem::take(&mut host.inbox);
-        machine.turn(now, inputs.into_iter());
+        let done = std::mem::take(&mut host.done);
+        machine.turn(now, inputs.into_iter(), done.into_iter());
         let deadline = machine.node.deadline();
         let busy = machine.node.has_work();
         let clock = host.clock;
@@ -306,6 +315,9 @@ impl World {
         for note in effects.notes.drain(..) {
             self.note(|| format!("n{node} {note}"));
         }
+        for line in effects.lines.drain(..) {
+            self.note(|| format!("n{node} {line}"));
+        }
         for observed in effects.observed.drain(..) {
             match observed {
                 Observed::Delivered { delivery, index, digest } => {
@@ -313,6 +325,11 @@ impl World {
                     self.hosts[node].count += 1;
                     let first = self.checker.delivered(id, count, &delivery, digest, index);
                     self.invariants.delivered(id, &delivery.entry, first);
+                }
+                Observed::Installed { index, position, digest } => {
+                    self.see(Sight::SnapshotInstalled);
+                    self.hosts[node].count = self.checker.at_snapshot(id, position, index, digest);
+                    self.invariants.installed(id, position);
                 }
                 Observed::Persisted(lsn, record) => {
                     self.note(|| format!("n{node} persists {record}"));
@@ -355,7 +372,70 @@ impl World {
         if let Some(machine) = &mut self.hosts[node].machine {
             machine.effects = effects;
         }
+        self.keep(node);
         self.sync(node);
+    }
+
+    /// A process has started from what its disk has.
+    fn look_at_snapshot(&mut self, node: usize, found: &Found) {
+        for damage in &found.damaged {
+            self.note(|| format!("n{node} {damage}"));
+            self.see(Sight::SnapshotSetAside);
+            if self.hosts[node].fate == Fate::Sound {
+                self.checker.broken(format!("n{node} finds a damaged snapshot: {damage}"));
+            }
+        }
+        if found.has_snapshot {
+            self.see(Sight::StartedFromSnapshot);
+        }
+        if let Some(machine) = self.hosts[node].machine.as_ref().filter(|_| found.has_snapshot) {
+            let report = machine.node.report();
+            let digest = machine.node.store().digest();
+            let id = Self::node(node);
+            self.hosts[node].count = self.checker.at_snapshot(id, report.delivered, report.index, digest);
+            // It may be one of a peer that was published just before the process was killed.
+            self.invariants.installed(id, report.delivered);
+        }
+    }
+
+    /// Lets the keeper of snapshots go on, if it has something to do.
+    fn keep(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        if !host.keeping && host.machine.as_ref().is_some_and(|machine| machine.keeper.has_work()) {
+            host.keeping = true;
+            let boot = host.boot;
+            let length = self.disks.between(10, self.plan.keeper_us);
+            self.at(self.now + length, Event::Keep { node, boot });
+        }
+    }
+
+    pub(super) fn kept(&mut self, node: usize, boot: u64) {
+        let host = &mut self.hosts[node];
+        let Some(machine) = host.machine.as_mut().filter(|_| host.boot == boot) else { return };
+        host.keeping = false;
+        if host.full_until > self.now {
+            host.disk.fail(Operation::Write, 0, io::ErrorKind::StorageFull);
+        }
+        let done = match machine.keeper.step() {
+            Ok(done) => done,
+            Err(error) => return self.disk_failed(node, &error),
+        };
+        match &done {
+            Some(Done::Taken(_)) => self.see(Sight::SnapshotTaken),
+            Some(Done::Failed { .. }) => self.see(Sight::SnapshotFailed),
+            _ => {}
+        }
+        if let Some(done) = done {
+            self.hosts[node].done.push(done);
+            self.wake(node, self.now);
+        }
+        if !self.storm_over && self.faults.permille(self.plan.faults.keeper_crash) {
+            self.see(Sight::KeeperCrash);
+            let down_bits = self.faults.between(8, 20);
+            let down = self.faults.below(1 << down_bits);
+            return self.crash_for(node, down);
+        }
+        self.keep(node);
     }
 
     /// Who has promised may be the only one to hold what the sealer still has to fetch.
@@ -418,6 +498,11 @@ impl World {
         host.syncing = false;
         match machine.sync(&mut host.disk) {
             Ok(lsn) => {
+                match machine.truncate() {
+                    Ok(true) => self.see(Sight::LogTruncated),
+                    Ok(false) => {}
+                    Err(error) => return self.disk_failed(node, &error),
+                }
                 self.invariants.durable(Self::node(node), lsn);
                 self.give(node, NodeInput::Persisted(lsn));
                 self.sync(node);

@@ -24,6 +24,8 @@ struct Holder {
     held: BTreeMap<Lane, Timestamp>,
     /// The last entry of each lane that is held as a vote.
     voted: BTreeMap<Lane, Timestamp>,
+    /// A snapshot has everything of the views before this one.
+    installed: ViewNumber,
     /// The highest ballot promised, and accepted, in each view.
     promised: BTreeMap<ViewNumber, Ballot>,
     accepted: BTreeMap<ViewNumber, Ballot>,
@@ -38,7 +40,7 @@ impl Holder {
             *t = (*t).max(entry.t);
         };
         match record {
-            Record::Start { .. } | Record::Decision(_) => {}
+            Record::Start { .. } | Record::Decision(_) | Record::Installed { .. } => {}
             Record::Entry(entry) => {
                 raise(&mut self.held, entry);
                 raise(&mut self.voted, entry);
@@ -58,6 +60,9 @@ impl Holder {
     }
 
     fn held(&self, lane: &Lane) -> Timestamp {
+        if lane.0 < self.installed {
+            return Timestamp::INFINITE;
+        }
         self.held.get(lane).copied().unwrap_or_default()
     }
 }
@@ -115,6 +120,21 @@ impl Invariants {
         }
     }
 
+    /// A node holds all entries up to this one durably, in a snapshot of a peer.
+    pub(crate) fn installed(&mut self, node: NodeId, position: Position) {
+        let holder = &mut self.holders[node.index()];
+        holder.installed = holder.installed.max(position.view);
+        let lanes = self.lanes.range((position.view, NodeId::default())..);
+        for (lane, entries) in lanes.take_while(|(lane, _)| lane.0 == position.view) {
+            let at = |t| Position { view: lane.0, t, node: lane.1 };
+            let Some(last) = entries.iter().copied().filter(|t| at(*t) <= position).max() else { continue };
+            for map in [&mut holder.held, &mut holder.voted] {
+                let t = map.entry(*lane).or_default();
+                *t = (*t).max(last);
+            }
+        }
+    }
+
     /// A node wrote a record to its log.
     pub(crate) fn persisted(&mut self, node: NodeId, lsn: Lsn, record: Record) {
         match &record {
@@ -127,7 +147,7 @@ impl Invariants {
                     self.fail("One decision", what);
                 }
             }
-            Record::Start { .. } | Record::Promise { .. } => {}
+            Record::Start { .. } | Record::Promise { .. } | Record::Installed { .. } => {}
         }
         self.holders[node.index()].pending.push_back((lsn, record));
     }

@@ -42,6 +42,14 @@ pub struct Plan {
     pub fill_len: usize,
     /// Bytes of a log segment.
     pub segment_len: u64,
+    /// Bytes of delivered entries that a node keeps in memory.
+    pub history_len: usize,
+    /// Ended views whose decisions a node keeps in memory.
+    pub views_kept: usize,
+    /// Bytes of log after which a node takes a snapshot.
+    pub snapshot_log_len: u64,
+    /// Longest step of a node's keeper of snapshots, in microseconds.
+    pub keeper_us: u64,
     /// Which faults, how often.
     pub faults: Faults,
     /// What stays broken after the storm.
@@ -98,6 +106,8 @@ pub struct Faults {
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
+    /// Chance that a node crashes after a step of its keeper of snapshots.
+    pub keeper_crash: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -156,6 +166,10 @@ impl Plan {
             // Much traffic and tiny messages would make catching up a race that cannot be won.
             fill_len: if busy { 20_000 } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
+            history_len: [0, 2_000, 20_000, 32 << 20][random.index(4)],
+            views_kept: [1, 3, 256][random.index(3)],
+            snapshot_log_len: [2_000, 10_000, 50_000, 1 << 40][random.index(4)],
+            keeper_us: [100, 1_000, 10_000][random.index(3)],
             faults,
             damage,
         }
@@ -192,6 +206,7 @@ impl Faults {
             seal_slow: chance(250, 300),
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
+            keeper_crash: chance(300, 100),
             disk_loss: chance(400, 300),
         }
     }
@@ -220,7 +235,8 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes; {} clients, {} operations, {:?}; {:.0} ms of storm; messages take up to {} ms{}, \
-             fsync {} ms, a turn begins within {} ms{}; faults per mille: ",
+             fsync {} ms, a turn begins within {} ms{}; {} bytes of history and {} views kept, a snapshot each {} \
+             bytes of log; faults per mille: ",
             self.seed,
             self.nodes,
             self.clients,
@@ -232,6 +248,9 @@ impl fmt::Display for Plan {
             ms(self.sync_us),
             ms(self.turn_us),
             if self.drift { ", clocks drift" } else { "" },
+            self.history_len,
+            self.views_kept,
+            self.snapshot_log_len,
         )?;
         // Of the many faults only those that are on.
         let faults = format!("{:?}", self.faults);

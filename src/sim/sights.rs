@@ -36,5 +36,12 @@ marks! {
     OneWay = "one half hears the other and is not heard",
     HopelessNet = "no majority reaches each other",
     WallJump = "a wall clock jumps",
+    SnapshotTaken = "a snapshot is published",
+    SnapshotInstalled = "a snapshot of a peer is installed",
+    SnapshotFailed = "a snapshot cannot be taken",
+    SnapshotSetAside = "a damaged snapshot is set aside at a start",
+    StartedFromSnapshot = "a process starts from a snapshot",
+    LogTruncated = "a segment of the log is removed",
+    KeeperCrash = "a process is killed after a step of its keeper of snapshots",
     SessionExpired = "a session expires because the median of the clocks jumped",
 }

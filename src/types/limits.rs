@@ -39,5 +39,9 @@ pub const CLOCK_MAX: u64 = 1 << 63;
 pub const FILL_LEN_SOFT: usize = 1 << 20;
 /// Most entries in one catching-up message.
 pub const FILL_COUNT_MAX: usize = 4096;
+/// Most bytes of one block of a snapshot.
+pub const SNAPSHOT_BLOCK_LEN_MAX: usize = 64 << 10;
+/// Most blocks of a snapshot in one message.
+pub const SNAPSHOT_BLOCK_COUNT_MAX: usize = 16;
 /// Most decisions in one `NewView` message.
 pub const DECISION_COUNT_MAX: usize = 64;
