@@ -44,6 +44,7 @@ fn a_good_file_is_read() {
             sync_interval: Millis(250),
             clients_max: 77,
             window_len: 65_536,
+            ..Settings::default()
         }
     );
 }

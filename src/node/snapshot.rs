@@ -354,7 +354,9 @@ mod tests {
             disk.fail(operation, calls_before, std::io::ErrorKind::StorageFull);
             let job =
                 SnapshotJob::new(&disk, SnapshotFront::default(), header(1), filled().freeze()).unwrap();
-            let error = job.run(|_| ControlFlow::Continue(())).expect_err("the disk fails");
+            let result = job.run(|_| ControlFlow::Continue(()));
+            let published = result.and_then(|file| Ok(file.expect("not given up").publish()?));
+            let error = published.expect_err("the disk fails");
             assert_eq!(error.exit_code(), 5, "{error}");
             assert_eq!(snapshots_on(&disk).unwrap(), []);
         }
