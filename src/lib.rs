@@ -20,6 +20,7 @@
 //! | [`node`] | one turn of a node: core, log, store and clients, without sockets |
 //! | [`net`] | the event loop: the only clock, sockets and threads |
 //! | [`client`] | the client library behind `kvclient` |
+//! | [`maintenance`] | what an operator does with a data directory: rebuild, restore |
 //! | [`sim`] | the deterministic simulator around [`node`] |
 //! | [`chaos`] | real processes, broken on purpose, and the checks of what their clients saw |
 
@@ -28,6 +29,7 @@ pub mod client;
 pub mod config;
 pub mod dialect;
 pub mod linearizability;
+pub mod maintenance;
 pub mod net;
 pub mod node;
 pub mod protocol;

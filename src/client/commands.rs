@@ -34,8 +34,16 @@ pub struct Command {
 }
 
 /// The client's own commands; they are never sent.
-const OWN: &[Command] =
-    &[Command { name: "EXIT", usage: "", summary: "leaves the client", group: "client", alias_of: None }];
+const OWN: &[Command] = &[
+    Command {
+        name: "BACKUP",
+        usage: "file",
+        summary: "writes the whole store as it is at one index to a file",
+        group: "client",
+        alias_of: None,
+    },
+    Command { name: "EXIT", usage: "", summary: "leaves the client", group: "client", alias_of: None },
+];
 
 impl From<&'static CommandSpec> for Command {
     fn from(spec: &'static CommandSpec) -> Command {

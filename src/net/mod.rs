@@ -41,7 +41,7 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::config::Config;
-use crate::types::NodeId;
+use crate::types::{DiskId, NodeId};
 
 pub use error::{RunError, StartError};
 
@@ -58,6 +58,8 @@ pub struct NodeOptions {
     pub config: Config,
     /// Where its log is kept.
     pub data_dir: PathBuf,
+    /// A data directory that is made now is to take the place of a lost one.
+    pub rebuild: bool,
 }
 
 /// Why [`run`] ended with an error.
@@ -89,6 +91,11 @@ impl std::fmt::Display for NodeError {
 }
 
 impl std::error::Error for NodeError {}
+
+/// A random name for a disk.
+pub fn new_disk_id() -> DiskId {
+    DiskId(clock::random())
+}
 
 /// Runs a node on this thread until SIGTERM or SIGINT. Prints a line on standard output when it serves.
 ///

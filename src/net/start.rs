@@ -15,6 +15,7 @@ use signal_hook_mio::v1_0::Signals;
 use crate::config::{Config, SyncPolicy};
 use crate::node::{Keeper, Node, Replay, ReplayError, Restored, Settings, restore};
 use crate::protocol::Identity;
+use crate::storage;
 use crate::storage::{
     DataDir, FileDisk, Log, LogOptions, LogWriter, OpenError, RecordGroup, SyncMode,
     remove_unfinished_snapshots, stored_bytes,
@@ -56,7 +57,7 @@ pub(super) struct Started {
 }
 
 pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, StartError> {
-    let NodeOptions { id, config, data_dir } = options;
+    let NodeOptions { id, config, data_dir, rebuild } = options;
     config.settings.check().map_err(StartError::Settings)?;
     let seed = random();
     let mut settings = Settings::new(&config, id, seed).ok_or(StartError::NotMember { id })?;
@@ -66,7 +67,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         (settings.clients_max, connections_max) = allowed_connections(settings.clients_max);
     }
     let clock = Clock::new();
-    let directory = DataDir::open(&data_dir, id, || DiskId(random()))?;
+    let directory = DataDir::open(&data_dir, id, rebuild, || DiskId(random()))?;
     remove_unfinished_snapshots(directory.disk())
         .map_err(|source| OpenError::Io { path: data_dir.clone(), source })?;
     let mode = sync_mode(&config);
@@ -196,7 +197,8 @@ fn open_log(
         recovered.last,
         recovered.clean
     );
-    Ok((log, replay, Identity { disk: identity.disk_id, incarnation, boot: random() }))
+    let storage::Identity { disk_id: disk, joining, .. } = identity;
+    Ok((log, replay, Identity { disk, incarnation, boot: random(), joining }))
 }
 
 /// Segments are removed as a whole, so they are shorter than what is removed at a time.

@@ -213,6 +213,7 @@ impl Backend {
         line(text, "sender", u8::from(report.sender));
         line(text, "sealed", u8::from(report.sealed));
         line(text, "hears", numbers(report.hears));
+        line(text, "joining", u8::from(report.joining));
         line(text, "serving", u8::from(report.serving));
         line(text, "delivered", report.delivered);
         line(text, "index", report.index);

@@ -6,12 +6,13 @@
 
 use crate::dialect::{ReplyStyle, RespVersion, encode};
 use crate::store::{self, Class, CommandError, CommandSpec};
-use crate::types::Reply;
+use crate::types::{Index, Reply, SnapshotId};
 use crate::wire::client::Consistency;
 
 use super::backend::{Backend, REDIS_VERSION, Stats};
 use super::clients::Client;
 use super::queue::State;
+use super::snapshots::Later;
 
 /// What is asked of the node, to be answered when the commands before it are.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ enum Outcome {
     Reply(Reply),
     Ask(Question),
     Encoded(Box<[u8]>),
+    Later(Later),
 }
 
 impl From<Reply> for Outcome {
@@ -93,6 +95,7 @@ pub(super) fn carry_out(
         "ROLE" => Outcome::Ask(Question::Role),
         "WAIT" => wait(arguments),
         "CONFIG" => config(backend, arguments).into(),
+        "BACKUP" => backup(arguments),
         name => Reply::error(format!("ERR '{name}' is not served by this node")).into(),
     };
     match outcome {
@@ -103,6 +106,26 @@ pub(super) fn carry_out(
         Outcome::Encoded(bytes) => {
             client.queue.push(style, State::Encoded(bytes));
         }
+        Outcome::Later(later) => {
+            let slot = client.queue.push(style, State::Later);
+            backend.snapshots.ask(client.key, slot, later);
+        }
+    }
+}
+
+fn backup(arguments: &[&[u8]]) -> Outcome {
+    match arguments {
+        [word] if is(word, "BEGIN") => Outcome::Later(Later::Backup),
+        [word, index, digest, block] if is(word, "READ") => {
+            let index = number(index).and_then(|index| u64::try_from(index).ok()).map(Index);
+            let digest = str::from_utf8(digest).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+            let block = number(block).and_then(|block| u32::try_from(block).ok());
+            let (Some(index), Some(digest), Some(block)) = (index, digest, block) else {
+                return Reply::from(CommandError::NotAnInteger).into();
+            };
+            Outcome::Later(Later::Block { id: SnapshotId { index, digest }, block })
+        }
+        _ => unknown_subcommand("BACKUP", arguments).into(),
     }
 }
 

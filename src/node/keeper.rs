@@ -19,7 +19,17 @@ use crate::storage::{
 use crate::store::{Limits, Store, StoreBuilder, StoreImage};
 use crate::types::{Lsn, NodeId, Position, SnapshotId, limits};
 
+use super::clients::ClientKey;
 use super::snapshot::{SnapshotFailure, SnapshotJob, SnapshotProgress};
+
+/// Who wants blocks of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// A node that lacks what is in it.
+    Peer(NodeId),
+    /// A client that makes a backup: its connection and the number of its command there.
+    Client(ClientKey, u64),
+}
 
 /// What the keeper is asked to do.
 pub enum Task {
@@ -34,14 +44,16 @@ pub enum Task {
     },
     /// Publish what is kept back.
     Publish,
-    /// Read blocks of the newest snapshot for a peer.
+    /// Read blocks of the newest snapshot.
     Read {
-        /// The peer.
-        to: NodeId,
-        /// Which snapshot the peer means; `None` for the newest.
+        /// For whom.
+        to: Asker,
+        /// Which snapshot is meant; `None` for the newest.
         id: Option<SnapshotId>,
-        /// The first block that it wants.
+        /// The first block wanted.
         next: u32,
+        /// Most blocks wanted.
+        count: usize,
     },
     /// Store blocks that came from a peer.
     Store {
@@ -66,7 +78,7 @@ impl fmt::Debug for Task {
         match self {
             Task::Take { header, .. } => write!(f, "take index={}", header.index),
             Task::Publish => f.write_str("publish"),
-            Task::Read { to, next, .. } => write!(f, "read next={next} for {to}"),
+            Task::Read { to, next, .. } => write!(f, "read next={next} for {to:?}"),
             Task::Store { id, first, blocks } => write!(f, "store {id} first={first} count={}", blocks.len()),
             Task::Load { .. } => f.write_str("load"),
             Task::Drop => f.write_str("drop"),
@@ -85,6 +97,8 @@ pub struct SnapshotInfo {
     pub len: u64,
     /// With it, a start needs the log from this record on.
     pub log_from: Lsn,
+    /// How many blocks it has.
+    pub blocks: u32,
 }
 
 impl SnapshotInfo {
@@ -95,6 +109,7 @@ impl SnapshotInfo {
             position: reader.header().position,
             len: reader.len_bytes(),
             log_from: reader.front().log_from,
+            blocks: reader.block_count(),
         }
     }
 }
@@ -110,10 +125,10 @@ pub enum Done {
         /// Why.
         what: String,
     },
-    /// Blocks for a peer.
+    /// Blocks that somebody wants.
     Blocks {
-        /// The peer.
-        to: NodeId,
+        /// Who.
+        to: Asker,
         /// Of which snapshot.
         id: SnapshotId,
         /// The number of the first.
@@ -121,10 +136,10 @@ pub enum Done {
         /// The blocks.
         blocks: Vec<Vec<u8>>,
     },
-    /// The snapshot that a peer wants is not there, or is damaged.
+    /// The snapshot that somebody wants is not there, or is damaged.
     Gone {
-        /// The peer.
-        to: NodeId,
+        /// Who.
+        to: Asker,
         /// What is wrong with it.
         damage: Option<String>,
     },
@@ -241,7 +256,7 @@ impl<D: Disk> Keeper<D> {
                 Ok(None)
             }
             Task::Publish => self.publish(),
-            Task::Read { to, id, next } => self.read(to, id, next).map(Some),
+            Task::Read { to, id, next, count } => self.read(to, id, next, count).map(Some),
             Task::Store { id, first, blocks } => self.store(id, first, &blocks).map(Some),
             Task::Load { front } => self.load(front),
             Task::Drop => {
@@ -343,8 +358,14 @@ impl<D: Disk> Keeper<D> {
         Ok(Some(Done::Loaded { info, header, store }))
     }
 
-    fn read(&mut self, to: NodeId, id: Option<SnapshotId>, next: u32) -> Result<Done, SnapshotFailure> {
-        match self.read_blocks(to, id, next) {
+    fn read(
+        &mut self,
+        to: Asker,
+        id: Option<SnapshotId>,
+        next: u32,
+        count: usize,
+    ) -> Result<Done, SnapshotFailure> {
+        match self.read_blocks(to, id, next, count) {
             Ok(done) => Ok(done),
             Err(error @ SnapshotFailure::File(SnapshotError::Io { .. })) => Err(error),
             Err(error) => {
@@ -356,9 +377,10 @@ impl<D: Disk> Keeper<D> {
 
     fn read_blocks(
         &mut self,
-        to: NodeId,
+        to: Asker,
         id: Option<SnapshotId>,
         next: u32,
+        count: usize,
     ) -> Result<Done, SnapshotFailure> {
         if self.reader.is_none()
             && let Some(newest) = snapshots_on(&self.disk).map_err(self.io())?.first()
@@ -371,7 +393,7 @@ impl<D: Disk> Keeper<D> {
         }
         let (first, end) = (next, reader.block_count());
         let mut blocks = Vec::new();
-        for number in (first..end).take(limits::SNAPSHOT_BLOCK_COUNT_MAX) {
+        for number in (first..end).take(count.min(limits::SNAPSHOT_BLOCK_COUNT_MAX)) {
             let mut block = Vec::new();
             reader.read_block(number, &mut block)?;
             blocks.push(block);

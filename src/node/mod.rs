@@ -56,13 +56,14 @@ use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
 pub use inspect::Inspection;
-pub use keeper::{Done, Keeper, SnapshotInfo, Task};
+pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
 pub use restore::{RestoreError, Restored, restore};
 pub use settings::Settings;
 pub use snapshot::{
     LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
 };
+pub use snapshots::header_for_new_cluster;
 
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
@@ -216,8 +217,10 @@ pub struct Node {
 impl Node {
     /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable.
     /// `seed` is for the store's hashing alone.
-    pub fn new(settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
-        let Replayed { recovery, store, snapshots } = replay.into_parts();
+    pub fn new(mut settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
+        let Replayed { recovery, store, snapshots, origin } = replay.into_parts();
+        // Nodes that begin with different states must not found a cluster together.
+        settings.protocol.member_hash ^= origin.unwrap_or_default();
         let store = store.unwrap_or_else(|| Store::new(settings.store.clone(), seed));
         let replica = Replica::new(settings.protocol.clone(), identity, recovery, now);
         let observed_index = replica.report(now).index;

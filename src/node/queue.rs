@@ -62,6 +62,8 @@ pub(super) enum State {
         /// What it waits for.
         needs: Needs,
     },
+    /// It waits for the keeper of snapshots.
+    Later,
     /// A question to the node, answered when all before it is settled.
     Ask(Question),
     /// Answered.
@@ -159,10 +161,10 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command; later answers to the same one are ignored.
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
     pub(super) fn answer(&mut self, number: u64, reply: Reply) {
         if let Some(slot) = self.slot_mut(number)
-            && matches!(slot.state, State::Multicast { .. })
+            && matches!(slot.state, State::Multicast { .. } | State::Later)
         {
             slot.state = State::Settled(reply);
         }
@@ -202,7 +204,7 @@ impl Queue {
         while let Some(slot) = self.slots.get_mut(self.settled) {
             let reply = match &slot.state {
                 State::Settled(_) | State::Encoded(_) => None,
-                State::Multicast { .. } => break,
+                State::Multicast { .. } | State::Later => break,
                 State::Read { needs: Needs::Ticket(ticket), .. } if *ticket > backend.ready_up_to => break,
                 State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
                 State::Ask(question) => Some(backend.answer(question)),
@@ -220,10 +222,12 @@ impl Queue {
         let Some(end) = number.checked_sub(self.first).and_then(|end| usize::try_from(end).ok()) else {
             return;
         };
-        while self.settled < end.min(self.slots.len()) {
-            let slot = &mut self.slots[self.settled];
+        let begin = self.settled;
+        for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
             let reply = match &slot.state {
                 State::Settled(_) | State::Encoded(_) => None,
+                // It changes nothing, so the reads behind it need not wait for it.
+                State::Later => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
@@ -233,7 +237,9 @@ impl Queue {
             if let Some(reply) = reply {
                 slot.state = State::Settled(reply);
             }
-            self.settled += 1;
+            if self.settled == number {
+                self.settled += 1;
+            }
         }
     }
 

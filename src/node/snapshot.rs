@@ -212,6 +212,8 @@ pub struct LoadedSnapshot {
     pub id: SnapshotId,
     /// The length of the file in bytes.
     pub len: u64,
+    /// How many blocks it has.
+    pub blocks: u32,
     /// The state.
     pub store: Store,
 }
@@ -236,7 +238,14 @@ pub fn load_snapshot<D: Disk>(
     })?;
     let header = reader.header().clone();
     let store = builder.finish(limits, header.digest).map_err(SnapshotFailure::image(reader.path()))?;
-    Ok(LoadedSnapshot { header, front: reader.front(), id: reader.id(), len: reader.len_bytes(), store })
+    Ok(LoadedSnapshot {
+        header,
+        front: reader.front(),
+        id: reader.id(),
+        len: reader.len_bytes(),
+        blocks: reader.block_count(),
+        store,
+    })
 }
 
 /// Reads a snapshot to its end, and whether it makes the state that it names, without keeping any of it.

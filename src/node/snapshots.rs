@@ -12,12 +12,13 @@
 //! **Serving.** Nothing is remembered about who asks: each question names snapshot and block. What comes after the
 //! snapshot is kept in memory as long as somebody asks.
 
-use crate::protocol::{Base, BaseParts, Identity, Message};
+use crate::protocol::{self, Base, BaseParts, Identity, Message};
 use crate::storage::{SnapshotFront, SnapshotHeader};
-use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, SnapshotId, ViewNumber};
+use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Reply, SnapshotId, ViewNumber, limits};
+use crate::wire::DecodeError;
 
-use super::keeper::{Done, SnapshotInfo, Task};
-use super::{Node, Observed};
+use super::keeper::{Asker, Done, SnapshotInfo, Task};
+use super::{ClientKey, Node, Observed, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
 const RETRY_AFTER: Millis = Millis(30_000);
@@ -42,6 +43,29 @@ struct Pending {
     /// The log must be durable up to the record before this one.
     log_from: Lsn,
     verified: bool,
+}
+
+/// What a client waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Later {
+    /// A snapshot that is begun from now on, and what it is.
+    Backup,
+    /// A block of a snapshot.
+    Block {
+        /// Of which.
+        id: SnapshotId,
+        /// The block's number.
+        block: u32,
+    },
+}
+
+/// A client that waits for a snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    client: ClientKey,
+    slot: u64,
+    /// It has to be this one, or a later one.
+    serial: u64,
 }
 
 /// A snapshot on its way from a peer.
@@ -74,6 +98,11 @@ pub(super) struct Snapshots {
     wanted: bool,
     not_before: Millis,
     pending: Option<Pending>,
+    /// So many have been begun.
+    begun: u64,
+    waiters: Vec<Waiter>,
+    /// Blocks that clients want, to be passed on to the keeper.
+    wanted_blocks: Vec<(ClientKey, u64, SnapshotId, u32)>,
     fetch: Option<Fetch>,
     durable: Lsn,
     /// When the newest was published, on the wall clock; zero if not by this process.
@@ -99,6 +128,9 @@ impl Snapshots {
             wanted: false,
             not_before: Millis(0),
             pending: None,
+            begun: 0,
+            waiters: Vec::new(),
+            wanted_blocks: Vec::new(),
             fetch: None,
             durable,
             taken_at: Millis(0),
@@ -147,6 +179,17 @@ impl Snapshots {
         }
     }
 
+    /// A client waits for something.
+    pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
+        match later {
+            Later::Backup => {
+                self.want();
+                self.waiters.push(Waiter { client, slot, serial: self.begun + 1 });
+            }
+            Later::Block { id, block } => self.wanted_blocks.push((client, slot, id, block)),
+        }
+    }
+
     /// Somebody asks for a snapshot of now or later.
     pub(super) fn want(&mut self) {
         self.wanted = true;
@@ -184,19 +227,37 @@ impl Node {
                 self.effects.truncate = self.effects.truncate.max(snapshots.older_from);
                 let index = info.id.index;
                 self.say(format!("snapshot index={index} bytes={}", info.len));
+                let integer = |n: u64| Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+                let reply = Reply::Array(vec![
+                    integer(index.0),
+                    Reply::bulk(format!("{:016x}", info.id.digest).as_bytes()),
+                    integer(u64::from(info.blocks)),
+                    integer(info.len),
+                ]);
+                self.answer_waiters(now, &reply);
             }
             Done::Failed { what } => {
                 snapshots.pending = None;
                 snapshots.failed_count += 1;
                 snapshots.not_before = now.mono.plus(RETRY_AFTER);
                 self.say(format!("a snapshot could not be taken: {what}"));
+                self.answer_waiters(now, &Reply::error(format!("ERR no snapshot could be taken: {what}")));
             }
-            Done::Blocks { to, id, first, blocks } => {
+            Done::Blocks { to: Asker::Client(client, slot), blocks, .. } => {
+                let block = blocks.first().map(|block| Reply::bulk(block));
+                let reply = block.unwrap_or_else(|| Reply::error("ERR no such block"));
+                self.answer_later(now, client, slot, reply);
+            }
+            Done::Gone { to: Asker::Client(client, slot), .. } => {
+                let reply = Reply::error("ERR this snapshot is not here, or not any more; begin again");
+                self.answer_later(now, client, slot, reply);
+            }
+            Done::Blocks { to: Asker::Peer(to), id, first, blocks } => {
                 snapshots.served_blocks += blocks.len() as u64;
                 let message = Message::SnapshotBlocks { id, first, blocks };
                 self.effects.sends.push((NodeSet::only(to), message));
             }
-            Done::Gone { to, damage } => {
+            Done::Gone { to: Asker::Peer(to), damage } => {
                 if let Some(damage) = damage {
                     snapshots.want();
                     self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
@@ -246,6 +307,23 @@ impl Node {
         }
     }
 
+    fn answer_waiters(&mut self, now: Now, reply: &Reply) {
+        let snapshots = &mut self.backend.snapshots;
+        let begun = snapshots.begun;
+        let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
+        for Waiter { client, slot, .. } in done {
+            self.answer_later(now, client, slot, reply.clone());
+        }
+    }
+
+    fn answer_later(&mut self, now: Now, client: ClientKey, slot: u64, reply: Reply) {
+        let Node { backend, clients, backlog, effects, .. } = self;
+        if let Some(client) = clients.get_mut(client) {
+            client.queue.answer(slot, reply);
+            settle(client, backend, backlog, effects, now);
+        }
+    }
+
     /// A peer wants blocks.
     pub(super) fn on_snapshot_ask(&mut self, now: Now, from: NodeId, id: Option<SnapshotId>, next: u32) {
         let forgotten = self.backend.replica.forgotten();
@@ -253,7 +331,8 @@ impl Node {
         match &snapshots.newest {
             Some(newest) if newest.position >= forgotten => {
                 let position = newest.position;
-                self.effects.tasks.push(Task::Read { to: from, id, next });
+                let (to, count) = (Asker::Peer(from), limits::SNAPSHOT_BLOCK_COUNT_MAX);
+                self.effects.tasks.push(Task::Read { to, id, next, count });
                 self.backend.replica.pin(position, now.mono.plus(PIN_FOR));
             }
             _ => {
@@ -330,6 +409,10 @@ impl Node {
 
     /// Goes on with whatever is due.
     pub(super) fn run_snapshots(&mut self, now: Now) {
+        for (client, slot, id, next) in self.backend.snapshots.wanted_blocks.drain(..) {
+            let to = Asker::Client(client, slot);
+            self.effects.tasks.push(Task::Read { to, id: Some(id), next, count: 1 });
+        }
         self.publish_when_durable();
         self.go_on_fetching(now.mono);
         self.take_when_due(now.mono);
@@ -401,6 +484,7 @@ impl Node {
         snapshots.pending = Some(Pending { work: Work::Take, log_from, verified: false });
         snapshots.wanted = false;
         snapshots.grown = 0;
+        snapshots.begun += 1;
         self.effects.tasks.push(Task::Take { front, header, image });
     }
 
@@ -426,11 +510,25 @@ fn header_of(base: &Base) -> SnapshotHeader {
     }
 }
 
+/// The header of a snapshot with the same state, for a node of a new cluster: nothing has been delivered there, but the
+/// index goes on.
+///
+/// # Errors
+/// The header makes no sense.
+pub fn header_for_new_cluster(
+    header: &SnapshotHeader,
+    settings: &protocol::Settings,
+) -> Result<SnapshotHeader, DecodeError> {
+    let base = base_of(header)?.for_new_cluster(settings);
+    let SnapshotHeader { digest, keys, sessions, .. } = *header;
+    Ok(SnapshotHeader { digest, keys, sessions, ..header_of(&base) })
+}
+
 /// What a snapshot's header says about the order.
 ///
 /// # Errors
 /// It cannot be understood, or contradicts itself.
-pub(super) fn base_of(header: &SnapshotHeader) -> Result<Base, crate::wire::DecodeError> {
+pub(super) fn base_of(header: &SnapshotHeader) -> Result<Base, DecodeError> {
     let parts =
         BaseParts { view: header.view.clone(), lanes: header.lanes.clone(), origins: header.origins.clone() };
     let SnapshotHeader { cluster, index, position, now, delivered, .. } = *header;

@@ -46,6 +46,9 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// Random, drawn by this process.
     pub boot: u64,
+    /// The disk was made to take the place of another one of this node: until a view registers it, the node only
+    /// learns, and it takes no part in founding a cluster (protocol, section 8).
+    pub joining: bool,
 }
 
 /// The node's own name for a batch that it offers; comes back with its delivery.
@@ -271,6 +274,8 @@ pub struct Report {
     pub sender: bool,
     /// Whether it has promised to seal the view.
     pub sealed: bool,
+    /// Whether its disk waits to be registered in the place of another one.
+    pub joining: bool,
     /// Whom it hears, itself included.
     pub hears: NodeSet,
     /// The last delivered position.

@@ -6,9 +6,11 @@
 use crate::types::{ClusterId, Index, Millis, Position, Timestamp, limits};
 use crate::wire::DecodeError;
 
+use super::api::Settings;
 use super::codec::{decode_lanes, decode_origins, decode_view, encode_lanes, encode_origins, encode_view};
 use super::message::{LaneVector, View};
 use super::origins::Origins;
+use super::recovery::Recovery;
 
 /// The replicated state of the order at one position.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +56,11 @@ impl Base {
             origins: Origins::default(),
             view,
         }
+    }
+
+    /// The same state at the beginning of a cluster that is to be founded.
+    pub fn for_new_cluster(&self, settings: &Settings) -> Base {
+        Base { index: self.index, time: self.time, ..Recovery::new(settings).into_base() }
     }
 
     /// View, lanes and origins as bytes.

@@ -12,7 +12,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 use super::api::Output;
 use super::lane::{Fill, Taken};
 use super::marks::Mark;
-use super::message::{Decision, LaneVector, Message, Record, Sender};
+use super::message::{Decision, LaneVector, Message, Record};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
@@ -124,6 +124,7 @@ impl Replica {
         for entry in entries {
             let (leap, forged) = (self.is_leap(entry.t), self.is_forged(&entry.label));
             let lsn = self.last_lsn.next();
+            let owned = self.views.get(&entry.view).and_then(|log| self.owned_lane(&log.view));
             let Some(log) = self.views.get_mut(&entry.view) else { continue };
             let Some(lane) = log.view.lane_of(entry.node) else { continue };
             let wanted = match log.end(lane) {
@@ -131,9 +132,8 @@ impl Replica {
                 // In the open view votes would be mixed up with fillings before the vector is frozen.
                 None => log.frozen.is_some(),
             };
-            // Nobody else has an entry of this incarnation's lanes that is not here (rule A).
-            let own = Sender { node: self.settings.me, incarnation: self.identity.incarnation };
-            let wanted = wanted && !leap && !forged && log.view.senders[lane] != own;
+            // Nobody else has an entry of this process's lanes that is not here.
+            let wanted = wanted && !leap && !forged && owned != Some(lane);
             if wanted && log.lanes[lane].take(lsn, entry) == Taken::Added {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);

@@ -555,11 +555,13 @@ pub fn encode_hello(out: &mut Vec<u8>, hello: &Hello) {
     w.u64(hello.disk.0);
     w.u64(hello.incarnation.0);
     w.u64(hello.boot);
+    w.bool(hello.joining);
     w.u64(hello.cluster.0);
     w.u64(hello.members);
     w.u64(hello.view.0);
     w.bool(hello.remembered.is_some());
     if let Some(seen) = &hello.remembered {
+        w.u64(seen.disk.0);
         w.u64(seen.incarnation.0);
         w.u64(seen.view.0);
         put_lanes(w, &seen.accepted);
@@ -588,11 +590,13 @@ pub fn decode_hello(kind: u8, payload: &[u8]) -> Result<Hello> {
         disk: DiskId(r.u64()?),
         incarnation: Incarnation(r.u64()?),
         boot: r.u64()?,
+        joining: r.bool("joining")?,
         cluster: ClusterId(r.u64()?),
         members: r.u64()?,
         view: ViewNumber(r.u64()?),
         remembered: if r.bool("remembered")? {
             Some(Remembered {
+                disk: DiskId(r.u64()?),
                 incarnation: Incarnation(r.u64()?),
                 view: ViewNumber(r.u64()?),
                 accepted: get_lanes(r)?,

@@ -81,6 +81,7 @@ marks! {
     SealBlocked = "a silent lane kept a chosen entry from delivery for too long",
     SealLeaving = "a sender asked to leave",
     SealPromotion = "a passive node is promoted",
+    SealReplacement = "a new disk is registered in the place of another",
     SealNoSender = "no live sender is left",
     SteppedIn = "a voter steps in for a sealer that does not finish",
     BallotRejected = "a prepare or an accept meets a higher promise",

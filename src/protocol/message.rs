@@ -345,6 +345,8 @@ pub enum Message {
 /// What a peer remembers of an identity: the highest vote it was told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remembered {
+    /// The disk of the one that spoke.
+    pub disk: DiskId,
     /// The incarnation that spoke.
     pub incarnation: Incarnation,
     /// The view it spoke of.
@@ -368,6 +370,8 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// Random, drawn at the start of the process: tells a clone of a directory from its original.
     pub boot: u64,
+    /// The speaker's disk is new, and wants to be registered in the place of the one that the view lists.
+    pub joining: bool,
     /// The cluster, zero before it is founded.
     pub cluster: ClusterId,
     /// Hash of the member list in the configuration file; compared while either is in view 0.
@@ -428,7 +432,9 @@ impl fmt::Display for Refusal {
             Refusal::WrongNode { meant } => write!(f, "meant for {meant}, which is not here"),
             Refusal::NotMember => f.write_str("not a member of this cluster"),
             Refusal::OtherCluster { found } => write!(f, "belongs to another cluster, {found}"),
-            Refusal::OtherMembers => f.write_str("its configuration file lists other members or addresses"),
+            Refusal::OtherMembers => f.write_str(
+                "its configuration file lists other members or addresses, or it was begun from another backup",
+            ),
             Refusal::OtherDisk { registered } => write!(
                 f,
                 "its data directory is not the registered one ({registered}): wiped, replaced, or a second \

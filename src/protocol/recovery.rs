@@ -241,6 +241,10 @@ impl Recovery {
         self.clock
     }
 
+    pub(crate) fn into_base(self) -> Base {
+        self.base
+    }
+
     pub(crate) fn into_parts(self) -> (BTreeMap<ViewNumber, ViewLog>, Base) {
         (self.views, self.base)
     }

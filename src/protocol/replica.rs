@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::types::{
-    Entry, Index, Label, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
+    DiskId, Entry, Index, Label, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
     splitmix64,
 };
 
@@ -16,7 +16,9 @@ use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Sett
 use super::forgetting::History;
 use super::lane::{Taken, ViewLog};
 use super::marks::{Mark, Marks};
-use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
+use super::message::{
+    Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View, Voter,
+};
 use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
@@ -229,8 +231,10 @@ impl Replica {
 
     /// The hello for this peer.
     pub fn hello(&self, to: NodeId) -> Hello {
-        let row = self.peers.get(to).and_then(|p| p.row.as_ref().or(p.before.as_ref()));
-        let remembered = row.map(|row| Remembered {
+        let peer = self.peers.get(to);
+        let row = peer.and_then(|p| Some((p.disk, p.row.as_ref().or(p.before.as_ref())?)));
+        let remembered = row.map(|(disk, row)| Remembered {
+            disk,
             incarnation: row.incarnation,
             view: row.view,
             accepted: row.lanes.iter().map(|lane| lane.accepted).collect(),
@@ -242,6 +246,7 @@ impl Replica {
             disk: self.identity.disk,
             incarnation: self.identity.incarnation,
             boot: self.identity.boot,
+            joining: self.is_joining(),
             cluster: self.log().view.cluster,
             members: self.settings.member_hash,
             view: self.current,
@@ -266,11 +271,14 @@ impl Replica {
         if hello.cluster.0 != 0 && view.cluster.0 != 0 && hello.cluster != view.cluster {
             return Err(Refusal::OtherCluster { found: view.cluster });
         }
-        if (hello.cluster.0 == 0 || view.cluster.0 == 0) && hello.members != self.settings.member_hash {
+        // Once one of the two is founded, it knows the other by its disk.
+        let unfounded = hello.cluster.0 == 0 && view.cluster.0 == 0;
+        if unfounded && hello.members != self.settings.member_hash {
             return Err(Refusal::OtherMembers);
         }
         if voter.disk.0 != 0 && voter.disk != hello.disk {
-            return Err(Refusal::OtherDisk { registered: voter.disk });
+            // A learner: it is heard, told everything, and counts for nothing.
+            return if hello.joining { Ok(()) } else { Err(Refusal::OtherDisk { registered: voter.disk }) };
         }
         let listed = view.senders.iter().find(|s| s.node == hello.from).map(|s| s.incarnation);
         if let Some(seen) = listed.filter(|listed| hello.incarnation < *listed) {
@@ -312,6 +320,7 @@ impl Replica {
             senders: log.view.sender_set(),
             sender,
             sealed: log.frozen.is_some(),
+            joining: self.is_joining(),
             hears: self.hearing(now.mono),
             delivered: self.delivered,
             index: self.index,
@@ -348,18 +357,46 @@ impl Replica {
         self.log()
             .view
             .voter(self.settings.me)
-            .is_some_and(|voter| self.current == ViewNumber(0) || voter.disk == self.identity.disk)
+            .is_some_and(|voter| self.has_disk(voter, self.identity.disk, self.identity.joining))
     }
 
-    /// The lane that this incarnation owns in the current view (rule A).
-    pub(crate) fn my_lane(&self) -> Option<usize> {
-        // A node on another disk may have the same incarnation: a wiped one counts its starts anew (rule C).
-        if !self.is_voter() {
-            return None;
+    /// Whether this disk is the one that a voter votes with.
+    fn has_disk(&self, voter: &Voter, disk: DiskId, joining: bool) -> bool {
+        if self.current == ViewNumber(0) { !joining } else { voter.disk == disk }
+    }
+
+    /// Whether this node's disk waits to be registered.
+    fn is_joining(&self) -> bool {
+        self.identity.joining && !self.is_voter()
+    }
+
+    /// Whether whoever speaks for this node is the voter: not a learner on another disk (rule C).
+    pub(crate) fn speaks_as_voter(&self, node: NodeId) -> bool {
+        if node == self.settings.me {
+            return self.is_voter();
         }
-        let senders = &self.log().view.senders;
-        senders.iter().position(|s| {
-            s.node == self.settings.me
+        let voter = self.log().view.voter(node);
+        let peer = self.peers.get(node);
+        voter.zip(peer).is_some_and(|(voter, peer)| self.has_disk(voter, peer.disk, peer.joining))
+    }
+
+    /// The voters of the current view that speak for themselves.
+    pub(crate) fn speaking_voters(&self) -> NodeSet {
+        self.log().view.voter_set().iter().filter(|node| self.speaks_as_voter(*node)).collect()
+    }
+
+    /// The lane that this process owns in the current view.
+    pub(crate) fn my_lane(&self) -> Option<usize> {
+        self.owned_lane(&self.log().view)
+    }
+
+    /// The lane that this process owns in a view: it is the incarnation that is listed (rule A), on the disk that is
+    /// registered (rule C). On another disk starts are counted anew, so the incarnation alone says nothing.
+    pub(crate) fn owned_lane(&self, view: &View) -> Option<usize> {
+        let me = self.settings.me;
+        view.voter(me).filter(|voter| voter.disk == self.identity.disk)?;
+        view.senders.iter().position(|s| {
+            s.node == me
                 && (s.incarnation == self.identity.incarnation || mutated(Mutation::RestartedSenderContinues))
         })
     }
@@ -383,7 +420,7 @@ impl Replica {
     pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
         let me = self.settings.me;
         let view = &self.log().view;
-        view.voters.iter().filter(|v| hearing.links(me, v.node)).count() >= view.quorum()
+        self.speaking_voters().iter().filter(|node| hearing.links(me, *node)).count() >= view.quorum()
     }
 
     /// Appends a record to the log; `held` waits for it.
@@ -433,9 +470,8 @@ impl Replica {
 
     /// Whether something claims to be a batch of this process that this process has not made.
     pub(crate) fn is_forged(&self, label: &Label) -> bool {
-        label.origin == self.settings.me
-            && label.pair.incarnation == self.identity.incarnation
-            && label.seq > self.offers.last_seq()
+        // Of this incarnation on this disk: one before it may have had the same number.
+        self.label(label.seq) == Some(*label) && label.seq > self.offers.last_seq()
     }
 
     /// Whether a timestamp is too far ahead to be true.
@@ -561,6 +597,7 @@ impl Replica {
 
     fn on_status(&mut self, now: Millis, from: NodeId, status: &Arc<Status>, out: &mut Vec<Output>) {
         let mine = self.my_lane();
+        let votes = self.speaks_as_voter(from);
         let Some(peer) = self.peers.get_mut(from) else { return };
         if status.incarnation < peer.incarnation {
             return;
@@ -593,7 +630,9 @@ impl Replica {
             return Self::ignore(from, format!("{status}, which does not fit the view or the clock"), out);
         }
         for (i, stated) in status.lanes.iter().enumerate() {
-            log.hear_vote(from, i, stated.accepted);
+            if votes {
+                log.hear_vote(from, i, stated.accepted);
+            }
             if mine != Some(i) {
                 let before = log.lanes[i].frontier();
                 log.lanes[i].hear_frontier(stated.received, stated.frontier);
@@ -663,6 +702,7 @@ impl Replica {
         if let Some(peer) = self.peers.get_mut(hello.from) {
             peer.boot = hello.boot;
             peer.disk = hello.disk;
+            peer.joining = hello.joining;
         }
         if let Some(seen) = &hello.remembered {
             self.check_remembered(hello.from, seen, out);
@@ -673,7 +713,7 @@ impl Replica {
 
     /// Rule E: a log that ends before what peers remember of it has lost votes.
     fn check_remembered(&mut self, peer: NodeId, seen: &Remembered, out: &mut Vec<Output>) {
-        if seen.incarnation >= self.identity.incarnation {
+        if seen.incarnation >= self.identity.incarnation || seen.disk != self.identity.disk {
             return;
         }
         let (view, received) = &self.recovered;

@@ -257,6 +257,7 @@ impl World {
             return;
         }
         let how = if old { 2 } else { self.faults.index(2) };
+        let mut rebuilt = false;
         self.kill(node);
         let host = &mut self.hosts[node];
         match how {
@@ -264,6 +265,7 @@ impl World {
                 host.disk.wipe();
                 self.see(Sight::DiskWiped);
                 self.note(|| format!("the disk of n{node} is emptied"));
+                rebuilt = self.faults.permille(self.plan.faults.rebuild / 2);
             }
             1 => {
                 let Some(what) = host.disk.rot(&mut self.faults) else {
@@ -281,6 +283,9 @@ impl World {
             }
         }
         self.hosts[node].fate = Fate::Doubtful;
+        if rebuilt {
+            self.rebuild(node);
+        }
         self.disks_left -= 1;
         self.truce_until = self.now + TRUCE_US;
         for host in &mut self.hosts {

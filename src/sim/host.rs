@@ -177,8 +177,7 @@ impl World {
                 self.note(|| format!("n{node} refuses to start: {error}"));
                 if self.hosts[node].fate == Fate::Doubtful {
                     self.see(Sight::DamageFound);
-                    self.hosts[node].fate = Fate::Gone;
-                    return;
+                    return self.give_up(node);
                 }
                 return self.checker.broken(format!("n{node} refuses to start: {error}"));
             }
@@ -263,7 +262,30 @@ impl World {
             HaltReason::LostVotes { .. } => Sight::AmnesiaFound,
         });
         self.kill(node);
-        self.hosts[node].fate = Fate::Gone;
+        self.give_up(node);
+    }
+
+    /// A node cannot go on with its disk: it stays away, or somebody starts it with `--rebuild`.
+    fn give_up(&mut self, node: usize) {
+        if self.faults.permille(self.plan.faults.rebuild) {
+            self.rebuild(node);
+            let down = self.faults.between(MS, 300 * MS);
+            self.at(self.now + down, Event::Start { node });
+        } else {
+            self.hosts[node].fate = Fate::Gone;
+        }
+    }
+
+    /// A node gets an empty disk in the place of the one that it has, and everything is expected of it again.
+    pub(super) fn rebuild(&mut self, node: usize) {
+        self.note(|| format!("n{node} is to be rebuilt"));
+        self.see(Sight::Rebuilt);
+        let host = &mut self.hosts[node];
+        host.disk.wipe();
+        host.disk.joining = true;
+        host.copy = None;
+        host.fate = Fate::Sound;
+        self.invariants.wiped(Self::node(node));
     }
 
     pub(super) fn wake(&mut self, node: usize, when: u64) {

@@ -135,6 +135,11 @@ impl Invariants {
         }
     }
 
+    /// A node has another disk, which is empty.
+    pub(crate) fn wiped(&mut self, node: NodeId) {
+        self.holders[node.index()] = Holder::default();
+    }
+
     /// A node wrote a record to its log.
     pub(crate) fn persisted(&mut self, node: NodeId, lsn: Lsn, record: Record) {
         match &record {

@@ -18,6 +18,8 @@ use super::random::Random;
 pub(crate) struct Disk {
     files: MemoryDisk,
     ids: Random,
+    /// An identity that is made on it is to take the place of a lost one.
+    pub(crate) joining: bool,
     /// Everything below this place of the log was durable before something behind it was: damage there
     /// must never be taken for a torn write.
     pub(crate) sealed_below: Option<(u64, u64)>,
@@ -25,7 +27,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new(ids: Random) -> Disk {
-        Disk { files: MemoryDisk::new(), ids, sealed_below: None }
+        Disk { files: MemoryDisk::new(), ids, joining: false, sealed_below: None }
     }
 
     /// The power fails: of what was not synced, any part may be left.
@@ -149,7 +151,8 @@ impl Machine {
     ) -> Result<(Machine, Found), BootError> {
         let me: NodeId = settings.protocol.me;
         let ids = &mut disk.ids;
-        let (identity, _) = storage::Identity::load_or_create(&disk.files, me, || DiskId(ids.next() | 1))?;
+        let (identity, _) =
+            storage::Identity::load_or_create(&disk.files, me, disk.joining, || DiskId(ids.next() | 1))?;
         remove_unfinished_snapshots(&disk.files).map_err(|error| BootError::Io(error.to_string()))?;
         let restored =
             restore(&disk.files, identity.disk_id, &settings.protocol, &settings.store, boot, |_, _| ());
@@ -177,7 +180,8 @@ impl Machine {
         let incarnation = replay.begin(&mut group).map_err(|error| BootError::Refused(error.to_string()))?;
         let io = |error: io::Error| BootError::Io(error.to_string());
         log.append(&mut group).and_then(|()| log.sync()).map_err(io)?;
-        let identity = Identity { disk: identity.disk_id, incarnation, boot };
+        let storage::Identity { disk_id, joining, .. } = identity;
+        let identity = Identity { disk: disk_id, incarnation, boot, joining };
         let keeper = Keeper::new(disk.files.clone(), settings.store.clone(), boot);
         let mut node = Node::new(settings, identity, replay, boot, now);
         node.observe();

@@ -108,6 +108,8 @@ pub struct Faults {
     pub holder_crash: u64,
     /// Chance that a node crashes after a step of its keeper of snapshots.
     pub keeper_crash: u64,
+    /// Chance that a node which cannot go on with its disk is started with an empty one, to be rebuilt.
+    pub rebuild: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -207,6 +209,7 @@ impl Faults {
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
             keeper_crash: chance(300, 100),
+            rebuild: chance(700, 1_000),
             disk_loss: chance(400, 300),
         }
     }

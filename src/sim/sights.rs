@@ -36,6 +36,7 @@ marks! {
     OneWay = "one half hears the other and is not heard",
     HopelessNet = "no majority reaches each other",
     WallJump = "a wall clock jumps",
+    Rebuilt = "a node is rebuilt on an empty disk",
     SnapshotTaken = "a snapshot is published",
     SnapshotInstalled = "a snapshot of a peer is installed",
     SnapshotFailed = "a snapshot cannot be taken",

@@ -19,7 +19,7 @@ const NODE: CommandSpec = CommandSpec {
     run: Run::Node,
 };
 
-pub(crate) static COMMANDS: [CommandSpec; 19] = [
+pub(crate) static COMMANDS: [CommandSpec; 20] = [
     CommandSpec {
         name: "PING",
         code: 200,
@@ -164,6 +164,15 @@ pub(crate) static COMMANDS: [CommandSpec; 19] = [
         group: Group::Server,
         usage: "subcommand [argument ...]",
         summary: "shows and changes settings",
+        ..NODE
+    },
+    CommandSpec {
+        name: "BACKUP",
+        code: 250,
+        arity: -2,
+        group: Group::Server,
+        usage: "BEGIN | READ index digest block",
+        summary: "takes a snapshot, or hands out a block of it; for programs such as kvclient",
         ..NODE
     },
 ];
