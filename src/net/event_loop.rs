@@ -215,6 +215,7 @@ impl EventLoop {
             if self.stop_at_once {
                 // The thread of the log may be stuck in the kernel; the log does without its end.
                 std::mem::forget(self.writer);
+                std::mem::forget(self.keeper);
                 return Ok(Ended::AtOnce);
             }
             if self.has_stopped(now) {

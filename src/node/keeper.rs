@@ -14,7 +14,7 @@ use std::io;
 
 use crate::storage::{
     Disk, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotReader, SnapshotReceiver,
-    UnpublishedSnapshot, remove_old_snapshots, snapshots_on,
+    UnpublishedSnapshot, remove_old_snapshots, snapshot_name, snapshots_on,
 };
 use crate::store::{Limits, Store, StoreBuilder, StoreImage};
 use crate::types::{Lsn, NodeId, Position, SnapshotId, limits};
@@ -66,9 +66,13 @@ pub enum Task {
     },
     /// Verify the snapshot that came from a peer and make a store of it; both are kept back.
     Load {
+        /// Which one: another may have come since.
+        id: SnapshotId,
         /// What the snapshot will say about this node.
         front: SnapshotFront,
     },
+    /// Free a state that is not used any more, which may take long.
+    Discard(Box<Store>),
     /// What was received is not wanted any more.
     Drop,
 }
@@ -80,7 +84,8 @@ impl fmt::Debug for Task {
             Task::Publish => f.write_str("publish"),
             Task::Read { to, next, .. } => write!(f, "read next={next} for {to:?}"),
             Task::Store { id, first, blocks } => write!(f, "store {id} first={first} count={}", blocks.len()),
-            Task::Load { .. } => f.write_str("load"),
+            Task::Load { id, .. } => write!(f, "load {id}"),
+            Task::Discard(_) => f.write_str("discard"),
             Task::Drop => f.write_str("drop"),
         }
     }
@@ -258,10 +263,11 @@ impl<D: Disk> Keeper<D> {
             Task::Publish => self.publish(),
             Task::Read { to, id, next, count } => self.read(to, id, next, count).map(Some),
             Task::Store { id, first, blocks } => self.store(id, first, &blocks).map(Some),
-            Task::Load { front } => self.load(front),
+            Task::Load { id, front } => self.load(id, front),
+            Task::Discard(_) => Ok(None),
             Task::Drop => {
-                // What is on the disk stays: it may be asked for again, and is removed by the next one.
                 self.receiver = None;
+                SnapshotReceiver::remove_parts(&self.disk).map_err(self.io())?;
                 if let Job::Loading(_) | Job::Verified(_, Some(_)) = &self.job {
                     self.job = Job::None;
                 }
@@ -320,14 +326,7 @@ impl<D: Disk> Keeper<D> {
     /// A snapshot that cannot be taken for lack of room is no reason to stop.
     fn fail(error: SnapshotFailure) -> Result<Option<Done>, SnapshotFailure> {
         match &error {
-            SnapshotFailure::File(SnapshotError::Io { source, .. })
-                if !matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-                ) =>
-            {
-                Err(error)
-            }
+            SnapshotFailure::File(SnapshotError::Io { source, .. }) if !is_full(source) => Err(error),
             _ => Ok(Some(Done::Failed { what: error.to_string() })),
         }
     }
@@ -338,8 +337,12 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn publish(&mut self) -> Result<Option<Done>, SnapshotFailure> {
-        let Job::Verified(file, store) = std::mem::replace(&mut self.job, Job::None) else {
-            return Ok(None);
+        let (file, store) = match std::mem::replace(&mut self.job, Job::None) {
+            Job::Verified(file, store) => (file, store),
+            other => {
+                self.job = other;
+                return Ok(None);
+            }
         };
         let SnapshotFile { name, .. } = file.publish()?;
         let reader = SnapshotReader::open(&self.disk, &name)?;
@@ -367,10 +370,14 @@ impl<D: Disk> Keeper<D> {
     ) -> Result<Done, SnapshotFailure> {
         match self.read_blocks(to, id, next, count) {
             Ok(done) => Ok(done),
-            Err(error @ SnapshotFailure::File(SnapshotError::Io { .. })) => Err(error),
+            // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
             Err(error) => {
-                self.reader = None;
-                Ok(Done::Gone { to, damage: Some(error.to_string()) })
+                let mut damage = error.to_string();
+                if let Some(reader) = self.reader.take() {
+                    let aside = set_aside(&self.disk, &snapshot_name(reader.header().index));
+                    damage = format!("{damage}; set aside as {}", aside.map_err(self.io())?);
+                }
+                Ok(Done::Gone { to, damage: Some(damage) })
             }
         }
     }
@@ -388,9 +395,17 @@ impl<D: Disk> Keeper<D> {
             self.reader = Some(SnapshotReader::open(&self.disk, &newest.name)?);
         }
         let Some(reader) = &self.reader else { return Ok(Done::Gone { to, damage: None }) };
-        if id.is_some_and(|id| id != reader.id()) {
-            return Ok(Done::Gone { to, damage: None });
+        let mut older = None;
+        if let Some(id) = id.filter(|id| *id != reader.id()) {
+            // The one before it, perhaps: whoever has begun with it need not begin again.
+            let name = snapshot_name(id.index);
+            let is_here = snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name);
+            older = is_here.then(|| SnapshotReader::open(&self.disk, &name)).transpose().unwrap_or_default();
+            if older.as_ref().is_none_or(|older| older.id() != id) {
+                return Ok(Done::Gone { to, damage: None });
+            }
         }
+        let reader = older.as_ref().unwrap_or(reader);
         let (first, end) = (next, reader.block_count());
         let mut blocks = Vec::new();
         for number in (first..end).take(count.min(limits::SNAPSHOT_BLOCK_COUNT_MAX)) {
@@ -404,12 +419,20 @@ impl<D: Disk> Keeper<D> {
     fn store(&mut self, id: SnapshotId, first: u32, blocks: &[Vec<u8>]) -> Result<Done, SnapshotFailure> {
         match self.store_blocks(id, first, blocks) {
             Ok(done) => Ok(done),
-            Err(error @ SnapshotError::Io { .. }) => Err(error.into()),
-            Err(error) => {
-                self.receiver = None;
-                Ok(Done::Refused { what: error.to_string() })
-            }
+            Err(error) => self.refuse(error.into()),
         }
+    }
+
+    /// What comes from a peer is of no use, or there is no room for it: the log has more right to what there is.
+    fn refuse(&mut self, error: SnapshotFailure) -> Result<Done, SnapshotFailure> {
+        if let SnapshotFailure::File(SnapshotError::Io { source, .. }) = &error
+            && !is_full(source)
+        {
+            return Err(error);
+        }
+        self.receiver = None;
+        SnapshotReceiver::remove_parts(&self.disk).map_err(self.io())?;
+        Ok(Done::Refused { what: error.to_string() })
     }
 
     fn store_blocks(
@@ -438,16 +461,34 @@ impl<D: Disk> Keeper<D> {
         })
     }
 
-    fn load(&mut self, front: SnapshotFront) -> Result<Option<Done>, SnapshotFailure> {
-        let Some(receiver) = self.receiver.take_if(|receiver| receiver.is_complete()) else {
-            return Ok(Some(Done::Refused { what: "the snapshot is not complete any more".to_owned() }));
+    fn load(&mut self, id: SnapshotId, front: SnapshotFront) -> Result<Option<Done>, SnapshotFailure> {
+        let Some(receiver) = self.receiver.take_if(|receiver| receiver.is_complete() && receiver.id() == id)
+        else {
+            return Ok(Some(Done::Refused { what: format!("snapshot {id} is not here any more") }));
         };
         let digest = receiver.header().digest;
-        let file = receiver.finish(front)?;
+        let file = match receiver.finish(front) {
+            Ok(file) => file,
+            Err(error) => return self.refuse(error.into()).map(Some),
+        };
         let builder = StoreBuilder::new(self.seed);
         self.job = Job::Loading(Box::new(Loading { file, builder, digest }));
         Ok(None)
     }
+}
+
+/// Whether there is no room.
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Gives a damaged snapshot a name under which it does not count, and returns where it is then.
+pub(super) fn set_aside<D: Disk>(disk: &D, name: &str) -> io::Result<String> {
+    let aside = format!("{name}.damaged");
+    disk.rename(name, &aside)?;
+    disk.sync_dir()?;
+    Ok(disk.path(&aside).display().to_string())
 }
 
 impl<D: Disk> Loading<D> {

@@ -278,13 +278,12 @@ impl Node {
         let snapshots = &mut self.backend.snapshots;
         match &input {
             NodeInput::LinkDown(peer) => snapshots.note_lost(*peer),
-            NodeInput::Stirring(peer) => snapshots.note_stirring(*peer),
             NodeInput::Persisted(lsn) => snapshots.note_durable(*lsn),
             _ => {}
         }
         let input = match input {
             NodeInput::Receive { from, message: Message::SnapshotAsk { id, next } } => {
-                return self.on_snapshot_ask(now, from, id, next);
+                return self.on_snapshot_ask(from, id, next);
             }
             NodeInput::Receive { from, message: Message::SnapshotBlocks { id, first, blocks } } => {
                 return self.on_snapshot_blocks(now, from, id, first, blocks);

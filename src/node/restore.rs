@@ -4,6 +4,7 @@
 //! is set aside under another name, never silently: the caller says so in its log.
 
 use std::fmt;
+use std::io;
 
 use crate::protocol;
 use crate::storage::{Disk, SnapshotError, SnapshotReader, snapshots_on};
@@ -11,6 +12,7 @@ use crate::store::Limits;
 use crate::types::{DiskId, Lsn};
 use crate::wire::DecodeError;
 
+use super::keeper::set_aside;
 use super::replay::Replay;
 use super::snapshot::{SnapshotFailure, load_snapshot};
 
@@ -94,15 +96,10 @@ pub fn restore<D: Disk>(
     for (i, file) in files.iter().enumerate() {
         let loaded = match load_snapshot(disk, &file.name, limits.clone(), seed, &mut progress) {
             Ok(loaded) => loaded,
-            Err(
-                error @ SnapshotFailure::File(SnapshotError::Io { .. } | SnapshotError::NewerFormat { .. }),
-            ) => {
-                return Err(RestoreError::Snapshot(error));
-            }
+            Err(error) if is_final(&error) => return Err(RestoreError::Snapshot(error)),
             Err(error) => {
-                let aside = format!("{}.damaged", file.name);
-                disk.rename(&file.name, &aside).and_then(|()| disk.sync_dir()).map_err(io)?;
-                damaged.push(format!("{error}; set aside as {}", disk.path(&aside).display()));
+                let aside = set_aside(disk, &file.name).map_err(io)?;
+                damaged.push(format!("{error}; set aside as {aside}"));
                 continue;
             }
         };
@@ -116,6 +113,17 @@ pub fn restore<D: Disk>(
         return Ok(Restored { replay, snapshot, damaged });
     }
     Ok(Restored { replay: Replay::new(settings), snapshot: None, damaged })
+}
+
+/// Whether another snapshot would be no help. A place that the disk cannot read is damage like any other.
+fn is_final(error: &SnapshotFailure) -> bool {
+    match error {
+        SnapshotFailure::File(SnapshotError::NewerFormat { .. }) => true,
+        SnapshotFailure::File(SnapshotError::Io { source, .. }) => {
+            matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::OutOfMemory)
+        }
+        SnapshotFailure::File(_) | SnapshotFailure::Image { .. } => false,
+    }
 }
 
 /// From which record on the log is needed for the snapshot before the one that is used.

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::types::{Millis, NodeId, limits};
 use crate::{dialect, protocol, store};
 
-/// While a node takes a snapshot from this one, so many times more of what comes after it is kept in memory.
+/// For peers that are heard and have not delivered it yet, so many times more is kept in memory.
 const PINNED_TIMES: usize = 16;
 /// Ended views whose decisions are kept in memory.
 const VIEWS_KEPT: usize = 256;

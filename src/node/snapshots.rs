@@ -9,8 +9,8 @@
 //! connection costs one message. When all are there the keeper makes a store of them beside the one in use, and
 //! the core puts its own state in the place of what the snapshot covers.
 //!
-//! **Serving.** Nothing is remembered about who asks: each question names snapshot and block. What comes after the
-//! snapshot is kept in memory as long as somebody asks.
+//! **Serving.** Each question names snapshot and block, so nothing is remembered but whom an answer is under way to.
+//! What comes after the snapshot stays in the core's memory, since the peer that lacks it is heard.
 
 use crate::protocol::{self, Base, BaseParts, Identity, Message};
 use crate::storage::{SnapshotFront, SnapshotHeader};
@@ -22,8 +22,15 @@ use super::{ClientKey, Node, Observed, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
 const RETRY_AFTER: Millis = Millis(30_000);
-/// A peer that has asked for blocks within this time may still want what comes after the snapshot.
-const PIN_FOR: Millis = Millis(10_000);
+/// While a peer asks for blocks, and so much longer, no other snapshot is taken unless somebody wants one or the log
+/// has grown much more.
+const SERVING_FOR: Millis = Millis(5_000);
+/// The log may then grow by so many times more.
+const SERVING_TIMES: u64 = 4;
+/// Blocks that do not come are asked for ever more seldom, up to so many times.
+const ASK_TIMES_MAX: u32 = 5;
+/// What came from a peer was of no use: nothing is fetched for so long.
+const PAUSE_AFTER_REFUSAL: Millis = Millis(2_000);
 /// A source that has not brought this node further for so many suspicion time-outs is given up.
 const SOURCE_PATIENCE: u64 = 20;
 
@@ -77,11 +84,11 @@ struct Fetch {
     next: u32,
     len: u64,
     asked_at: Millis,
-    /// A long message has begun to arrive since.
-    stirs: bool,
+    /// So often in a row without an answer.
+    asked: u32,
     progress_at: Millis,
-    /// Blocks are being stored.
-    storing: bool,
+    /// Blocks of this one are being stored.
+    storing: Option<SnapshotId>,
     /// All blocks are there.
     complete: Option<Box<SnapshotHeader>>,
 }
@@ -104,6 +111,11 @@ pub(super) struct Snapshots {
     /// Blocks that clients want, to be passed on to the keeper.
     wanted_blocks: Vec<(ClientKey, u64, SnapshotId, u32)>,
     fetch: Option<Fetch>,
+    /// Nothing is fetched before this: what came last was of no use.
+    fetch_from: Millis,
+    /// Blocks for these peers are being read.
+    reading: NodeSet,
+    served_at: Option<Millis>,
     durable: Lsn,
     /// When the newest was published, on the wall clock; zero if not by this process.
     pub(super) taken_at: Millis,
@@ -132,6 +144,9 @@ impl Snapshots {
             waiters: Vec::new(),
             wanted_blocks: Vec::new(),
             fetch: None,
+            fetch_from: Millis(0),
+            reading: NodeSet::EMPTY,
+            served_at: None,
             durable,
             taken_at: Millis(0),
             taken_count: 0,
@@ -172,13 +187,6 @@ impl Snapshots {
         self.fetch.take_if(|fetch| fetch.from == peer && fetch.complete.is_none());
     }
 
-    /// A long message from this peer is arriving, perhaps blocks: they are not asked for again at once.
-    pub(super) fn note_stirring(&mut self, peer: NodeId) {
-        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == peer) {
-            fetch.stirs = true;
-        }
-    }
-
     /// A client waits for something.
     pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
         match later {
@@ -193,7 +201,17 @@ impl Snapshots {
     /// Somebody asks for a snapshot of now or later.
     pub(super) fn want(&mut self) {
         self.wanted = true;
-        self.not_before = Millis(0);
+    }
+
+    /// What somebody who waits for a snapshot is told about it.
+    fn describe(info: &SnapshotInfo) -> Reply {
+        let integer = |n: u64| Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+        Reply::Array(vec![
+            integer(info.id.index.0),
+            Reply::bulk(format!("{:016x}", info.id.digest).as_bytes()),
+            integer(u64::from(info.blocks)),
+            integer(info.len),
+        ])
     }
 }
 
@@ -222,23 +240,18 @@ impl Node {
                 snapshots.pending = None;
                 snapshots.taken_at = now.wall;
                 snapshots.taken_count += 1;
-                snapshots.older_from = snapshots.newest.map(|older| older.log_from);
-                snapshots.newest = Some(info);
+                if let Some(older) = snapshots.newest.replace(info) {
+                    snapshots.older_from = Some(older.log_from);
+                }
                 self.effects.truncate = self.effects.truncate.max(snapshots.older_from);
                 let index = info.id.index;
                 self.say(format!("snapshot index={index} bytes={}", info.len));
-                let integer = |n: u64| Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX));
-                let reply = Reply::Array(vec![
-                    integer(index.0),
-                    Reply::bulk(format!("{:016x}", info.id.digest).as_bytes()),
-                    integer(u64::from(info.blocks)),
-                    integer(info.len),
-                ]);
-                self.answer_waiters(now, &reply);
+                self.answer_waiters(now, &Snapshots::describe(&info));
             }
             Done::Failed { what } => {
                 snapshots.pending = None;
                 snapshots.failed_count += 1;
+                snapshots.wanted = true;
                 snapshots.not_before = now.mono.plus(RETRY_AFTER);
                 self.say(format!("a snapshot could not be taken: {what}"));
                 self.answer_waiters(now, &Reply::error(format!("ERR no snapshot could be taken: {what}")));
@@ -253,34 +266,41 @@ impl Node {
                 self.answer_later(now, client, slot, reply);
             }
             Done::Blocks { to: Asker::Peer(to), id, first, blocks } => {
+                snapshots.reading.remove(to);
+                snapshots.served_at = Some(now.mono);
                 snapshots.served_blocks += blocks.len() as u64;
                 let message = Message::SnapshotBlocks { id, first, blocks };
                 self.effects.sends.push((NodeSet::only(to), message));
             }
             Done::Gone { to: Asker::Peer(to), damage } => {
+                snapshots.reading.remove(to);
                 if let Some(damage) = damage {
+                    snapshots.newest = None;
                     snapshots.want();
                     self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
                 }
                 self.offer_snapshot(to);
             }
             Done::Stored { id, next, len, complete } => {
-                if let Some(fetch) = &mut snapshots.fetch {
+                // Another source may have been chosen since.
+                if let Some(fetch) = snapshots.fetch.as_mut().filter(|fetch| fetch.storing == Some(id)) {
                     *fetch = Fetch {
+                        from: fetch.from,
                         id: Some(id),
                         next,
                         len,
                         complete,
-                        storing: false,
+                        storing: None,
+                        asked: 0,
                         asked_at: now.mono,
                         progress_at: now.mono,
-                        ..*fetch
                     };
                     self.ask_for_blocks(now.mono);
                 }
             }
             Done::Refused { what } => {
                 snapshots.fetch = None;
+                snapshots.fetch_from = now.mono.plus(PAUSE_AFTER_REFUSAL);
                 snapshots.pending.take_if(|pending| pending.work == Work::Load);
                 self.say(format!("a snapshot from a peer is of no use: {what}"));
             }
@@ -292,9 +312,10 @@ impl Node {
                 snapshots.grown = 0;
                 self.effects.truncate = self.effects.truncate.max(Some(info.log_from));
                 let base = base_of(&header).expect("it was looked at before it was loaded");
+                let mut unused = store;
                 if self.backend.replica.install(now.mono, &base, &mut self.outputs) {
                     self.backend.snapshots.installed_count += 1;
-                    self.backend.store = *store;
+                    std::mem::swap(&mut self.backend.store, &mut unused);
                     self.observed_index = base.index;
                     if self.observing {
                         let digest = self.backend.store.digest();
@@ -302,6 +323,7 @@ impl Node {
                         self.effects.observed.push(Observed::Installed { index, position, digest });
                     }
                 }
+                self.effects.tasks.push(Task::Discard(unused));
                 self.carry_out(now);
             }
         }
@@ -325,22 +347,22 @@ impl Node {
     }
 
     /// A peer wants blocks.
-    pub(super) fn on_snapshot_ask(&mut self, now: Now, from: NodeId, id: Option<SnapshotId>, next: u32) {
+    pub(super) fn on_snapshot_ask(&mut self, from: NodeId, id: Option<SnapshotId>, next: u32) {
         let forgotten = self.backend.replica.forgotten();
         let snapshots = &mut self.backend.snapshots;
+        if snapshots.reading.contains(from) {
+            return;
+        }
         match &snapshots.newest {
             Some(newest) if newest.position >= forgotten => {
-                let position = newest.position;
+                snapshots.reading.insert(from);
                 let (to, count) = (Asker::Peer(from), limits::SNAPSHOT_BLOCK_COUNT_MAX);
                 self.effects.tasks.push(Task::Read { to, id, next, count });
-                self.backend.replica.pin(position, now.mono.plus(PIN_FOR));
             }
             _ => {
                 if snapshots.pending.is_none() {
-                    snapshots.wanted = true;
+                    snapshots.want();
                 }
-                // While it is being taken, nothing that comes after it is forgotten.
-                self.backend.replica.pin(forgotten, now.mono.plus(PIN_FOR));
                 self.offer_snapshot(from);
             }
         }
@@ -362,47 +384,62 @@ impl Node {
     ) {
         let Some(fetch) = &mut self.backend.snapshots.fetch else { return };
         let expected = fetch.id.is_none_or(|wanted| wanted == id) && first == fetch.next;
-        if fetch.from != from || !expected || fetch.storing || fetch.complete.is_some() || blocks.is_empty() {
+        let waits = fetch.storing.is_some() || fetch.complete.is_some();
+        if fetch.from != from || !expected || waits || blocks.is_empty() {
             return;
         }
-        fetch.storing = true;
+        fetch.storing = Some(id);
         fetch.progress_at = now.mono;
         self.effects.tasks.push(Task::Store { id, first, blocks });
     }
 
     /// What this node lacks is only in a snapshot, which this peer has or is about to make.
     pub(super) fn on_behind(&mut self, now: Now, from: NodeId) {
-        match &mut self.backend.snapshots.fetch {
-            None => {
-                self.backend.snapshots.fetch = Some(Fetch {
+        let patience = self.ask_patience();
+        let snapshots = &mut self.backend.snapshots;
+        if now.mono < snapshots.fetch_from {
+            return;
+        }
+        match &mut snapshots.fetch {
+            // What was asked for is not there, or not yet: it is asked again a little later, from the beginning.
+            Some(fetch) if fetch.from == from => {
+                if fetch.storing.is_none() && fetch.complete.is_none() {
+                    (fetch.id, fetch.next) = (None, 0);
+                }
+            }
+            // Somebody who has brought nothing yet, in all the time that it had.
+            Some(fetch) if fetch.next > 0 || now.mono.since(fetch.progress_at) < patience.times(4) => {}
+            _ => {
+                snapshots.fetch = Some(Fetch {
                     from,
                     id: None,
                     next: 0,
                     len: 0,
                     asked_at: now.mono,
-                    stirs: false,
+                    asked: 0,
                     progress_at: now.mono,
-                    storing: false,
+                    storing: None,
                     complete: None,
                 });
                 self.say(format!("catching up by a snapshot from {from}"));
                 self.ask_for_blocks(now.mono);
             }
-            // What was asked for is not there, or not yet: it is asked again a little later, from the beginning.
-            Some(fetch) if fetch.from == from && !fetch.storing && fetch.complete.is_none() => {
-                (fetch.id, fetch.next) = (None, 0);
-                fetch.progress_at = now.mono;
-            }
-            Some(_) => {}
         }
+    }
+
+    /// How long blocks may take before they are asked for again.
+    fn ask_patience(&self) -> Millis {
+        let again = self.backend.snapshots.fetch.as_ref().map_or(0, |fetch| fetch.asked);
+        self.backend.settings.protocol.heartbeat.times(4 << again.min(ASK_TIMES_MAX))
     }
 
     fn ask_for_blocks(&mut self, now: Millis) {
         let Some(fetch) = &mut self.backend.snapshots.fetch else { return };
-        if fetch.storing || fetch.complete.is_some() {
+        if fetch.storing.is_some() || fetch.complete.is_some() {
             return;
         }
-        (fetch.asked_at, fetch.stirs) = (now, false);
+        fetch.asked_at = now;
+        fetch.asked += 1;
         let message = Message::SnapshotAsk { id: fetch.id, next: fetch.next };
         self.effects.sends.push((NodeSet::only(fetch.from), message));
     }
@@ -415,7 +452,7 @@ impl Node {
         }
         self.publish_when_durable();
         self.go_on_fetching(now.mono);
-        self.take_when_due(now.mono);
+        self.take_when_due(now);
     }
 
     fn publish_when_durable(&mut self) {
@@ -430,14 +467,14 @@ impl Node {
     }
 
     fn go_on_fetching(&mut self, now: Millis) {
-        let settings = &self.backend.settings.protocol;
-        let (patience, given_up) = (settings.heartbeat.times(4), settings.suspicion.times(SOURCE_PATIENCE));
+        let patience = self.ask_patience();
+        let given_up = self.backend.settings.protocol.suspicion.times(SOURCE_PATIENCE);
         let snapshots = &mut self.backend.snapshots;
         let Some(fetch) = &mut snapshots.fetch else { return };
         let Some(header) = &fetch.complete else {
-            if !fetch.storing && now.since(fetch.progress_at) > given_up {
+            if fetch.storing.is_none() && now.since(fetch.progress_at) > given_up {
                 snapshots.fetch = None;
-            } else if now.since(fetch.asked_at) >= patience.times(if fetch.stirs { 4 } else { 1 }) {
+            } else if now.since(fetch.asked_at) >= patience {
                 self.ask_for_blocks(now);
             }
             return;
@@ -445,29 +482,37 @@ impl Node {
         if snapshots.pending.is_some() {
             return;
         }
+        // Before anything that is here is given up for it.
         let base = match base_of(header) {
-            Ok(base) if base.position > self.backend.replica.delivered() => base,
-            Ok(_) => return self.drop_fetched("this node has come further by itself"),
-            Err(error) => return self.drop_fetched(&error.to_string()),
+            Ok(base) if self.backend.replica.may_install(&base) => base,
+            Ok(base) if base.position <= self.backend.replica.delivered() => {
+                return self.drop_fetched(now, "this node has come further by itself");
+            }
+            Ok(_) => return self.drop_fetched(now, "it is of another history"),
+            Err(error) => return self.drop_fetched(now, &error.to_string()),
         };
+        let Some(id) = fetch.id else { return };
         let log_from = self.backend.replica.log_from(&base);
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });
         let front = self.front(log_from);
-        self.effects.tasks.push(Task::Load { front });
+        self.effects.tasks.push(Task::Load { id, front });
     }
 
-    fn drop_fetched(&mut self, why: &str) {
+    fn drop_fetched(&mut self, now: Millis, why: &str) {
         self.backend.snapshots.fetch = None;
+        self.backend.snapshots.fetch_from = now.plus(PAUSE_AFTER_REFUSAL);
         self.effects.tasks.push(Task::Drop);
         self.say(format!("the snapshot from a peer is not used: {why}"));
     }
 
-    fn take_when_due(&mut self, now: Millis) {
+    fn take_when_due(&mut self, now: Now) {
         let snapshots = &self.backend.snapshots;
         let last_len = snapshots.newest.map_or(0, |newest| newest.len);
-        let grown = snapshots.grown > self.backend.settings.snapshot_log_len.max(last_len / 2);
-        let due = (snapshots.wanted || grown) && now >= snapshots.not_before;
+        let serving = snapshots.served_at.is_some_and(|at| now.mono.since(at) < SERVING_FOR);
+        let limit = self.backend.settings.snapshot_log_len.max(last_len / 2);
+        let grown = snapshots.grown > if serving { limit.saturating_mul(SERVING_TIMES) } else { limit };
+        let due = (snapshots.wanted || grown) && now.mono >= snapshots.not_before;
         // One that comes from a peer makes an own one needless.
         if !due || snapshots.pending.is_some() || snapshots.fetch.is_some() {
             return;
@@ -476,10 +521,16 @@ impl Node {
         if base.view.number == ViewNumber(0) {
             return;
         }
+        if let Some(newest) = snapshots.newest.filter(|newest| newest.position >= base.position) {
+            // Nothing has happened since: what there is will do.
+            let snapshots = &mut self.backend.snapshots;
+            snapshots.wanted = false;
+            snapshots.waiters.iter_mut().for_each(|waiter| waiter.serial = 0);
+            return self.answer_waiters(now, &Snapshots::describe(&newest));
+        }
         let log_from = self.backend.replica.log_from(&base);
         let (front, header) = (self.front(log_from), header_of(&base));
         let image = self.backend.store.freeze();
-        self.backend.replica.move_pin();
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Take, log_from, verified: false });
         snapshots.wanted = false;

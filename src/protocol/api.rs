@@ -31,7 +31,7 @@ pub struct Settings {
     pub history_len: usize,
     /// So many views are remembered with their decisions, at least the last of them.
     pub views_kept: usize,
-    /// As `history_len`, while a node takes a snapshot from this one, and then what came after it.
+    /// As `history_len`, while a peer is heard that has not delivered what is over that limit.
     pub pinned_history_len: usize,
     /// For jitter and the cluster id; may be anything, the same seed gives the same run.
     pub seed: u64,

@@ -8,7 +8,7 @@ use crate::wire::DecodeError;
 
 use super::api::Settings;
 use super::codec::{decode_lanes, decode_origins, decode_view, encode_lanes, encode_origins, encode_view};
-use super::message::{LaneVector, View};
+use super::message::{LaneVector, Sender, View};
 use super::origins::Origins;
 use super::recovery::Recovery;
 
@@ -96,9 +96,19 @@ impl Base {
         if position.t.0 > limits::CLOCK_MAX {
             return Err(DecodeError::Invalid { what: "timestamp of the position", found: position.t.0 });
         }
+        if view.senders.iter().any(|s| view.voter(s.node).is_none()) {
+            return Err(DecodeError::Invalid { what: "sender that is no voter", found: view.number.0 });
+        }
+        if view.number.0 > 0 && view.senders.is_empty() {
+            return Err(DecodeError::Invalid { what: "view without senders", found: view.number.0 });
+        }
         // The last entry delivered is the last of its lane, and no lane is beyond it.
-        if lanes.iter().any(|t| *t > position.t) {
-            return Err(DecodeError::Invalid { what: "lane beyond the position", found: position.t.0 });
+        let at =
+            |(sender, t): (&Sender, &Timestamp)| Position { view: view.number, t: *t, node: sender.node };
+        let last = view.senders.iter().zip(&lanes).filter(|(_, t)| **t > Timestamp::ZERO).map(at).max();
+        let begin = Position { view: view.number, ..Position::default() };
+        if last.unwrap_or(begin) != position {
+            return Err(DecodeError::Invalid { what: "position beside the lanes", found: position.t.0 });
         }
         if view.cluster != cluster {
             return Err(DecodeError::Invalid { what: "cluster of the view", found: view.cluster.0 });

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::types::{Entry, Label, Lsn, Millis, NodeId, Position, Timestamp, ViewNumber};
+use crate::types::{Entry, Label, Lsn, Millis, NodeId, Position, ViewNumber};
 
 use super::api::{Note, OfferTicket, Output};
 use super::base::Base;
@@ -22,6 +22,8 @@ use super::replica::Replica;
 
 /// What an entry takes in memory beside its batch, about, in bytes.
 const ENTRY_LEN: usize = 256;
+/// Most entries that are forgotten in one turn.
+const FORGOTTEN_AT_ONCE: usize = 4096;
 
 /// The delivered entries that are still held.
 #[derive(Clone, Debug)]
@@ -31,13 +33,11 @@ pub(crate) struct History {
     len: usize,
     /// The last entry that is delivered and not held.
     forgotten: Position,
-    /// What came after this is kept until then, for somebody who takes a snapshot.
-    pinned: Option<(Position, Millis)>,
 }
 
 impl History {
     pub(crate) fn new(forgotten: Position) -> History {
-        History { held: VecDeque::new(), len: 0, forgotten, pinned: None }
+        History { held: VecDeque::new(), len: 0, forgotten }
     }
 
     /// An entry was delivered.
@@ -52,19 +52,22 @@ impl History {
 impl Replica {
     // ---- forgetting ----
 
-    /// Forgets what is over the limit.
+    /// Forgets what is over the limit. For peers that are heard and have not delivered it yet, more is kept.
     pub(crate) fn forget(&mut self, now: Millis) {
-        let pinned = self.history.pinned.is_some_and(|(_, until)| now < until);
-        let normal = self.settings.history_len;
-        while self.history.len > normal {
-            let is_pinned = pinned && self.history.pinned.is_some_and(|(at, _)| self.history.forgotten >= at);
-            if is_pinned && self.history.len <= self.settings.pinned_history_len {
-                break;
+        let (normal, most) = (self.settings.history_len, self.settings.pinned_history_len);
+        if self.history.len > normal {
+            let rows = self.peers.iter().filter(|(node, _)| self.peers.hears(*node, now));
+            let behind = rows.filter_map(|(_, peer)| Some(peer.row.as_ref()?.delivered)).min();
+            for _ in 0..FORGOTTEN_AT_ONCE {
+                let is_wanted = behind.is_some_and(|behind| self.history.forgotten >= behind);
+                if self.history.len <= if is_wanted { most } else { normal } {
+                    break;
+                }
+                let Some((view, lane, len)) = self.history.held.pop_front() else { break };
+                self.history.len -= len;
+                let log = self.views.get_mut(&view).expect("a view is held as long as an entry of it is");
+                self.history.forgotten = log.lanes[usize::from(lane)].forget_first();
             }
-            let Some((view, lane, len)) = self.history.held.pop_front() else { break };
-            self.history.len -= len;
-            let log = self.views.get_mut(&view).expect("a view is held as long as an entry of it is");
-            self.history.forgotten = log.lanes[usize::from(lane)].forget_first();
         }
         self.forget_views();
     }
@@ -92,18 +95,6 @@ impl Replica {
     /// The last entry that this node has delivered.
     pub fn delivered(&self) -> Position {
         self.delivered
-    }
-
-    /// What is delivered after `position` is kept until `until`, as far as the limit for that allows.
-    pub fn pin(&mut self, position: Position, until: Millis) {
-        self.history.pinned = Some((position, until));
-    }
-
-    /// A snapshot of the present state is being taken: whoever waits for one needs only what comes after it.
-    pub fn move_pin(&mut self) {
-        if let Some((position, _)) = &mut self.history.pinned {
-            *position = self.delivered;
-        }
     }
 
     pub(crate) fn offer_snapshot(&mut self, to: NodeId, out: &mut Vec<Output>) {
@@ -167,20 +158,35 @@ impl Replica {
 
     // ---- installing one ----
 
-    /// Puts a snapshot that is durable here in the place of what it covers. Says whether it did: `false` if this node
-    /// has come further by itself, or the snapshot is of another history.
-    pub fn install(&mut self, now: Millis, base: &Base, out: &mut Vec<Output>) -> bool {
+    /// Whether a snapshot may take the place of what it covers: it brings this node further, and it is of the same
+    /// history as far as that can be seen. What a peer made up may pass; nothing that passes trips an assertion.
+    pub fn may_install(&self, base: &Base) -> bool {
         let number = base.view.number;
         let cluster = self.log().view.cluster;
-        let other = cluster.0 != 0 && cluster != base.cluster;
-        let contradicts = self.views.get(&number).is_some_and(|log| {
-            log.view != base.view || log.decided.as_ref().is_some_and(|v| exceeds(&base.lanes, &v.ends))
-        });
-        // A view that it has not heard of is one after its own.
-        let unknown = !self.views.contains_key(&number) && number <= self.current;
-        if base.position <= self.delivered || other || contradicts || unknown {
+        if base.position <= self.delivered || (cluster.0 != 0 && cluster != base.cluster) {
             return false;
         }
+        if self.is_leap(base.position.t) || number == ViewNumber(0) {
+            return false;
+        }
+        let Some(log) = self.views.get(&number) else {
+            // A view that it has not heard of is one after its own.
+            return number > self.current;
+        };
+        let own = self.owned_lane(&log.view);
+        log.view == base.view
+            && log.decided.as_ref().is_none_or(|v| base.lanes.iter().zip(&v.ends).all(|(t, end)| t <= end))
+            && log.lanes.iter().zip(&base.lanes).all(|(lane, t)| lane.delivered() <= *t)
+            && own.is_none_or(|own| base.lanes[own] <= log.lanes[own].received())
+    }
+
+    /// Puts a snapshot that is durable here in the place of what it covers. Says whether it did: `false` if it
+    /// [may not](Replica::may_install).
+    pub fn install(&mut self, now: Millis, base: &Base, out: &mut Vec<Output>) -> bool {
+        if !self.may_install(base) {
+            return false;
+        }
+        let number = base.view.number;
         if number > self.current {
             // The decisions between are in the snapshot, as it were: all of them are delivered to their ends.
             self.mark(Mark::InstalledAhead);
@@ -210,6 +216,7 @@ impl Replica {
         self.catch_up = None;
         self.resends.clear();
         self.row_changed = true;
+        self.offers.relayed_bytes = self.relayed_bytes();
         self.persist(Record::Installed { index: base.index, position: base.position }, None, out);
         let overtaken = self.take_overtaken();
         out.extend(overtaken.into_iter().map(Output::Overtaken));
@@ -218,14 +225,18 @@ impl Replica {
         true
     }
 
+    /// Undelivered bytes of others' batches in the own lane.
+    fn relayed_bytes(&self) -> usize {
+        let Some(lane) = self.my_lane() else { return 0 };
+        let lane = &self.log().lanes[lane];
+        let relayed = lane.after(lane.delivered()).filter(|entry| entry.label.origin != self.settings.me);
+        relayed.map(|entry| entry.batch.bytes().len()).sum()
+    }
+
     /// Own batches that were applied in what a snapshot covers.
     fn take_overtaken(&mut self) -> Vec<OfferTicket> {
         let Some(label) = self.label(0) else { return Vec::new() };
         let origins = &self.origins;
         self.offers.overtaken(|seq| origins.knows(&Label { seq, ..label }))
     }
-}
-
-fn exceeds(lanes: &[Timestamp], ends: &[Timestamp]) -> bool {
-    lanes.len() != ends.len() || lanes.iter().zip(ends).any(|(t, end)| t > end)
 }

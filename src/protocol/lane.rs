@@ -308,12 +308,16 @@ impl ViewLog {
         self.frozen.get_or_insert(received).clone()
     }
 
+    /// Whether a value ends no lane before what is delivered of it. One that was accepted and lost may.
+    pub(crate) fn is_beyond_delivered(&self, value: &Value) -> bool {
+        self.lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
+    }
+
     /// Whether a value makes sense for this view.
     pub(crate) fn allows(&self, value: &Value) -> bool {
         let View { number, cluster, senders, .. } = &self.view;
         let next = &value.next;
         value.ends.len() == senders.len()
-            && self.lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
             && next.number.0.checked_sub(1) == Some(number.0)
             && next.cluster.0 != 0
             && (cluster.0 == 0 || *cluster == next.cluster)

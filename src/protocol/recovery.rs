@@ -174,6 +174,9 @@ impl Recovery {
             Record::Decision(decision) => {
                 let log = self.open(decision.view)?;
                 Self::check_value(log, &decision.value)?;
+                if !log.is_beyond_delivered(&decision.value) {
+                    return Err(format!("{} ends {} before what is delivered", decision.value, log.view));
+                }
                 let next = decision.value.next.clone();
                 log.decide(decision.value);
                 log.said[Said::Decision as usize] = Some(lsn);

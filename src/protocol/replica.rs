@@ -277,8 +277,14 @@ impl Replica {
             return Err(Refusal::OtherMembers);
         }
         if voter.disk.0 != 0 && voter.disk != hello.disk {
-            // A learner: it is heard, told everything, and counts for nothing.
-            return if hello.joining { Ok(()) } else { Err(Refusal::OtherDisk { registered: voter.disk }) };
+            // A learner is heard, told everything, and counts for nothing; so does whoever is ahead, and may
+            // have been registered there.
+            let ahead = hello.view > self.current;
+            return if hello.joining || ahead {
+                Ok(())
+            } else {
+                Err(Refusal::OtherDisk { registered: voter.disk })
+            };
         }
         let listed = view.senders.iter().find(|s| s.node == hello.from).map(|s| s.incarnation);
         if let Some(seen) = listed.filter(|listed| hello.incarnation < *listed) {

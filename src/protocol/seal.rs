@@ -273,7 +273,10 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let sound = ballot.node == from && ballot.round <= Ballot::ROUND_MAX;
-        if !self.same_view(now, from, view, out) || !sound || !self.log().allows(&value) {
+        if !self.same_view(now, from, view, out) || !sound {
+            return;
+        }
+        if !self.log().allows(&value) || !self.log().is_beyond_delivered(&value) {
             return;
         }
         let me = self.settings.me;
@@ -677,7 +680,11 @@ impl Replica {
                 // Something before it is missing.
                 return self.send(from, Message::ViewRequest { view: self.current }, out);
             }
-            if decision.view == self.current && self.log().allows(&decision.value) {
+            let log = self.log();
+            if decision.view == self.current
+                && log.allows(&decision.value)
+                && log.is_beyond_delivered(&decision.value)
+            {
                 self.enter_view(now, decision, out);
             }
         }

@@ -102,6 +102,7 @@ impl LogWriter {
             batch: RecordGroup::new(),
             marked: Lsn(reported),
             synced_at: Instant::now(),
+            segments: 0,
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| writer.run(&notify)));
@@ -233,6 +234,8 @@ struct Writer<D: Disk> {
     synced_at: Instant,
     /// What the last durable mark said.
     marked: Lsn,
+    /// How many segments there were when the lengths were last told.
+    segments: usize,
 }
 
 impl<D: Disk> Writer<D> {
@@ -337,6 +340,11 @@ impl<D: Disk> Writer<D> {
     /// Removes one segment if that is wanted: not more, a group may be waiting.
     fn truncate(&mut self) -> io::Result<()> {
         let wanted = self.shared.queue().truncate;
+        let segments = self.log.segments().len();
+        if wanted.is_none() && segments == self.segments {
+            return Ok(());
+        }
+        self.segments = segments;
         if let Some(lsn) = wanted
             && !self.log.truncate_before(lsn)?
         {
