@@ -52,7 +52,7 @@ figures() {
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes clients errors links chaos)
+process_tests=(cluster crashes clients errors links chaos kvbench)
 
 other_tests() {
     local file name

@@ -120,7 +120,7 @@ pub fn json(options: &Options, outcome: &Outcome) -> String {
          \"pipeline\": {},\n  \"rate\": {},\n  \"mix\": {},\n  \"keys\": {},\n  \"distribution\": {},\n  \
          \"value_len\": {},\n  \"mset_len\": {},\n  \"consistency\": {},\n  \"wait\": {},\n  \"seconds\": {:.3},\n  \
          \"interrupted\": {},\n  \"lost_connections\": {},\n  \"unsent\": {},\n  \"server_cpu_us\": {},\n  \
-         \"own_cpu_us\": {},\n  \"errors\": {{{}}},\n  \"results\": [\n{}\n  ]\n}}\n",
+         \"own_cpu_us\": {},\n  \"error_texts\": {{{}}},\n  \"results\": [\n{}\n  ]\n}}\n",
         env!("CARGO_PKG_VERSION"),
         targets.join(", "),
         string(options.dialect.name()),
