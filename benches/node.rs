@@ -21,6 +21,8 @@ use common::node;
 const ROUNDS: [(usize, usize); 3] = [(1, 1), (16, 16), (256, 64)];
 const KEY_COUNT: usize = 10_000;
 const VALUE_LEN: usize = 64;
+/// Keys that are written in a round beforehand.
+const FILL_COUNT: usize = 500;
 
 struct Host {
     node: Node,
@@ -55,8 +57,9 @@ fn measure(criterion: &mut Criterion, name: &str, is_read: bool, nodes: usize) {
             let mut cluster = Cluster::founded(nodes, connections);
             let requests: Vec<Vec<u8>> = (0..KEY_COUNT).map(|number| request(is_read, number)).collect();
             // So that reads find something, and all replies have the length of the first.
-            for number in 0..KEY_COUNT {
-                cluster.round(&[request(false, number)], 1, connections, None);
+            let writes: Vec<Vec<u8>> = (0..KEY_COUNT).map(|number| request(false, number)).collect();
+            for writes in writes.chunks(FILL_COUNT) {
+                cluster.round(writes, writes.len(), connections, Some(writes.len() * b"+OK\r\n".len()));
             }
             let mut number = 0;
             let reply_len = cluster.round(&requests[..1], 1, connections, None);
