@@ -383,12 +383,19 @@ impl EventLoop {
         if has_entry {
             self.flush_links(now);
             self.submit(now, &mut effects);
+            self.flush_clients(now, &effects.written);
         } else {
             self.submit(now, &mut effects);
-            self.flush_links(now);
+            // A lone client does not wait for what is sent to the other nodes, and they do not for a crowd of clients.
+            if effects.written.len() <= self.links.len() {
+                self.flush_clients(now, &effects.written);
+                self.flush_links(now);
+            } else {
+                self.flush_links(now);
+                self.flush_clients(now, &effects.written);
+            }
         }
         effects.sends.clear();
-        self.flush_clients(now, &effects.written);
         for key in effects.closing.drain(..) {
             self.close_client(key.into());
         }
