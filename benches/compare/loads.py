@@ -25,10 +25,10 @@ class Load:
 LOADS = [
     Load("set", "SET, 64 connections", ("-c", "64"), (LANEKV, ETCD, LEADER, REDIS, REPLICAS, ONE)),
     Load("set-pipelined", "SET, 64 connections × 16", ("-c", "64", "-P", "16"), (LANEKV, REDIS, ETCD)),
-    Load("get", "GET linearizable, 64 connections", ("-c", "64", "--mix", "get", "--fill"),
+    Load("get", "GET linearizable, 64 connections", ("-c", "64", "--mix", "get", "--fill", "--keys", "20000"),
          (LANEKV, ETCD, LEADER, REDIS)),
     Load("get-pipelined", "GET linearizable, 64 connections × 16",
-         ("-c", "64", "-P", "16", "--mix", "get", "--fill"), (LANEKV, REDIS)),
+         ("-c", "64", "-P", "16", "--mix", "get", "--fill", "--keys", "20000"), (LANEKV, REDIS)),
     Load("set-4k", "SET of 4 KiB, 64 connections", ("-c", "64", "--value-len", "4096", "--keys", "10000"),
          (LANEKV, REDIS, ETCD)),
     Load("set-alone", "SET, 1 connection", ("-c", "1"), (FLOOR, LANEKV, ETCD, REDIS)),
