@@ -52,7 +52,7 @@ figures() {
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes clients errors links chaos)
+process_tests=(cluster crashes clients errors links chaos kvbench)
 
 other_tests() {
     local file name
@@ -105,5 +105,7 @@ else
     echo "    skipped: nc scripts, because netcat-openbsd is not installed and cannot be installed by this user"
 fi
 step "commands of the readme" cargo test --quiet --test readme
+# Without etcd and Redis: kvbench, and the machinery of the comparison with them.
+step "comparison, its own machinery" benches/compare/compare.py --smoke --bin-dir target/release
 step "benches compile" cargo bench --no-run --quiet
 finish 0

@@ -23,7 +23,9 @@
 //! | [`maintenance`] | what an operator does with a data directory: rebuild, restore |
 //! | [`sim`] | the deterministic simulator around [`node`] |
 //! | [`chaos`] | real processes, broken on purpose, and the checks of what their clients saw |
+//! | [`bench`] | load on lanekv and on what it is compared with, measured |
 
+pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod config;

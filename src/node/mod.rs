@@ -137,7 +137,7 @@ pub enum Observed {
 /// What is to be done after a turn. Used again and again; the caller empties it with [`Effects::clear`].
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Records for the log, to be submitted before anything of this turn is sent.
+    /// Records for the log. The messages of the turn rest on none of them, so either may go first.
     pub records: RecordGroup,
     /// Messages, in order.
     pub sends: Vec<(NodeSet, Message)>,

@@ -306,6 +306,7 @@ impl<D: Disk> Writer<D> {
         let mut bytes = 0;
         let mut must_sync = self.mode == SyncMode::Always;
         let mut done: Vec<RecordGroup> = Vec::with_capacity(groups.len());
+        let is_alone = groups.len() == 1;
         for mut group in groups {
             bytes += group.len_bytes() as u64;
             must_sync |= group.must_sync();
@@ -313,7 +314,8 @@ impl<D: Disk> Writer<D> {
             if !fits {
                 self.flush()?;
             }
-            if group.len_bytes() > MERGE_LEN_MAX {
+            // Copying pays only where it saves a write.
+            if is_alone || group.len_bytes() > MERGE_LEN_MAX {
                 self.log.append(&mut group)?;
             } else {
                 self.batch.absorb(&group);
