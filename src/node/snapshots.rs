@@ -363,10 +363,13 @@ impl Node {
             return;
         }
         let base = match base_of(header) {
-            Ok(base) if base.position > self.backend.replica.delivered() => base,
-            Ok(_) => return self.drop_fetched("this node has come further by itself"),
+            Ok(base) => base,
             Err(error) => return self.drop_fetched(&error.to_string()),
         };
+        // Once it is published the older ones are gone, so this is asked before.
+        if let Some(objection) = self.backend.replica.objection(&base) {
+            return self.drop_fetched(objection);
+        }
         let log_from = self.backend.replica.log_from(&base);
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });

@@ -16,7 +16,7 @@ use super::api::{Note, OfferTicket, Output};
 use super::base::Base;
 use super::lane::Said;
 use super::marks::Mark;
-use super::message::{Message, Record};
+use super::message::{Message, Record, Sender};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
@@ -31,13 +31,20 @@ pub(crate) struct History {
     len: usize,
     /// The last entry that is delivered and not held.
     forgotten: Position,
+    /// The last entry of the snapshot that took the place of what came before.
+    covered: Position,
     /// What came after this is kept until then, for somebody who takes a snapshot.
     pinned: Option<(Position, Millis)>,
 }
 
 impl History {
     pub(crate) fn new(forgotten: Position) -> History {
-        History { held: VecDeque::new(), len: 0, forgotten, pinned: None }
+        History { held: VecDeque::new(), len: 0, forgotten, covered: forgotten, pinned: None }
+    }
+
+    /// The last entry of the snapshot that this node goes on from.
+    pub(crate) fn covered(&self) -> Position {
+        self.covered
     }
 
     /// An entry was delivered.
@@ -167,20 +174,44 @@ impl Replica {
 
     // ---- installing one ----
 
-    /// Puts a snapshot that is durable here in the place of what it covers. Says whether it did: `false` if this node
-    /// has come further by itself, or the snapshot is of another history.
-    pub fn install(&mut self, now: Millis, base: &Base, out: &mut Vec<Output>) -> bool {
+    /// Why a snapshot of this base is not to be installed here, in words; `None` if it may be. What a peer has made is
+    /// not always true.
+    pub fn objection(&self, base: &Base) -> Option<&'static str> {
         let number = base.view.number;
         let cluster = self.log().view.cluster;
-        let other = cluster.0 != 0 && cluster != base.cluster;
-        let contradicts = self.views.get(&number).is_some_and(|log| {
-            log.view != base.view || log.decided.as_ref().is_some_and(|v| exceeds(&base.lanes, &v.ends))
-        });
-        // A view that it has not heard of is one after its own.
-        let unknown = !self.views.contains_key(&number) && number <= self.current;
-        if base.position <= self.delivered || other || contradicts || unknown {
+        let known = self.views.get(&number);
+        if base.position <= self.delivered {
+            return Some("this node has come further by itself");
+        }
+        if number == ViewNumber(0) || (cluster.0 != 0 && cluster != base.cluster) {
+            return Some("it is of another cluster");
+        }
+        if self.is_leap(base.position.t) {
+            return Some("its timestamps are far above the clock");
+        }
+        // A view that this node has not heard of is one after its own.
+        if (known.is_none() && number <= self.current) || known.is_some_and(|log| log.contradicts(base)) {
+            return Some("it contradicts what is known of its view");
+        }
+        // Nobody else has an entry of this incarnation's lanes that is not here (rule A).
+        let own = Sender { node: self.settings.me, incarnation: self.identity.incarnation };
+        let is_own_disk = base.view.voter(own.node).is_some_and(|v| v.disk == self.identity.disk);
+        if let Some(mine) = base.view.senders.iter().position(|s| *s == own)
+            && is_own_disk
+            && base.lanes[mine] > known.map_or(Timestamp::ZERO, |log| log.lanes[mine].received())
+        {
+            return Some("it has entries of this node that this node never made");
+        }
+        None
+    }
+
+    /// Puts a snapshot that is durable here in the place of what it covers. Says whether it did: `false` if there is an
+    /// [objection](Replica::objection).
+    pub fn install(&mut self, now: Millis, base: &Base, out: &mut Vec<Output>) -> bool {
+        if self.objection(base).is_some() {
             return false;
         }
+        let number = base.view.number;
         if number > self.current {
             // The decisions between are in the snapshot, as it were: all of them are delivered to their ends.
             self.mark(Mark::InstalledAhead);
@@ -213,6 +244,8 @@ impl Replica {
         self.persist(Record::Installed { index: base.index, position: base.position }, None, out);
         let overtaken = self.take_overtaken();
         out.extend(overtaken.into_iter().map(Output::Overtaken));
+        self.offers.on_install(base.position);
+        self.count_relayed();
         out.push(Output::Note(Note::Installed { index: base.index, position: base.position }));
         self.after_fill(now, out);
         true
@@ -224,8 +257,4 @@ impl Replica {
         let origins = &self.origins;
         self.offers.overtaken(|seq| origins.knows(&Label { seq, ..label }))
     }
-}
-
-fn exceeds(lanes: &[Timestamp], ends: &[Timestamp]) -> bool {
-    lanes.len() != ends.len() || lanes.iter().zip(ends).any(|(t, end)| t > end)
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::types::{Entry, Lsn, NodeId, Position, Timestamp, limits};
 
+use super::base::Base;
 use super::message::{Ballot, LaneVector, Value, View};
 use super::mutation::{Mutation, mutated};
 
@@ -240,6 +241,16 @@ impl ViewLog {
                 lane.accept(*t);
             }
         }
+    }
+
+    /// Whether a snapshot cannot be of this view as it is known here: of another history, or of none.
+    pub(crate) fn contradicts(&self, base: &Base) -> bool {
+        let exceeds = |ends: &LaneVector| base.lanes.iter().zip(ends).any(|(t, end)| t > end);
+        let accepted = self.accepted.as_ref().map(|(_, value)| value);
+        self.view != base.view
+            || self.lanes.iter().zip(&base.lanes).any(|(lane, t)| lane.delivered() > *t)
+            // What is chosen is below the ends of whatever is decided or may be.
+            || self.decided.iter().chain(accepted).any(|value| exceeds(&value.ends))
     }
 
     /// Whether entries after `have` are forgotten.
