@@ -100,7 +100,8 @@ impl Cluster {
             let mut replay = Replay::new(&settings.protocol);
             let mut group = RecordGroup::new();
             let incarnation = replay.begin(&mut group).expect("an empty log");
-            let identity = Identity { disk: DiskId(100 + i as u64), incarnation, boot: 1 + i as u64 };
+            let identity =
+                Identity { disk: DiskId(100 + i as u64), incarnation, boot: 1 + i as u64, joining: false };
             let durable = group.last_lsn().expect("the record of the start");
             let node = Node::new(settings, identity, replay, 3, now);
             Host { node, effects: Effects::default(), durable, replied: 0 }

@@ -93,6 +93,7 @@ fn main() {
     let helper = std::thread::spawn(move || job.run(|_| ControlFlow::Continue(())));
     filled.write(&mut random, "while one is written");
     let file = helper.join().expect("no panic").expect("room for the file").expect("not broken off");
+    let file = file.publish().expect("room for the file");
     println!("writing, reading back and publishing {} MiB: {:.2?}", file.len >> 20, start.elapsed());
 
     let start = Instant::now();

@@ -32,7 +32,7 @@ struct Written {
 }
 
 fn identity_of_all() -> Identity {
-    Identity { node: NodeId::new(2).expect("below 64"), disk_id: DiskId(9) }
+    Identity { node: NodeId::new(2).expect("below 64"), disk_id: DiskId(9), joining: false }
 }
 
 fn options(mode: SyncMode, seed: u64) -> LogOptions {

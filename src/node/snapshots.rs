@@ -484,14 +484,13 @@ impl Node {
         }
         // Before anything that is here is given up for it.
         let base = match base_of(header) {
-            Ok(base) if self.backend.replica.may_install(&base) => base,
-            Ok(base) if base.position <= self.backend.replica.delivered() => {
-                return self.drop_fetched(now, "this node has come further by itself");
-            }
-            Ok(_) => return self.drop_fetched(now, "it is of another history"),
+            Ok(base) => base,
             Err(error) => return self.drop_fetched(now, &error.to_string()),
         };
         let Some(id) = fetch.id else { return };
+        if let Some(objection) = self.backend.replica.objection(&base) {
+            return self.drop_fetched(now, objection);
+        }
         let log_from = self.backend.replica.log_from(&base);
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });

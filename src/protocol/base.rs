@@ -3,7 +3,7 @@
 //! All of it follows from what was delivered, so it is the same on every node. A node's own promises, votes and
 //! incarnation are not in it; those are in its log (`docs/protocol.md`, section 7).
 
-use crate::types::{ClusterId, Index, Millis, Position, Timestamp, limits};
+use crate::types::{ClusterId, Index, Millis, Position, Timestamp, ViewNumber, limits};
 use crate::wire::DecodeError;
 
 use super::api::Settings;
@@ -92,6 +92,14 @@ impl Base {
         }
         if view.number != position.view {
             return Err(DecodeError::Invalid { what: "view of the position", found: position.view.0 });
+        }
+        let voting = |node| view.voter(node).is_some();
+        if view.number > ViewNumber(0) && !(view.senders.iter().all(|s| voting(s.node)) && !lanes.is_empty())
+        {
+            return Err(DecodeError::Invalid { what: "senders of the view", found: lanes.len() as u64 });
+        }
+        if index.0 > limits::INDEX_MAX {
+            return Err(DecodeError::Invalid { what: "index", found: index.0 });
         }
         if position.t.0 > limits::CLOCK_MAX {
             return Err(DecodeError::Invalid { what: "timestamp of the position", found: position.t.0 });

@@ -237,6 +237,10 @@ fn get_origins(r: &mut Reader<'_>) -> Result<Origins> {
                 found: u64::from(label.origin.get()),
             });
         }
+        // The next one would have no number.
+        if label.seq == u64::MAX {
+            return Err(DecodeError::Invalid { what: "number of a batch", found: label.seq });
+        }
         last = Some(label.origin);
         origins.insert(label);
     }

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::types::{Entry, Label, Lsn, Millis, NodeId, Position, ViewNumber};
+use crate::types::{Entry, Label, Lsn, Millis, NodeId, Position, Timestamp, ViewNumber};
 
 use super::api::{Note, OfferTicket, Output};
 use super::base::Base;
@@ -33,11 +33,18 @@ pub(crate) struct History {
     len: usize,
     /// The last entry that is delivered and not held.
     forgotten: Position,
+    /// The last entry of the snapshot that took the place of what came before.
+    covered: Position,
 }
 
 impl History {
     pub(crate) fn new(forgotten: Position) -> History {
-        History { held: VecDeque::new(), len: 0, forgotten }
+        History { held: VecDeque::new(), len: 0, forgotten, covered: forgotten }
+    }
+
+    /// The last entry of the snapshot that this node goes on from.
+    pub(crate) fn covered(&self) -> Position {
+        self.covered
     }
 
     /// An entry was delivered.
@@ -158,32 +165,38 @@ impl Replica {
 
     // ---- installing one ----
 
-    /// Whether a snapshot may take the place of what it covers: it brings this node further, and it is of the same
-    /// history as far as that can be seen. What a peer made up may pass; nothing that passes trips an assertion.
-    pub fn may_install(&self, base: &Base) -> bool {
+    /// Why a snapshot of this base is not to be installed here, in words; `None` if it may be. What a peer has made is
+    /// not always true.
+    pub fn objection(&self, base: &Base) -> Option<&'static str> {
         let number = base.view.number;
         let cluster = self.log().view.cluster;
-        if base.position <= self.delivered || (cluster.0 != 0 && cluster != base.cluster) {
-            return false;
+        let known = self.views.get(&number);
+        if base.position <= self.delivered {
+            return Some("this node has come further by itself");
         }
-        if self.is_leap(base.position.t) || number == ViewNumber(0) {
-            return false;
+        if number == ViewNumber(0) || (cluster.0 != 0 && cluster != base.cluster) {
+            return Some("it is of another cluster");
         }
-        let Some(log) = self.views.get(&number) else {
-            // A view that it has not heard of is one after its own.
-            return number > self.current;
-        };
-        let own = self.owned_lane(&log.view);
-        log.view == base.view
-            && log.decided.as_ref().is_none_or(|v| base.lanes.iter().zip(&v.ends).all(|(t, end)| t <= end))
-            && log.lanes.iter().zip(&base.lanes).all(|(lane, t)| lane.delivered() <= *t)
-            && own.is_none_or(|own| base.lanes[own] <= log.lanes[own].received())
+        if self.is_leap(base.position.t) {
+            return Some("its timestamps are far above the clock");
+        }
+        // A view that this node has not heard of is one after its own.
+        if (known.is_none() && number <= self.current) || known.is_some_and(|log| log.contradicts(base)) {
+            return Some("it contradicts what is known of its view");
+        }
+        // Nobody else has an entry of this process's lanes that is not here.
+        if let Some(mine) = self.owned_lane(&base.view)
+            && base.lanes[mine] > known.map_or(Timestamp::ZERO, |log| log.lanes[mine].received())
+        {
+            return Some("it has entries of this node that this node never made");
+        }
+        None
     }
 
-    /// Puts a snapshot that is durable here in the place of what it covers. Says whether it did: `false` if it
-    /// [may not](Replica::may_install).
+    /// Puts a snapshot that is durable here in the place of what it covers. Says whether it did: `false` if there is an
+    /// [objection](Replica::objection).
     pub fn install(&mut self, now: Millis, base: &Base, out: &mut Vec<Output>) -> bool {
-        if !self.may_install(base) {
+        if self.objection(base).is_some() {
             return false;
         }
         let number = base.view.number;
@@ -220,6 +233,8 @@ impl Replica {
         self.persist(Record::Installed { index: base.index, position: base.position }, None, out);
         let overtaken = self.take_overtaken();
         out.extend(overtaken.into_iter().map(Output::Overtaken));
+        self.offers.on_install(base.position);
+        self.count_relayed();
         out.push(Output::Note(Note::Installed { index: base.index, position: base.position }));
         self.after_fill(now, out);
         true

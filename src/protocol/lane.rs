@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::types::{Entry, Lsn, NodeId, Position, Timestamp, limits};
 
+use super::base::Base;
 use super::message::{Ballot, LaneVector, Value, View};
 use super::mutation::{Mutation, mutated};
 
@@ -240,6 +241,15 @@ impl ViewLog {
                 lane.accept(*t);
             }
         }
+    }
+
+    /// Whether a snapshot cannot be of this view as it is known here: of another history, or of none.
+    pub(crate) fn contradicts(&self, base: &Base) -> bool {
+        let exceeds = |ends: &LaneVector| base.lanes.iter().zip(ends).any(|(t, end)| t > end);
+        self.view != base.view
+            || self.lanes.iter().zip(&base.lanes).any(|(lane, t)| lane.delivered() > *t)
+            // A value that was only accepted may have lost, and another one may have longer lanes.
+            || self.decided.as_ref().is_some_and(|value| exceeds(&value.ends))
     }
 
     /// Whether entries after `have` are forgotten.

@@ -106,6 +106,16 @@ impl Offers {
         tickets
     }
 
+    /// A snapshot has taken the place of everything up to `position`: copies in there that were not applied were
+    /// skipped as too early, and those forwarded may have been.
+    pub(crate) fn on_install(&mut self, position: Position) {
+        self.lose(|offer| match offer.place {
+            Place::Own(at) => at <= position,
+            Place::Forwarded(_) => true,
+            Place::Nowhere => false,
+        });
+    }
+
     /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may
     /// be. Returns whether there are any.
     pub(crate) fn on_view_end(&mut self, view: ViewNumber, end: Option<Timestamp>) -> bool {
@@ -298,6 +308,15 @@ impl Replica {
                 self.send(from, Message::Refused { label }, out);
             }
         }
+    }
+
+    /// Counts the forwarded batches that wait in the own lane.
+    pub(crate) fn count_relayed(&mut self) {
+        let me = self.settings.me;
+        let lane = self.my_lane().map(|mine| &self.log().lanes[mine]);
+        let waiting = lane.into_iter().flat_map(|lane| lane.after(lane.delivered()));
+        let relayed = waiting.filter(|entry| entry.label.origin != me);
+        self.offers.relayed_bytes = relayed.map(|entry| entry.batch.bytes().len()).sum();
     }
 
     pub(crate) fn on_refused(&mut self, now: Millis, from: NodeId, label: Label, out: &mut Vec<Output>) {

@@ -124,7 +124,8 @@ impl Recovery {
                 if position > self.base.position {
                     let found = self.base.index;
                     return Err(format!(
-                        "what follows needs the snapshot of index {index}, which is missing or damaged; the                          newest that is sound has index {found}"
+                        "what follows needs the snapshot of index {index}, which is missing or damaged; the \
+                         newest that is sound has index {found}"
                     ));
                 }
             }

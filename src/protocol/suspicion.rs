@@ -255,7 +255,6 @@ impl Replica {
         let mark: &[Timestamp] = &self.sealing.watch.mark;
         self.peers.row(node, self.current).is_some_and(|row| {
             row.delivered.view == self.current
-                && row.lanes.len() == mark.len()
                 && row.lanes.iter().zip(mark).all(|(lane, m)| lane.received >= *m)
         })
     }
