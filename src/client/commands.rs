@@ -67,7 +67,7 @@ pub fn repetition(name: &[u8]) -> Repetition {
             Class::Connection,
             "PING" | "ECHO" | "SELECT" | "HELP" | "COMMAND" | "INFO" | "TIME" | "ROLE" | "WAIT",
         ) => Repetition::Harmless,
-        (Class::Connection, _) => Repetition::Never,
+        (Class::Connection | Class::Internal, _) => Repetition::Never,
     }
 }
 

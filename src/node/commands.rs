@@ -320,7 +320,7 @@ fn help(arguments: &[&[u8]]) -> Reply {
 /// What `COMMAND` tells of one command: the first six fields, which is what clients look at.
 fn describe(spec: &CommandSpec) -> Reply {
     let flags: &[&'static str] = match spec.class {
-        Class::Write => &["write"],
+        Class::Write | Class::Internal => &["write"],
         Class::Read => &["readonly"],
         Class::Connection => &["loading", "stale", "fast"],
     };

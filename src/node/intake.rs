@@ -238,7 +238,7 @@ impl Node {
             (Class::Connection, _) => {
                 commands::carry_out(client, &mut self.backend, context.style, spec, rest);
             }
-            (Class::Write, _) | (Class::Read, Consistency::Ordered) => {
+            (Class::Write | Class::Internal, _) | (Class::Read, Consistency::Ordered) => {
                 self.multicast(now, client, &context, spec.code, rest);
             }
             (Class::Read, Consistency::Local) if client.queue.unanswered() == 0 => {

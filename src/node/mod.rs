@@ -39,6 +39,7 @@ mod settings;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::collections::VecDeque;
 
@@ -170,6 +171,8 @@ pub struct Node {
     next_offer: u64,
     /// The first ticket of which nothing has left this node yet.
     unsent_offer: u64,
+    /// When this node last delivered or offered something.
+    time_passed_on: Millis,
     /// Since when the core takes no commands.
     closed_since: Option<Millis>,
     /// Since when the core has had no room.
@@ -218,6 +221,7 @@ impl Node {
             batch_since: now.mono,
             next_offer: 1,
             unsent_offer: 1,
+            time_passed_on: now.mono,
             closed_since: None,
             full_since: None,
             refusing: None,
@@ -262,7 +266,9 @@ impl Node {
     pub fn end_turn(&mut self, now: Now, effects: &mut Effects) {
         self.backend.now = now;
         self.look_at_intake(now);
+        self.pass_time_on(now);
         self.offer_batch(now);
+        self.free_expired();
         self.begin_reads(now);
         self.expire(now);
         if now.mono >= self.next_sweep {
@@ -297,6 +303,7 @@ impl Node {
             busy.map(|since| since.plus(timeout)),
             refusal,
             sweep,
+            self.tick_due(),
         ]
         .into_iter()
         .flatten()
@@ -308,6 +315,7 @@ impl Node {
     pub fn has_work(&self) -> bool {
         !self.effects.closing.is_empty()
             || !self.effects.resumed.is_empty()
+            || self.backend.store.has_expired()
             || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
     }
@@ -413,6 +421,7 @@ impl Node {
             None => Vec::new(),
         };
         self.give_up(now, &skipped);
+        self.time_passed_on = now.mono;
         let Node { backend, clients, backlog, effects, .. } = self;
         let mut index = delivery.first;
         let mut done = 0;
@@ -431,6 +440,7 @@ impl Node {
             } else {
                 backend.store.apply(at, &command, false);
             }
+            backend.store.take_events();
             index = Index(index.0 + 1);
             done += 1;
         }
