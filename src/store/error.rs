@@ -43,6 +43,8 @@ pub enum CommandError {
     SameKey,
     /// A database other than 0.
     DatabaseIndex,
+    /// A number of a database that does not fit into 32 bits.
+    DatabaseNumber,
     /// A cursor that is no number.
     InvalidCursor,
     /// Options of `EXPIRE` that exclude each other.
@@ -191,6 +193,9 @@ impl fmt::Display for CommandError {
             CommandError::NoSuchKey => f.write_str("no such key"),
             CommandError::SameKey => f.write_str("source and destination objects are the same"),
             CommandError::DatabaseIndex => f.write_str("DB index is out of range"),
+            CommandError::DatabaseNumber => {
+                write!(f, "value is out of range, value must between {} and {}", i32::MIN, i32::MAX)
+            }
             CommandError::InvalidCursor => f.write_str("invalid cursor"),
             CommandError::MissingAndPresent => f.write_str(
                 "NX and XX, GT or LT options at the same time are not compatible",

@@ -132,9 +132,6 @@ fn counts_bits(unit: &[&[u8]]) -> Result<bool, CommandError> {
 
 /// The bits from `start` to `end`, both included, in bytes or bits, as numbers of bits; `None` if there are none.
 fn bit_range(start: i64, end: i64, len: usize, in_bits: bool) -> Option<(usize, usize)> {
-    if start < 0 && end < 0 && start > end {
-        return None;
-    }
     if in_bits {
         return super::ranges::inside(start, end, len * 8);
     }
@@ -155,6 +152,10 @@ fn bitcount(store: &Store, arguments: &[&[u8]]) -> Answer {
         None => (0, value.len() * 8 - 1),
         Some((start, end, unit)) => {
             let (start, end) = (parse_integer(start)?, parse_integer(end)?);
+            // Redis answers this one before it looks at the unit.
+            if start < 0 && end < 0 && start > end {
+                return Ok(Reply::Integer(0));
+            }
             match bit_range(start, end, value.len(), counts_bits(unit)?) {
                 Some(range) => range,
                 None => return Ok(Reply::Integer(0)),

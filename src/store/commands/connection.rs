@@ -71,6 +71,7 @@ pub(crate) static COMMANDS: [CommandSpec; 19] = [
         arity: 2,
         usage: "index",
         summary: "chooses a database; there is only 0",
+        check: check_select,
         ..NODE
     },
     CommandSpec {
@@ -173,6 +174,10 @@ fn check_ping(arguments: &[&[u8]]) -> Result<(), CommandError> {
         return Err(CommandError::WrongArity { name: "ping".into() });
     }
     Ok(())
+}
+
+fn check_select(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    arguments.iter().try_for_each(|index| super::check_database(index))
 }
 
 fn check_consistency(arguments: &[&[u8]]) -> Result<(), CommandError> {

@@ -7,7 +7,7 @@ use crate::store::error::{CommandError, excerpt};
 use crate::store::{Applied, EventClass, Store};
 use crate::types::{Reply, decimal};
 
-use super::{READ, WRITE, count_reply, exactly, is, parse_integer};
+use super::{READ, WRITE, check_database, count_reply, exactly, is, parse_integer};
 
 const FLUSHALL: CommandSpec = CommandSpec {
     name: "FLUSHALL",
@@ -170,9 +170,7 @@ fn copy_options(arguments: &[&[u8]]) -> Result<bool, CommandError> {
                 options = rest;
             }
             [option, index, rest @ ..] if is(option, "DB") => {
-                if parse_integer(index)? != 0 {
-                    return Err(CommandError::DatabaseIndex);
-                }
+                check_database(index)?;
                 options = rest;
             }
             _ => return Err(CommandError::Syntax),
@@ -220,7 +218,7 @@ const OBJECT_HELP_END: [&str; 4] = [
     "    Return the number of references of the value associated with the specified",
     "    <key>.",
     "HELP",
-    "    Print this help.",
+    "    Prints this help.",
 ];
 
 fn check_object(arguments: &[&[u8]]) -> Result<(), CommandError> {

@@ -57,6 +57,15 @@ fn parse_integer(bytes: &[u8]) -> Result<i64, CommandError> {
     decimal::parse(bytes).ok_or(CommandError::NotAnInteger)
 }
 
+/// Refuses every number of a database but that of the only one.
+pub(crate) fn check_database(text: &[u8]) -> Result<(), CommandError> {
+    let number = parse_integer(text)?;
+    match i32::try_from(number).map_err(|_| CommandError::DatabaseNumber)? {
+        0 => Ok(()),
+        _ => Err(CommandError::DatabaseIndex),
+    }
+}
+
 /// An integer reply from a count or a length.
 fn count_reply(count: usize) -> Reply {
     Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))

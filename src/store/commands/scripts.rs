@@ -107,6 +107,9 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(arguments: &'a [&'a [u8]], is_sha: bool) -> Result<Call<'a>, CommandError> {
         let [script, count, rest @ ..] = arguments else { return Err(CommandError::Syntax) };
+        if is_sha && script.len() != 40 {
+            return Err(CommandError::NoScript);
+        }
         let count = parse_integer(count)?;
         let count = usize::try_from(count).map_err(|_| CommandError::NegativeKeyCount)?;
         if count > rest.len() {
