@@ -35,7 +35,8 @@ impl Redis {
         }
         let (ports, dir) = (PortBlock::take().expect("free ports"), TempDir::new("redis"));
         let port = ports.port(0);
-        let settings = "--appendonly no --databases 1 --proto-max-bulk-len 268435456 --bind 127.0.0.1";
+        let settings = "--enable-debug-command yes --appendonly no --databases 1 --bind 127.0.0.1 \
+                        --proto-max-bulk-len 268435456 --slowlog-log-slower-than -1";
         let child = Command::new("redis-server")
             .arg("--port")
             .arg(port.to_string())
@@ -194,6 +195,13 @@ fn argument(random: &mut Random, word: &str) -> Vec<u8> {
         ),
         "LIFE" => pick(random, &["EX", "PX"]),
         "PATTERN" => pick(random, &["*", "a*", "?", "[a-c]", "[^a]*", "\\a", "k??", "*y", "", "[b-", "[\\a"]),
+        "DEBUGTYPE" => pick(
+            random,
+            &[
+                "string", "integer", "double", "null", "array", "verbatim", "true", "false", "bignum", "set",
+                "map",
+            ],
+        ),
         "SUB" => pick(random, &["HELP", "FREQ", "NOSUCH", "help"]),
         word => {
             let lower = random.below(4) == 0;
@@ -303,9 +311,42 @@ const PATTERNS: &[&str] = &[
     "PING VALUE",
     "ECHO VALUE",
     "SELECT INT",
-    "NOSUCH KEY VALUE",
+    "NOSUCH KEY INT",
     "TIME x y",
     "EVALSHA VALUE INT",
+    "PUBSUB NUMPAT",
+    "PUBSUB CHANNELS",
+    "PUBSUB NUMSUB KEY KEY",
+    "PUBSUB FOO",
+    "CLUSTER INFO",
+    "CLIENT GETNAME",
+    "CLIENT SETNAME VALUE",
+    "CLIENT NO-EVICT VALUE",
+    "CLIENT REPLY ON",
+    "MOVE KEY INT",
+    "SWAPDB INT INT",
+    "SLOWLOG LEN",
+    "SLOWLOG GET",
+    "LATENCY LATEST",
+    "SCRIPT EXISTS VALUE",
+    "SCRIPT FLUSH",
+    "HELLO 9",
+    "HELLO VALUE",
+    "AUTH VALUE",
+    "AUTH default VALUE",
+    "CONFIG GET VALUE",
+    "CONFIG SET KEY VALUE",
+    "CONFIG GET databases",
+    "COMMAND GETKEYS GET KEY",
+    "COMMAND INFO NOSUCH",
+    "READONLY x",
+    "EXEC",
+    "DISCARD",
+    "UNWATCH",
+    "MULTI x",
+    "WAIT 0 0",
+    "ASKING",
+    "DEBUG PROTOCOL DEBUGTYPE",
     "FLUSHALL",
     "FLUSHDB foo",
     "PUBLISH KEY VALUE",
@@ -322,7 +363,9 @@ fn draw(random: &mut Random) -> Vec<Vec<u8>> {
         2 => words.push(argument(random, "INT")),
         3 if words.len() > 1 => {
             let at = 1 + random.below(words.len() - 1);
+            // Of long words errors show a part, and which depends on how what is no text is replaced.
             words[at] = argument(random, "VALUE");
+            words[at].truncate(20);
         }
         _ => {}
     }
@@ -330,6 +373,52 @@ fn draw(random: &mut Random) -> Vec<Vec<u8>> {
         words.push(b"PING".to_vec());
     }
     words
+}
+
+/// Some commands that belong together: one, or a transaction.
+fn draw_some(random: &mut Random) -> Vec<Vec<Vec<u8>>> {
+    if random.below(30) > 0 {
+        let command = draw(random);
+        return if is_known_to_differ(&command) { Vec::new() } else { vec![command] };
+    }
+    let line = |random: &mut Random, line: &str| -> Vec<Vec<u8>> {
+        line.split(' ').map(|word| argument(random, word)).collect()
+    };
+    let mut commands = Vec::new();
+    if random.below(2) == 0 {
+        let watch = line(random, "WATCH KEY KEY");
+        let key = watch[1].clone();
+        commands.push(watch);
+        match random.below(6) {
+            0 => commands.push(vec![b"SET".to_vec(), key, b"touched".to_vec()]),
+            1 => commands.push(vec![b"UNWATCH".to_vec()]),
+            2 => commands.push(vec![b"GET".to_vec(), key]),
+            _ => {}
+        }
+    }
+    commands.push(line(random, "MULTI"));
+    for _ in 0..random.below(6) {
+        // Replies in replies are compared byte by byte.
+        let is_plain = |command: &Vec<Vec<u8>>| {
+            let name = command[0].to_ascii_uppercase();
+            let vague: [&[u8]; 6] = [b"KEYS", b"SCAN", b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME"];
+            !vague.contains(&&name[..]) && !is_known_to_differ(command) && !name.starts_with(b"NOSUCH")
+                // Commands about the connection are carried out even if WATCH stops the rest.
+                && name != b"CLIENT"
+        };
+        commands.extend(Some(draw(random)).filter(is_plain));
+        let odd = ["WATCH KEY", "MULTI", "UNWATCH", "NOSUCH", "GET"];
+        if random.below(12) == 0 {
+            let odd = odd[random.below(odd.len())];
+            commands.push(line(random, odd));
+        }
+    }
+    let end = ["EXEC", "EXEC", "EXEC", "DISCARD"][random.below(4)];
+    commands.push(line(random, end));
+    if random.below(8) == 0 {
+        commands.push(line(random, end));
+    }
+    commands
 }
 
 /// Whether the replies are equal as far as they can be.
@@ -376,7 +465,14 @@ fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
         b"SCAN" => command.get(1).is_none_or(|cursor| cursor != b"0"),
         // A script runs in Redis once it was loaded; here known ones need no loading.
         b"EVALSHA" => command[1].starts_with(b"c3f8"),
+        // What servers say of themselves.
         b"TIME" => command.len() == 1,
+        b"COMMAND" | b"DEBUG" => command.len() != 3,
+        // About our own consistency levels.
+        b"READONLY" => command.len() == 1,
+        b"HELLO" => {
+            command.get(1).is_none_or(|version| ["2", "3"].iter().any(|known| version == known.as_bytes()))
+        }
         // Redis compresses.
         b"DUMP" => true,
         _ => false,
@@ -385,6 +481,15 @@ fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
 
 #[test]
 fn replies_are_those_of_redis() {
+    compare("2");
+}
+
+#[test]
+fn replies_of_resp3_are_those_of_redis() {
+    compare("3");
+}
+
+fn compare(version: &str) {
     let Some(redis) = Redis::start() else {
         println!("skipped: redis-server is not installed");
         return;
@@ -394,12 +499,16 @@ fn replies_are_those_of_redis() {
     let count: usize = count.unwrap_or(COMMAND_COUNT);
     let mut random = Random::new(seed());
     let (mut ours, mut theirs) = (Raw::connect(cluster.address(0)), Raw::connect(&redis.address));
+    for side in [&mut ours, &mut theirs] {
+        // What servers say of themselves differs.
+        side.send(&encode_command(&["HELLO", version]));
+        side.reply();
+    }
     let (mut done, mut errors) = (0, 0);
     let mut history: Vec<String> = Vec::new();
     let mut differences: Vec<String> = Vec::new();
     while done < count && differences.len() < 6 {
-        let commands: Vec<Vec<Vec<u8>>> =
-            (0..PIPELINE).map(|_| draw(&mut random)).filter(|command| !is_known_to_differ(command)).collect();
+        let commands: Vec<Vec<Vec<u8>>> = (0..PIPELINE).flat_map(|_| draw_some(&mut random)).collect();
         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode_command(command)).collect();
         ours.send(&bytes);
         theirs.send(&bytes);

@@ -24,6 +24,8 @@ pub struct Settings {
     pub clients_max: usize,
     /// `window`: most bytes of its clients' commands that a node has in flight. 64 KiB to 1 GiB.
     pub window_len: usize,
+    /// `cluster-view`: whether Redis clients in cluster mode are shown a cluster whose slots the nodes share.
+    pub cluster_view: bool,
 }
 
 /// When the log is forced to disk.
@@ -49,13 +51,14 @@ impl Default for Settings {
             sync_interval: Millis(100),
             clients_max: 10_000,
             window_len: 64 << 20,
+            cluster_view: false,
         }
     }
 }
 
 impl Settings {
     /// Every name that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "suspicion-timeout",
         "heartbeat",
         "client-timeout",
@@ -64,6 +67,7 @@ impl Settings {
         "sync-interval",
         "max-clients",
         "window",
+        "cluster-view",
     ];
 
     /// Gives the setting `name` the value written in `value`.
@@ -99,6 +103,13 @@ impl Settings {
                     Some(count).filter(|n| (1..=1_000_000).contains(n)).ok_or_else(expected)?;
             }
             "window" => self.window_len = ranged_size("window", value, 64 << 10, 1 << 30)?,
+            "cluster-view" => {
+                self.cluster_view = match value {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad_value("cluster-view", value, "yes or no".to_owned())),
+                };
+            }
             _ => return Err(Fault::UnknownSetting { found: name.to_owned() }),
         }
         Ok(())

@@ -27,8 +27,12 @@
 //! randomness here, and the simulator runs this very code.
 
 mod backend;
+mod client_command;
 mod clients;
+mod cluster_view;
 mod commands;
+mod config_command;
+mod describe;
 mod flight;
 mod inspect;
 mod intake;
@@ -37,9 +41,11 @@ mod queue;
 mod replay;
 mod settings;
 mod snapshot;
+mod subscribers;
 #[cfg(test)]
 mod tests;
 mod time;
+mod transaction;
 
 use std::collections::VecDeque;
 
@@ -48,11 +54,12 @@ use crate::protocol::{
     Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
-use crate::store::{Applied, Store};
+use crate::store::{Applied, Class, Store};
 use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
+pub use cluster_view::MemberAddress;
 pub use inspect::Inspection;
 pub use replay::{Replay, ReplayError};
 pub use settings::Settings;
@@ -210,6 +217,8 @@ impl Node {
             stats: Stats::default(),
             client_count: 0,
             opened_count: 0,
+            subscribers: subscribers::Subscribers::default(),
+            key_events: subscribers::KeyEvents::default(),
         };
         Node {
             backend,
@@ -423,6 +432,7 @@ impl Node {
         self.give_up(now, &skipped);
         self.time_passed_on = now.mono;
         let Node { backend, clients, backlog, effects, .. } = self;
+        backend.store.tell_of_keys(subscribers::wants_key_events(backend));
         let mut index = delivery.first;
         let mut done = 0;
         for command in BatchReader::new(&delivery.entry.batch) {
@@ -430,17 +440,21 @@ impl Node {
             let Ok(command) = command else { break };
             let at = Applied { index, now: delivery.now };
             let route = routes.get(done);
+            let mut is_awaited = false;
             if let Some(route) = route
                 && let Some(client) = clients.get_mut(route.client)
             {
                 client.queue.settle_before(route.slot, backend);
-                let reply = backend.store.apply(at, &command, client.queue.awaits(route.slot));
-                client.queue.answer(route.slot, reply);
-                settle(client, backend, backlog, effects, now);
-            } else {
-                backend.store.apply(at, &command, false);
+                is_awaited = client.queue.awaits(route.slot);
             }
-            backend.store.take_events();
+            let reply = backend.store.apply(at, &command, is_awaited);
+            let published = subscribers::tell(backend, clients, backlog, effects, now);
+            if let Some(route) = route
+                && let Some(client) = clients.get_mut(route.client)
+            {
+                client.queue.answer(route.slot, reply, &published);
+                settle(client, backend, backlog, effects, now);
+            }
             index = Index(index.0 + 1);
             done += 1;
         }

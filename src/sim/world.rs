@@ -215,6 +215,8 @@ impl World {
             clients_max: 100,
             store: store::Limits::default(),
             dialect: dialect::DecodeLimits::default(),
+            addresses: Vec::new(),
+            cluster_view: false,
             port: 0,
             process_id: 0,
         }

@@ -138,6 +138,8 @@ pub struct CommandSpec {
     pub usage: &'static str,
     /// What it does, in one sentence.
     pub summary: &'static str,
+    /// The words that its first argument may be, each with the arity of the whole as in `arity`; none: anything.
+    pub subcommands: &'static [(&'static str, i32)],
     /// The command that this is another name of.
     pub alias_of: Option<&'static str>,
     /// Refuses what arity and lengths let pass.
@@ -149,11 +151,7 @@ pub struct CommandSpec {
 impl CommandSpec {
     /// Refuses whatever can be refused without looking at the store.
     pub(crate) fn validate(&self, arguments: &[&[u8]], value_len_max: usize) -> Result<(), CommandError> {
-        let count = i64::try_from(arguments.len()).unwrap_or(i64::MAX).saturating_add(1);
-        let arity = i64::from(self.arity);
-        if if arity >= 0 { count != arity } else { count < -arity } {
-            return Err(self.wrong_arity());
-        }
+        self.check_arity(arguments)?;
         for (index, argument) in arguments.iter().enumerate() {
             if self.keys.is_key(index, arguments.len()) {
                 if argument.len() > limits::KEY_LEN_MAX {
@@ -166,9 +164,34 @@ impl CommandSpec {
         (self.check)(arguments)
     }
 
+    /// Looks at the number of arguments, and at the subcommand.
+    fn check_arity(&self, arguments: &[&[u8]]) -> Result<(), CommandError> {
+        if !fits(self.arity, arguments.len()) {
+            return Err(self.wrong_arity());
+        }
+        let Some(found) = arguments.first().filter(|_| !self.subcommands.is_empty()) else { return Ok(()) };
+        match self.subcommands.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(found)) {
+            None => {
+                Err(CommandError::UnknownSubcommand { command: self.name, found: excerpt(found, 128).into() })
+            }
+            Some((_, arity)) if fits(*arity, arguments.len()) => Ok(()),
+            Some((word, _)) => {
+                let name = format!("{}|{word}", self.name).to_ascii_lowercase().into();
+                Err(CommandError::WrongArity { name })
+            }
+        }
+    }
+
     fn wrong_arity(&self) -> CommandError {
         CommandError::WrongArity { name: self.name.to_ascii_lowercase().into() }
     }
+}
+
+/// Whether so many arguments, the name not counted, are neither too few nor too many.
+fn fits(arity: i32, count: usize) -> bool {
+    let count = i64::try_from(count).unwrap_or(i64::MAX).saturating_add(1);
+    let arity = i64::from(arity);
+    if arity >= 0 { count == arity } else { count >= -arity }
 }
 
 /// For commands whose arguments need no look beyond their number and lengths.
@@ -189,6 +212,14 @@ pub(crate) fn no_check(_: &[&[u8]]) -> Result<(), CommandError> {
 /// The reply for the client, in Redis' words.
 pub fn check(spec: &CommandSpec, arguments: &[&[u8]], limits: &Limits) -> Result<(), Reply> {
     spec.validate(arguments, limits.value_len_max).map_err(Reply::from)
+}
+
+/// Looks at the number of arguments and the subcommand only: what Redis does before it queues a command for `EXEC`.
+///
+/// # Errors
+/// The reply for the client.
+pub fn check_arity(spec: &CommandSpec, arguments: &[&[u8]]) -> Result<(), Reply> {
+    spec.check_arity(arguments).map_err(Reply::from)
 }
 
 /// The reply to a command that does not exist. `arguments` are without the name.

@@ -45,6 +45,11 @@ pub enum CommandError {
     DatabaseIndex,
     /// A number of a database that does not fit into 32 bits.
     DatabaseNumber,
+    /// `SWAPDB` with something that is no number.
+    SwapIndex {
+        /// Which of the two.
+        second: bool,
+    },
     /// A cursor that is no number.
     InvalidCursor,
     /// Options of `EXPIRE` that exclude each other.
@@ -195,6 +200,9 @@ impl fmt::Display for CommandError {
             CommandError::DatabaseIndex => f.write_str("DB index is out of range"),
             CommandError::DatabaseNumber => {
                 write!(f, "value is out of range, value must between {} and {}", i32::MIN, i32::MAX)
+            }
+            CommandError::SwapIndex { second } => {
+                write!(f, "invalid {} DB index", if *second { "second" } else { "first" })
             }
             CommandError::InvalidCursor => f.write_str("invalid cursor"),
             CommandError::MissingAndPresent => f.write_str(

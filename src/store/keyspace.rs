@@ -70,6 +70,9 @@ impl Group {
     const EMPTY: Group = Group([const { None }; GROUP_LEN]);
 }
 
+/// Gets each key that dies.
+pub(crate) type Told<'a> = &'a mut dyn FnMut(&Arc<[u8]>);
+
 /// All keys. A clone shares what neither side writes.
 #[derive(Clone)]
 pub(crate) struct Keyspace {
@@ -114,7 +117,7 @@ impl Keyspace {
 
     /// Lets the replicated time go on, and the keys die whose deadline has come. `told` gets each of them, in the
     /// order of deadlines and bytes; without it the cost does not depend on their number.
-    pub(crate) fn advance(&mut self, now: Millis, mut told: Option<&mut dyn FnMut(&Arc<[u8]>)>) {
+    pub(crate) fn advance(&mut self, now: Millis, mut told: Option<Told<'_>>) {
         self.now = self.now.max(now);
         while let Some(bucket) = self.deadlines.pop(self.now) {
             self.len -= bucket.keys.len();

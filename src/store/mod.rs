@@ -38,17 +38,21 @@ mod slots;
 pub(crate) mod tests;
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::types::{Index, Millis, Reply, limits};
 use crate::wire::batch::{BatchCommand, SessionSeq};
 
-pub use command::{Class, CommandSpec, Group, KeyPositions, all, by_code, check, lookup, unknown_command};
+pub use command::{
+    Class, CommandSpec, Group, KeyPositions, all, by_code, check, check_arity, lookup, unknown_command,
+};
 pub use commands::messages::TICK_CODE;
 pub use commands::scripts::{is_known_sha, known_script};
 pub use commands::transaction::{TRANSACTION_CODE, TransactionBuilder};
 pub use error::CommandError;
+pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
 pub use slots::{SLOT_COUNT, slot_of};
@@ -250,6 +254,11 @@ impl Store {
         self.keys.get(key).map_or(Index(0), |item| item.revision)
     }
 
+    /// At most so many keys of a hash slot, in the order of their bytes.
+    pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
+        self.keys.keys_of(slot).into_iter().take(max).cloned().collect()
+    }
+
     /// A number that nobody foresees, for commands that choose at random and change nothing.
     fn draw(&self) -> u64 {
         self.draws.set(self.draws.get().wrapping_add(1));
@@ -281,8 +290,8 @@ impl Store {
         self.sessions.len()
     }
 
-    /// A hash of everything that is replicated: keys, values, revisions, deadlines, sessions, the time. Equal states have equal digests;
-    /// different ones have different digests but for one chance in 2^64. Kept up to date by every write, so asking
+    /// A hash of everything that is replicated: keys, values, revisions, deadlines, sessions, the time. Equal states
+    /// have equal digests; different ones have different digests but for one chance in 2^64. Kept up to date by every write, so asking
     /// costs nothing.
     pub fn digest(&self) -> u64 {
         combine(self.keys.digest(), self.sessions.digest(), self.keys.now())
@@ -293,6 +302,11 @@ impl Store {
     pub fn digest_recomputed(&self) -> u64 {
         combine(self.keys.digest_recomputed(), self.sessions.digest_recomputed(), self.keys.now())
     }
+}
+
+/// Whether all of a text fits a pattern of `KEYS`. One that takes very many steps does not.
+pub fn glob_fits(pattern: &[u8], text: &[u8]) -> bool {
+    glob::matches(pattern, text, &mut glob::StepBudget(1 << 20)).unwrap_or(false)
 }
 
 fn combine(keys: u64, sessions: u64, now: Millis) -> u64 {

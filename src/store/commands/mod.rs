@@ -38,6 +38,7 @@ const WRITE: CommandSpec = CommandSpec {
     group: Group::String,
     usage: "key",
     summary: "",
+    subcommands: &[],
     alias_of: None,
     check: no_check,
     run: Run::Node,

@@ -40,6 +40,7 @@ pub(crate) static COMMANDS: [CommandSpec; 3] = [
         name: "SCRIPT",
         code: 240,
         arity: -2,
+        subcommands: &[("LOAD", 3), ("EXISTS", -3), ("FLUSH", -2)],
         class: Class::Connection,
         usage: "LOAD script | EXISTS sha1 [sha1 ...] | FLUSH",
         summary: "tells which scripts are known",

@@ -15,8 +15,8 @@ const SET: CommandSpec = CommandSpec {
     name: "SET",
     code: 1,
     arity: -3,
-    usage: "key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest | IFREV revision] [GET] \
-            [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]",
+    usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL] \
+            [IFEQ value | IFNE value | IFDEQ digest | IFDNE digest | IFREV revision]",
     summary: "sets a key to a value; NX: only if it is missing, XX: only if it exists, GET: answers the old value",
     check: check_set,
     run: Run::Write(set),
