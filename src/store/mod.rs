@@ -291,8 +291,8 @@ impl Store {
     }
 
     /// A hash of everything that is replicated: keys, values, revisions, deadlines, sessions, the time. Equal states
-    /// have equal digests; different ones have different digests but for one chance in 2^64. Kept up to date by every write, so asking
-    /// costs nothing.
+    /// have equal digests; different ones have different digests but for one chance in 2^64. Kept up to date by every
+    /// write, so asking costs nothing.
     pub fn digest(&self) -> u64 {
         combine(self.keys.digest(), self.sessions.digest(), self.keys.now())
     }

@@ -180,6 +180,7 @@ fn bitpos(store: &Store, arguments: &[&[u8]]) -> Answer {
         return Ok(Reply::Integer(if wanted { -1 } else { 0 }));
     };
     let (range, ends) = match places {
+        [_, _, _, _, ..] => return Err(CommandError::Syntax),
         [] => (bit_range(0, -1, value.len(), false), false),
         [start] => (bit_range(parse_integer(start)?, -1, value.len(), false), false),
         [start, end, unit @ ..] => {

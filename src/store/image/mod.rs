@@ -4,8 +4,8 @@
 //! bytes, a bounded piece at a time ([`ImageEncoder`]); [`StoreBuilder`] makes a store with the same digest of them.
 //!
 //! The bytes follow from the state alone: the time, slots in order, in a slot the keys in the order of their bytes,
-//! then the sessions by number. So all nodes write the same bytes at the same index, and one that got half of them from one
-//! peer may take the rest from another. A reader takes the items in whatever order they come.
+//! then the sessions by number. So all nodes write the same bytes at the same index, and one that got half of them
+//! from one peer may take the rest from another. A reader takes the items in whatever order they come.
 //!
 //! # Format
 //! Items without gaps, each with its kind in front; docs/formats.md has the same as tables:
