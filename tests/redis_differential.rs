@@ -497,6 +497,29 @@ fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
     }
 }
 
+/// The table of commands in docs/redis.md says of each whether it is there.
+#[test]
+fn the_document_knows_every_command() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
+    let document = std::fs::read_to_string(path).expect("the document is there");
+    let (additions, table) = document.split_once("## All commands of Redis 7").expect("the heading is there");
+    let rows: Vec<(&str, &str)> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "))
+        .collect();
+    assert!(rows.len() > 200 && rows.is_sorted(), "{} rows", rows.len());
+    for (name, verdict) in &rows {
+        let is_here = verdict.starts_with("same") || verdict.starts_with("different: ");
+        assert!(is_here || *verdict == "later" || verdict.starts_with("never: "), "{name}: {verdict}");
+        assert_eq!(is_here, lanekv::store::lookup(name.as_bytes()).is_some(), "{name}: {verdict}");
+    }
+    for spec in lanekv::store::all() {
+        let is_told =
+            rows.iter().any(|(name, _)| *name == spec.name) || additions.contains(&format!("`{}", spec.name));
+        assert!(is_told, "{} is not in the document", spec.name);
+    }
+}
+
 #[test]
 fn replies_are_those_of_redis() {
     compare("2");

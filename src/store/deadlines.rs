@@ -79,4 +79,12 @@ impl Deadlines {
     pub(super) fn has_dead(&self) -> bool {
         !self.dead.is_empty()
     }
+
+    /// Lets go of some of the keys, whatever their deadlines are, and says how many. None: it is empty.
+    pub(super) fn shrink(&mut self) -> usize {
+        self.pop(Millis(u64::MAX))
+            .map(|bucket| bucket.keys)
+            .or_else(|| self.dead.pop_front())
+            .map_or(0, |k| k.len())
+    }
 }

@@ -85,19 +85,48 @@ pub(crate) struct Keyspace {
     seed: u64,
     now: Millis,
     deadlines: Deadlines,
+    flushed: Flushed,
+}
+
+/// What `FLUSHALL` took away and nobody has freed yet.
+#[derive(Clone, Default)]
+struct Flushed {
+    slots: Vec<Arc<Slot>>,
+    deadlines: Vec<Deadlines>,
+}
+
+impl Flushed {
+    /// Frees about so many keys and says whether there is more.
+    fn free(&mut self, max: usize) -> bool {
+        let mut freed = 0;
+        while freed < max {
+            if let Some(slot) = self.slots.pop() {
+                freed += slot.len();
+            } else if let Some(deadlines) = self.deadlines.last_mut() {
+                let count = deadlines.shrink();
+                freed += count;
+                if count == 0 {
+                    self.deadlines.pop();
+                }
+            } else {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 impl Keyspace {
     /// Without keys; costs no allocation.
     pub(crate) fn new(seed: u64) -> Keyspace {
-        let deadlines = Deadlines::default();
-        Keyspace { groups: Vec::new(), len: 0, digest: 0, seed, now: Millis(0), deadlines }
+        let (deadlines, flushed) = (Deadlines::default(), Flushed::default());
+        Keyspace { groups: Vec::new(), len: 0, digest: 0, seed, now: Millis(0), deadlines, flushed }
     }
 
     /// A clone to be read only, which costs the copy of 128 pointers.
     pub(crate) fn freeze(&self) -> Keyspace {
-        let Keyspace { len, digest, seed, now, .. } = *self;
-        Keyspace { groups: self.groups.clone(), len, digest, seed, now, deadlines: Deadlines::default() }
+        let Keyspace { len, digest, now, .. } = *self;
+        Keyspace { groups: self.groups.clone(), len, digest, now, ..Keyspace::new(self.seed) }
     }
 
     /// How many keys there are.
@@ -138,12 +167,12 @@ impl Keyspace {
                 self.take_out(&key);
             }
         }
-        self.deadlines.has_dead()
+        self.deadlines.has_dead() || self.flushed.free(max)
     }
 
-    /// Whether there are dead keys to be freed.
+    /// Whether there are dead keys to be freed, or flushed ones.
     pub(crate) fn has_dead(&self) -> bool {
-        self.deadlines.has_dead()
+        self.deadlines.has_dead() || !self.flushed.slots.is_empty() || !self.flushed.deadlines.is_empty()
     }
 
     /// What is kept of `key`, dead or alive.
@@ -272,12 +301,17 @@ impl Keyspace {
         Some(old)
     }
 
-    /// Takes all keys out.
+    /// Takes all keys out. Their memory is freed later, by [`Keyspace::free_dead`].
     pub(crate) fn clear(&mut self) {
-        self.groups = Vec::new();
+        for group in std::mem::take(&mut self.groups).into_iter().flatten() {
+            // What a clone still holds is freed with it.
+            if let Ok(group) = Arc::try_unwrap(group) {
+                self.flushed.slots.extend(group.0.into_iter().flatten());
+            }
+        }
+        self.flushed.deadlines.push(std::mem::take(&mut self.deadlines));
         self.len = 0;
         self.digest = 0;
-        self.deadlines = Deadlines::default();
     }
 
     /// All keys with what is kept of them, **in an order that differs from process to process**.
@@ -429,9 +463,19 @@ mod tests {
             }
         }
         while keys.free_dead(7) {}
+        keys.free_dead(7);
         other.free_dead(usize::MAX);
         let held =
             |keys: &Keyspace| (0..SLOT_COUNT).filter_map(|s| keys.slot(s)).map(|s| s.len()).sum::<usize>();
         assert_eq!((held(&keys), held(&other)), (twin.len(), twin.len()));
+        other.clear();
+        assert_eq!((other.len(), other.mortal_len(), other.digest(), held(&other)), (0, 0, 0, 0));
+        other.set_until(b"k1", value("w"), Index(1), Some(Millis(now + 5)));
+        let mut steps = 0;
+        while other.free_dead(5) {
+            steps += 1;
+        }
+        assert!(steps > 1 && !other.has_dead(), "in {steps} steps");
+        assert_eq!((other.len(), other.mortal_len(), held(&other)), (1, 1, 1));
     }
 }
