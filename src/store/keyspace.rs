@@ -50,7 +50,7 @@ impl Item {
 
     /// Whether it can be seen at this time.
     pub(crate) fn is_alive(&self, now: Millis) -> bool {
-        self.deadline > now
+        self.deadline > now || self.deadline == NEVER
     }
 }
 
@@ -234,6 +234,8 @@ impl Keyspace {
         revision: Index,
         deadline: Option<Millis>,
     ) -> Option<Arc<[u8]>> {
+        // One that can never come is none.
+        let deadline = deadline.filter(|deadline| *deadline != NEVER);
         let new = Item { value, revision, deadline: deadline.unwrap_or(NEVER) };
         if !new.is_alive(self.now) {
             return self.remove(key).map(|item| item.value);

@@ -84,7 +84,10 @@ fn a_transaction_in_one_segment_sees_what_it_watches() {
     assert_eq!(cluster.ask(1, 1, "SET k theirs\n"), "OK\n");
     assert_eq!(cluster.ask(0, 1, "EXEC\nGET k\n"), "Not Found\ntheirs\n");
     // Its own write counts, UNWATCH forgets, an EXEC as well.
-    assert_eq!(cluster.ask(0, 1, "WATCH k\nSET k x\nMULTI\nGET k\nEXEC\n"), "OK\nOK\nOK\nQUEUED\nNot Found\n");
+    assert_eq!(
+        cluster.ask(0, 1, "WATCH k\nSET k x\nMULTI\nGET k\nEXEC\n"),
+        "OK\nOK\nOK\nQUEUED\nNot Found\n"
+    );
     let line = "WATCH k\nSET k y\nUNWATCH\nMULTI\nGET k\nEXEC\n";
     assert_eq!(cluster.ask(0, 1, line), "OK\nOK\nOK\nOK\nQUEUED\n1) y\n");
     // A key that expires counts as written.
