@@ -48,11 +48,28 @@ step() {
 
 # Shows what the tests of the step before measured.
 figures() {
-    grep -hE "median|longest gap|idle: |per second|serve|skipped|only " "$log" | grep -vE '^kill |^ *thread' |
+    grep -hE "median|longest gap|idle: |per second|serve|skipped|only |operations failed|same replies|acquisitions" "$log" | grep -vE '^kill |^ *thread' |
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes clients errors links chaos kvbench)
+process_tests=(cluster crashes clients errors links chaos kvbench redis_differential redis_clients)
+
+# Redis' own programs and the client libraries that are not there, as far as this user may install them. The tests skip
+# what is missing, and say so.
+redis_clients() {
+    if ! command -v redis-server >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        apt-get install -y redis-server redis-tools || { apt-get update && apt-get install -y redis-server redis-tools; }
+    fi
+    if command -v python3 >/dev/null && python3 -m pip --version; then
+        [[ -d target/clients/python/redis ]] || python3 -m pip install --quiet --target target/clients/python redis
+    fi
+    if command -v npm >/dev/null; then
+        [[ -d target/clients/node/node_modules/ioredis ]] ||
+            npm install --silent --no-save --prefix target/clients/node ioredis redis
+    fi
+    return 0
+}
+export LANEKV_REDIS_PY=$PWD/target/clients/python LANEKV_REDIS_NODE=$PWD/target/clients/node
 
 other_tests() {
     local file name
@@ -86,6 +103,9 @@ sed 's/^/      /' "$log"
 step "fuzzing, 1000000 inputs a target" env FUZZ_INPUTS=1000000 cargo test --release --test fuzz --quiet
 step "chaos, 60 seconds" target/release/kvchaos --seconds 60
 tail -n 4 "$log" | sed 's/^/      /'
+redis_clients >"$logs/redis-clients.log" 2>&1
+# 200,000 commands to a node and to a Redis, in each version of RESP.
+export LANEKV_DIFFERENTIAL=200000
 # The process tests print what they measure; one at a time, for the sake of the figures.
 for name in "${process_tests[@]}"; do
     # The long storm has been above.

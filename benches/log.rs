@@ -59,7 +59,7 @@ fn appends<D: Disk>(criterion: &mut Criterion, name: &str, sync: bool, disk: imp
 }
 
 fn open<D: Disk>(disk: &D) -> Log<D> {
-    let identity = Identity { node: common::node(0), disk_id: DiskId(1) };
+    let identity = Identity { node: common::node(0), disk_id: DiskId(1), joining: false };
     Log::open(disk, LogOptions::new(identity, 1), |_, _, _| Ok(())).expect("an empty log").0
 }
 

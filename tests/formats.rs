@@ -356,9 +356,13 @@ fn kinds_and_shortest_items_of_images() {
         let at = Applied { index: Index(index), now: Millis(1) };
         store.apply(at, &BatchCommand { session, code, arguments: arguments.to_vec() }, true);
     }
-    let (mut encoder, mut image) = (store.freeze().into_encoder(), Vec::new());
-    while encoder.next_chunk(&mut image, 10) {}
-    let items = [(1, "Key", 17), (2, "Session", 33), (3, "Reply", 14), (0, "End", 17)];
+    let encode = |store: &Store| {
+        let (mut encoder, mut image) = (store.freeze().into_encoder(), Vec::new());
+        while encoder.next_chunk(&mut image, 10) {}
+        image
+    };
+    let image = encode(&store);
+    let items = [(5, "Time", 9), (1, "Key", 17), (2, "Session", 33), (3, "Reply", 14), (0, "End", 17)];
     let (mut at, mut written) = (0, Vec::new());
     for (kind, name, least) in items {
         assert_eq!(image[at], kind, "{name}");
@@ -366,6 +370,12 @@ fn kinds_and_shortest_items_of_images() {
         at += least;
     }
     assert_eq!(image.len(), at);
+    let (at, expire) = (Applied { index: Index(4), now: Millis(1) }, lookup(b"PEXPIRE").expect("a command"));
+    let arguments: Vec<&[u8]> = vec![b"", b"1"];
+    store.apply(at, &BatchCommand { session: None, code: expire.code, arguments }, true);
+    let longer = encode(&store);
+    assert_eq!((longer[9], longer.len() - image.len()), (4, 8), "a deadline is eight bytes more");
+    written.push((4, "Mortal".to_owned(), 17 + 8));
     written.sort_unstable();
     assert_eq!(kinds(&document(), "### Image\n"), written);
 }

@@ -2,7 +2,7 @@
 
 use lanekv::dialect::{DecodeLimits, Decoded, Decoder, ReplyStyle, RespVersion, encode};
 use lanekv::store::{Class, check, lookup, unknown_command};
-use lanekv::types::Reply;
+use lanekv::types::{Plain, Reply};
 use lanekv::wire::batch::{BatchCommand, SessionSeq};
 use lanekv::wire::client::{Consistency, WireReply, decode_response};
 use lanekv::wire::{FRAME_HEADER_LEN, MAGIC, split_frame};
@@ -241,7 +241,7 @@ fn carry_out(store: &mut EmptyStore, index: u64, words: &[Vec<u8>], session: Opt
     match spec.class {
         Class::Connection => Reply::Status("CONNECTION"),
         Class::Read if session.is_none() => store.read(spec.code, &words[1..]),
-        Class::Read | Class::Write => {
+        Class::Read | Class::Write | Class::Internal => {
             let command = BatchCommand { session, code: spec.code, arguments: words[1..].to_vec() };
             store.apply(index, index * 9, &command)
         }
@@ -263,6 +263,7 @@ fn answer(style: ReplyStyle, reply: &Reply) {
                 );
             }
         }
+        ReplyStyle::Silent => assert!(out.is_empty()),
         ReplyStyle::Resp2 => assert_eq!(resp_len(&out, false), Some(out.len()), "{}", out.escape_ascii()),
         ReplyStyle::Resp3 => assert_eq!(resp_len(&out, true), Some(out.len()), "{}", out.escape_ascii()),
         ReplyStyle::Binary { id } => {
@@ -275,20 +276,27 @@ fn answer(style: ReplyStyle, reply: &Reply) {
     }
 }
 
-/// Whether a client sees the reply that was given; arrays of the store are flat.
+/// Whether a client sees the reply that was given. Without recursion, as in what is tested.
 fn same(reply: &Reply, seen: &WireReply) -> bool {
-    match (reply, seen) {
-        (Reply::Nil, WireReply::Nil) => true,
-        (Reply::Status(a), WireReply::Status(b)) => a == b,
-        (Reply::Bulk(a), WireReply::Bulk(b)) => a[..] == b[..],
-        (Reply::Integer(a), WireReply::Integer(b)) => a == b,
-        (Reply::Error(a), WireReply::Error(b)) => **a == **b,
-        (Reply::Array(a), WireReply::Array(b)) => {
-            let flat = |(a, b): (&Reply, &WireReply)| !matches!(a, Reply::Array(_)) && same(a, b);
-            a.len() == b.len() && a.iter().zip(b).all(flat)
+    let mut todo = vec![(reply, seen)];
+    while let Some((reply, seen)) = todo.pop() {
+        let is_same = match (reply.plain(), seen) {
+            (Plain::Nil, WireReply::Nil) => true,
+            (Plain::Status(a), WireReply::Status(b)) => a == b,
+            (Plain::Bulk(a), WireReply::Bulk(b)) => *a == b[..],
+            (Plain::Integer(a), WireReply::Integer(b)) => a == *b,
+            (Plain::Error(a), WireReply::Error(b)) => *a == **b,
+            (Plain::Array(a), WireReply::Array(b)) => {
+                todo.extend(a.iter().zip(b));
+                a.len() == b.len()
+            }
+            _ => false,
+        };
+        if !is_same {
+            return false;
         }
-        _ => false,
     }
+    true
 }
 
 /// The length of the RESP value at the front, if it is one.
@@ -308,7 +316,7 @@ pub(super) fn resp_len(bytes: &[u8], resp3: bool) -> Option<usize> {
             b'+' | b'-' => {}
             b':' => drop(number()?),
             b'_' if resp3 && content.is_empty() => {}
-            b'$' if content == b"-1" && !resp3 => {}
+            b'$' | b'*' if content == b"-1" && !resp3 => {}
             b'$' => {
                 at += usize::try_from(number()?).ok()?;
                 (bytes.get(at..at + 2)? == b"\r\n").then_some(())?;

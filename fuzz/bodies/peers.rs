@@ -139,7 +139,7 @@ impl Host {
             Task::Take { .. } => Done::Failed { what: "no room".to_owned() },
             Task::Read { to, .. } => Done::Gone { to, damage: None },
             Task::Store { .. } => Done::Refused { what: "damaged".to_owned() },
-            Task::Load { front } => {
+            Task::Load { front, .. } => {
                 self.front = front;
                 Done::Verified
             }
@@ -147,7 +147,13 @@ impl Host {
                 let header = self.coming.take().expect("only what is complete is loaded");
                 self.published = Some((header.clone(), self.front));
                 let LoadedSnapshot { id, len, store, .. } = loaded(header.clone(), self.front);
-                let info = SnapshotInfo { id, position: header.position, len, log_from: self.front.log_from };
+                let info = SnapshotInfo {
+                    id,
+                    position: header.position,
+                    len,
+                    log_from: self.front.log_from,
+                    blocks: 3,
+                };
                 Done::Loaded { info, header: Box::new(header), store: Box::new(store) }
             }
             Task::Drop => {
@@ -230,7 +236,7 @@ fn header_block(payload: &[u8]) -> Vec<u8> {
 
 fn loaded(header: SnapshotHeader, front: SnapshotFront) -> LoadedSnapshot {
     let id = SnapshotId { index: header.index, digest: 1 };
-    LoadedSnapshot { header, front, id, len: 1, store: Store::new(Limits::default(), 1) }
+    LoadedSnapshot { header, front, id, len: 1, blocks: 3, store: Store::new(Limits::default(), 1) }
 }
 
 /// The first byte says how far the node is; then a script of messages, links, time and the disk.

@@ -94,7 +94,7 @@ pub fn back_up(client: &mut Client, file: &Path) -> Result<Backup, BackupError> 
     }
     // Whatever was acknowledged anywhere before is in it: the node has to catch up for this read.
     call(client, &[b"DBSIZE"])?;
-    let begun = call(client, &[b"BACKUP", b"BEGIN"])?;
+    let begun = call(client, &[b"SNAPSHOT", b"BEGIN"])?;
     let WireReply::Array(parts) = &begun else { return Err(BackupError::Answer(begun)) };
     let [
         WireReply::Integer(index),
@@ -129,7 +129,7 @@ fn fetch(
     let mut progress = Progress::new(len);
     for number in 0..blocks {
         let number = number.to_string();
-        let reply = call(client, &[b"BACKUP", b"READ", index.as_bytes(), digest, number.as_bytes()])?;
+        let reply = call(client, &[b"SNAPSHOT", b"READ", index.as_bytes(), digest, number.as_bytes()])?;
         let WireReply::Bulk(block) = reply else { return Err(BackupError::Answer(reply)) };
         let Some(receiver) = &mut receiver else {
             receiver = Some(SnapshotReceiver::begin(&disk, &block)?);

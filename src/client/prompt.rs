@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn names_are_completed_in_the_case_of_the_word() {
-        assert_eq!(complete("ge"), (0, vec!["get".to_owned(), "getset".to_owned()]));
+        assert_eq!(complete("gets"), (0, vec!["getset".to_owned()]));
+        assert_eq!(complete("Rena"), (0, vec!["RENAME".to_owned(), "RENAMENX".to_owned()]));
         assert_eq!(complete("DECRB"), (0, vec!["DECRBY".to_owned()]));
         assert_eq!(complete("help pi"), (5, vec!["ping".to_owned()]));
         assert_eq!(complete("get pi"), (4, vec![]));
@@ -210,12 +211,12 @@ mod tests {
 
     #[test]
     fn hints_show_what_is_missing() {
-        assert_eq!(hint("set").as_deref(), Some(" key value [NX | XX] [GET]"));
-        assert_eq!(hint("set ").as_deref(), Some("key value [NX | XX] [GET]"));
+        assert_eq!(hint("touch").as_deref(), Some(" key [key ...]"));
+        assert_eq!(hint("cas ").as_deref(), Some("key expected new"));
         assert_eq!(hint("set k").as_deref(), None);
-        assert_eq!(hint("set k ").as_deref(), Some("value [NX | XX] [GET]"));
-        assert_eq!(hint("set k v NX GET "), None);
-        assert_eq!(hint("del a b c ").as_deref(), Some("[key ...]"));
+        assert_eq!(hint("cas k ").as_deref(), Some("expected new"));
+        assert_eq!(hint("cas k v w "), None);
+        assert_eq!(hint("touch a b c ").as_deref(), Some("[key ...]"));
         assert_eq!(hint("dbsize "), None);
         assert_eq!(hint("unheard"), None);
         assert_eq!(hint(""), None);

@@ -30,6 +30,8 @@ pub struct Settings {
     /// `history`: most bytes of delivered commands that a node keeps in memory for others that missed them. 0 to
     /// 64 GiB.
     pub history_len: usize,
+    /// `cluster-view`: whether Redis clients in cluster mode are shown a cluster whose slots the nodes share.
+    pub cluster_view: bool,
 }
 
 /// When the log is forced to disk.
@@ -57,13 +59,14 @@ impl Default for Settings {
             window_len: 64 << 20,
             snapshot_log_len: 32 << 20,
             history_len: 32 << 20,
+            cluster_view: false,
         }
     }
 }
 
 impl Settings {
     /// Every name that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "suspicion-timeout",
         "heartbeat",
         "client-timeout",
@@ -74,6 +77,7 @@ impl Settings {
         "window",
         "snapshot-log",
         "history",
+        "cluster-view",
     ];
 
     /// Gives the setting `name` the value written in `value`.
@@ -113,6 +117,13 @@ impl Settings {
                 self.snapshot_log_len = ranged_size("snapshot-log", value, 64 << 10, 1 << 40)?;
             }
             "history" => self.history_len = ranged_size("history", value, 0, 64 << 30)?,
+            "cluster-view" => {
+                self.cluster_view = match value {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad_value("cluster-view", value, "yes or no".to_owned())),
+                };
+            }
             _ => return Err(Fault::UnknownSetting { found: name.to_owned() }),
         }
         Ok(())

@@ -14,6 +14,7 @@ set sync interval
 set sync-interval 250ms
 set max-clients 77
 set window 65536
+set cluster-view yes
 ";
 
 fn errors(text: &str) -> Vec<String> {
@@ -44,6 +45,7 @@ fn a_good_file_is_read() {
             sync_interval: Millis(250),
             clients_max: 77,
             window_len: 65_536,
+            cluster_view: true,
             ..Settings::default()
         }
     );
@@ -158,6 +160,7 @@ const BAD: &[(&str, u32, &str)] = &[
     ("0 a:1\nset value-max 257MiB", 2, "expected a size"),
     ("0 a:1\nset value-max 99999999999GiB", 2, "expected a size"),
     ("0 a:1\nset window 1KiB", 2, "expected a size from 65536"),
+    ("0 a:1\nset cluster-view on", 2, "expected yes or no"),
     ("0 a:1\nset sync sometimes", 2, "found \"sometimes\", expected always, interval or never for sync"),
     ("0 a:1\nset sync-interval 2m", 2, "expected a duration"),
     ("0 a:1\nset max-clients 0", 2, "expected a number from 1 to 1000000"),

@@ -56,6 +56,8 @@ pub enum ReplyStyle {
     Resp2,
     /// RESP3.
     Resp3,
+    /// Not at all.
+    Silent,
     /// A response frame.
     Binary {
         /// The request's id.
@@ -277,6 +279,7 @@ impl Decoder {
 /// Appends a reply to a connection's output.
 pub fn encode(out: &mut Vec<u8>, style: ReplyStyle, reply: &Reply) {
     match style {
+        ReplyStyle::Silent => {}
         ReplyStyle::Text => text::encode(out, reply),
         ReplyStyle::Resp2 => resp::encode(out, RespVersion::Resp2, reply),
         ReplyStyle::Resp3 => resp::encode(out, RespVersion::Resp3, reply),

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::types::{Reply, decimal};
+use crate::types::{Plain, Reply, decimal};
 
 use super::DecodeLimits;
 use super::error::ProtocolError;
@@ -148,7 +148,7 @@ impl ArrayParser {
     }
 }
 
-/// The versions differ, so far, in how they say "nothing".
+/// The versions differ in what types of replies they have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RespVersion {
     /// What every client begins with.
@@ -164,38 +164,62 @@ pub(super) fn encode(out: &mut Vec<u8>, version: RespVersion, reply: &Reply) {
     let mut todo = Vec::new();
     let mut next = Some(reply);
     while let Some(reply) = next {
+        let is_new = version == RespVersion::Resp3;
         match reply {
-            Reply::Nil => out.extend_from_slice(match version {
-                RespVersion::Resp2 => b"$-1\r\n",
-                RespVersion::Resp3 => b"_\r\n",
-            }),
-            Reply::Status(text) => {
-                out.push(b'+');
-                out.extend_from_slice(text.as_bytes());
-                out.extend_from_slice(b"\r\n");
+            Reply::NilArray if !is_new => out.extend_from_slice(b"*-1\r\n"),
+            Reply::Map(items) if is_new => {
+                push_head(out, b'%', items.len() / 2);
+                todo.extend(items.iter().rev());
             }
-            Reply::Bulk(bytes) => {
-                push_head(out, b'$', bytes.len());
+            Reply::Set(items) if is_new => {
+                push_head(out, b'~', items.len());
+                todo.extend(items.iter().rev());
+            }
+            Reply::Push(items) if is_new => {
+                push_head(out, b'>', items.len());
+                todo.extend(items.iter().rev());
+            }
+            Reply::Verbatim(bytes) if is_new => {
+                push_head(out, b'=', bytes.len() + 4);
+                out.extend_from_slice(b"txt:");
                 out.extend_from_slice(bytes);
                 out.extend_from_slice(b"\r\n");
             }
-            Reply::Integer(number) => {
-                out.push(b':');
-                decimal::push(out, *number);
-                out.extend_from_slice(b"\r\n");
-            }
-            Reply::Error(text) => {
-                out.push(b'-');
-                push_one_line(out, text);
-                out.extend_from_slice(b"\r\n");
-            }
-            Reply::Array(items) => {
-                push_head(out, b'*', items.len());
-                todo.extend(items.iter().rev());
-            }
+            Reply::Double(text) if is_new => push_line(out, b',', text),
+            Reply::BigNumber(text) if is_new => push_line(out, b'(', text),
+            Reply::Boolean(value) if is_new => push_line(out, b'#', if *value { "t" } else { "f" }),
+            other => match other.plain() {
+                Plain::Nil => out.extend_from_slice(if is_new { b"_\r\n" } else { b"$-1\r\n" }),
+                Plain::Status(text) => push_line(out, b'+', text),
+                Plain::Bulk(bytes) => {
+                    push_head(out, b'$', bytes.len());
+                    out.extend_from_slice(bytes);
+                    out.extend_from_slice(b"\r\n");
+                }
+                Plain::Integer(number) => {
+                    out.push(b':');
+                    decimal::push(out, number);
+                    out.extend_from_slice(b"\r\n");
+                }
+                Plain::Error(text) => {
+                    out.push(b'-');
+                    push_one_line(out, text);
+                    out.extend_from_slice(b"\r\n");
+                }
+                Plain::Array(items) => {
+                    push_head(out, b'*', items.len());
+                    todo.extend(items.iter().rev());
+                }
+            },
         }
         next = todo.pop();
     }
+}
+
+fn push_line(out: &mut Vec<u8>, kind: u8, text: &str) {
+    out.push(kind);
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn push_head(out: &mut Vec<u8>, kind: u8, len: usize) {

@@ -3,7 +3,7 @@
 //! `OK`, the value as it is, `Not Found`, a number, `ERR …`. Several values come one per line, numbered; an array in an
 //! array is indented as far as its number reaches.
 
-use crate::types::{Reply, decimal};
+use crate::types::{Plain, Reply, decimal};
 
 use super::resp::push_one_line;
 
@@ -22,8 +22,8 @@ pub(super) fn encode(out: &mut Vec<u8>, reply: &Reply) {
     let mut open: Vec<Level<'_>> = Vec::new();
     let mut next = Some((reply, 0));
     while let Some((reply, column)) = next {
-        match reply {
-            Reply::Array(items) if !items.is_empty() => {
+        match reply.plain() {
+            Plain::Array(items) if !items.is_empty() => {
                 open.push(Level { left: items.iter(), number: 1, indent: column });
             }
             leaf => encode_leaf(out, leaf),
@@ -48,14 +48,14 @@ pub(super) fn encode(out: &mut Vec<u8>, reply: &Reply) {
     }
 }
 
-fn encode_leaf(out: &mut Vec<u8>, reply: &Reply) {
+fn encode_leaf(out: &mut Vec<u8>, reply: Plain<'_>) {
     match reply {
-        Reply::Nil => out.extend_from_slice(b"Not Found"),
-        Reply::Status(text) => out.extend_from_slice(text.as_bytes()),
-        Reply::Bulk(bytes) => out.extend_from_slice(bytes),
-        Reply::Integer(number) => decimal::push(out, *number),
-        Reply::Error(text) => push_one_line(out, text),
-        Reply::Array(_) => out.extend_from_slice(b"(empty)"),
+        Plain::Nil => out.extend_from_slice(b"Not Found"),
+        Plain::Status(text) => out.extend_from_slice(text.as_bytes()),
+        Plain::Bulk(bytes) => out.extend_from_slice(bytes),
+        Plain::Integer(number) => decimal::push(out, number),
+        Plain::Error(text) => push_one_line(out, text),
+        Plain::Array(_) => out.extend_from_slice(b"(empty)"),
     }
     out.push(b'\n');
 }

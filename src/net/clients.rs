@@ -155,6 +155,10 @@ impl EventLoop {
         connection.role = Role::Client;
         self.client_count += 1;
         self.node.client_open(now, key.client());
+        let address = self.connections.get_mut(key).and_then(|c| c.stream.peer_addr().ok());
+        if let Some(address) = address {
+            self.node.client_address(key.client(), &address.to_string());
+        }
         self.node.client_bytes(now, key.client(), &input);
         self.queue_read(key);
     }

@@ -7,9 +7,10 @@ use crate::protocol::{Identity, Intake, Replica};
 use crate::store::Store;
 use crate::types::{NodeSet, Now, Reply, ViewNumber};
 
-use super::Settings;
 use super::commands::Question;
 use super::snapshots::Snapshots;
+use super::subscribers::{KeyEvents, Subscribers};
+use super::{Settings, cluster_view};
 
 /// Redis' version that a client library may take this server for.
 pub(super) const REDIS_VERSION: &str = "7.2.0";
@@ -54,13 +55,16 @@ pub(super) struct Backend {
     pub(super) snapshots: Snapshots,
     pub(super) client_count: usize,
     pub(super) opened_count: u64,
+    pub(super) subscribers: Subscribers,
+    /// `notify-keyspace-events` of this node.
+    pub(super) key_events: KeyEvents,
 }
 
 impl Backend {
     /// Answers a question from the present state.
     pub(super) fn answer(&self, question: &Question) -> Reply {
         match question {
-            Question::Info(sections) => Reply::bulk(self.info(sections).as_bytes()),
+            Question::Info(sections) => Reply::Verbatim(self.info(sections).into_bytes().into()),
             Question::Digest => {
                 let index = self.replica.report(self.now).index;
                 Reply::bulk(format!("{index} {:016x}", self.store.digest()).as_bytes())
@@ -76,6 +80,14 @@ impl Backend {
                     Reply::bulk((wall / 1000).to_string().as_bytes()),
                     Reply::bulk((wall % 1000 * 1000).to_string().as_bytes()),
                 ])
+            }
+            Question::LastSave => {
+                let at = self.snapshots.taken_at.max(self.started.wall);
+                Reply::Integer(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX))
+            }
+            Question::Cluster(arguments) => {
+                let arguments: Vec<&[u8]> = arguments.iter().map(|argument| &**argument).collect();
+                cluster_view::cluster(self, &arguments)
             }
             // What has been acknowledged is held durably by a majority of the voters.
             Question::Holders => {
@@ -148,7 +160,8 @@ impl Backend {
     fn info_server(&self, text: &mut String) {
         let uptime = self.now.mono.since(self.started.mono).0 / 1000;
         line(text, "redis_version", REDIS_VERSION);
-        line(text, "redis_mode", "standalone");
+        let mode = if self.settings.cluster_view { "cluster" } else { "standalone" };
+        line(text, "redis_mode", mode);
         line(text, "lanekv_version", env!("CARGO_PKG_VERSION"));
         line(text, "process_id", self.settings.process_id);
         line(text, "run_id", format_args!("{:016x}{}", self.identity.boot, self.identity.disk));
@@ -222,15 +235,15 @@ impl Backend {
         line(text, "waiting_bytes", report.waiting_bytes);
     }
 
-    #[expect(clippy::unused_self, reason = "all sections are written alike")]
     fn info_cluster(&self, text: &mut String) {
-        line(text, "cluster_enabled", 0);
+        line(text, "cluster_enabled", u8::from(self.settings.cluster_view));
     }
 
     fn info_keyspace(&self, text: &mut String) {
         let keys = self.store.key_count();
+        let mortal = self.store.mortal_key_count();
         if keys > 0 {
-            line(text, "db0", format_args!("keys={keys},expires=0,avg_ttl=0"));
+            line(text, "db0", format_args!("keys={keys},expires={mortal},avg_ttl=0"));
         }
     }
 

@@ -1,10 +1,12 @@
 //! The connections of clients, without their sockets.
 
-use crate::dialect::{Decoder, RespVersion};
+use crate::dialect::{Decoder, ReplyStyle, RespVersion};
 use crate::types::{Millis, SessionId};
 use crate::wire::client::Consistency;
 
 use super::queue::{BUFFER_KEPT_MAX, Queue, UNANSWERED_MAX};
+use super::subscribers::Subscriptions;
+use super::transaction::Transaction;
 
 /// Names a client connection. The caller chooses the index, small and used again; the generation tells
 /// connections with the same index apart.
@@ -14,6 +16,18 @@ pub struct ClientKey {
     pub index: u32,
     /// Which connection in that place.
     pub generation: u32,
+}
+
+/// Which commands of a connection are answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Replies {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// All but the next.
+    SkipNext,
 }
 
 /// One connection.
@@ -31,6 +45,20 @@ pub(super) struct Client {
     /// By HELLO; the decoder is told before each request.
     pub(super) resp: RespVersion,
     pub(super) name: Box<[u8]>,
+    /// The name and the version of its library, by CLIENT SETINFO.
+    pub(super) library: [Box<[u8]>; 2],
+    /// Where it connects from; empty if nobody said.
+    pub(super) address: Box<str>,
+    /// When it connected.
+    pub(super) opened: Millis,
+    /// When its last command came, and which it was.
+    pub(super) active: Millis,
+    pub(super) last_command: &'static str,
+    /// By CLIENT REPLY.
+    pub(super) replies: Replies,
+    /// Between MULTI and EXEC.
+    pub(super) transaction: Option<Box<Transaction>>,
+    pub(super) subscriptions: Subscriptions,
     /// The first command of a session that was refused without being multicast; those after it must not
     /// overtake it.
     pub(super) refused: Option<(SessionId, u64)>,
@@ -67,6 +95,14 @@ impl Client {
             consistency: Consistency::default(),
             resp: RespVersion::default(),
             name: Box::default(),
+            library: Default::default(),
+            address: Box::default(),
+            opened: now,
+            active: now,
+            last_command: "NULL",
+            replies: Replies::default(),
+            transaction: None,
+            subscriptions: Subscriptions::default(),
             refused: None,
             last_offer: 0,
             last_reads: 0,
@@ -89,7 +125,18 @@ impl Client {
     /// Whether a stalled connection may go on. Half of the limits, so that it does not go on for a single
     /// command.
     pub(super) fn is_below_limit(&self) -> bool {
-        self.queue.unanswered() <= UNANSWERED_MAX / 2 && !self.queue.is_output_long()
+        self.queue.unanswered() <= UNANSWERED_MAX / 2
+            && !self.queue.is_output_long()
+            && !self.queue.awaits_watch()
+    }
+
+    /// How a message is written to a client that subscribed in this style.
+    pub(super) fn style_of_pushes(&self, style: ReplyStyle) -> ReplyStyle {
+        match (style, self.resp) {
+            (ReplyStyle::Resp2 | ReplyStyle::Resp3, RespVersion::Resp2) => ReplyStyle::Resp2,
+            (ReplyStyle::Resp2 | ReplyStyle::Resp3, RespVersion::Resp3) => ReplyStyle::Resp3,
+            (style, _) => style,
+        }
     }
 
     /// Whether it has been told everything that it will be told.
@@ -141,11 +188,11 @@ impl ClientTable {
         }
     }
 
-    /// Forgets a connection.
-    pub(super) fn remove(&mut self, key: ClientKey) {
-        if self.take(key).is_some() {
-            self.count -= 1;
-        }
+    /// Forgets a connection and hands out what it was.
+    pub(super) fn remove(&mut self, key: ClientKey) -> Option<Box<Client>> {
+        let client = self.take(key)?;
+        self.count -= 1;
+        Some(client)
     }
 
     pub(super) fn get(&self, key: ClientKey) -> Option<&Client> {
@@ -164,6 +211,10 @@ impl ClientTable {
     pub(super) fn put_back(&mut self, client: Box<Client>) {
         let index = client.key.index as usize;
         self.entries[index] = Some(client);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Client> {
+        self.entries.iter().filter_map(Option::as_deref)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {

@@ -4,15 +4,20 @@
 //! `CONSISTENCY`, `QUIT` …) act as soon as they are decoded; what they answer, and what the others ask,
 //! comes in its turn like any reply.
 
-use crate::dialect::{ReplyStyle, RespVersion, encode};
-use crate::store::{self, Class, CommandError, CommandSpec};
-use crate::types::{Index, Reply, SnapshotId};
+use crate::dialect::{ReplyStyle, RespVersion};
+use crate::store::{self, CommandError, CommandSpec, is_known_sha, known_script};
+use crate::types::{Index, Reply, SnapshotId, decimal};
 use crate::wire::client::Consistency;
 
-use super::backend::{Backend, REDIS_VERSION, Stats};
-use super::clients::Client;
+use super::backend::{Backend, REDIS_VERSION};
+use super::client_command::client_command;
+use super::clients::{Client, Replies};
+use super::cluster_view::NO_CLUSTER;
+use super::config_command::config;
+use super::describe;
 use super::queue::State;
 use super::snapshots::Later;
+use super::subscribers::unsubscribe_all;
 
 /// What is asked of the node, to be answered when the commands before it are.
 #[derive(Debug)]
@@ -25,6 +30,10 @@ pub(super) enum Question {
     Role,
     /// TIME.
     Time,
+    /// LASTSAVE.
+    LastSave,
+    /// CLUSTER with these arguments.
+    Cluster(Vec<Box<[u8]>>),
     /// How many other nodes are sure to hold what has been acknowledged.
     Holders,
 }
@@ -33,7 +42,6 @@ pub(super) enum Question {
 enum Outcome {
     Reply(Reply),
     Ask(Question),
-    Encoded(Box<[u8]>),
     Later(Later),
 }
 
@@ -50,12 +58,70 @@ const LONGEST_NAME: usize = 512;
 pub(super) fn carry_out(
     client: &mut Client,
     backend: &mut Backend,
-    style: ReplyStyle,
+    mut style: ReplyStyle,
     spec: &CommandSpec,
     arguments: &[&[u8]],
 ) {
-    let mut style = style;
-    let outcome = match spec.alias_of.unwrap_or(spec.name) {
+    match outcome(client, backend, &mut style, spec, arguments) {
+        // Who wants no replies is not told that either.
+        _ if client.replies != Replies::On && spec.name == "CLIENT" => {}
+        Outcome::Reply(reply) => client.queue.push_settled(style, reply),
+        Outcome::Ask(question) => {
+            client.queue.push(style, State::Ask(question));
+        }
+        Outcome::Later(later) => {
+            let slot = client.queue.push(style, State::Later);
+            backend.snapshots.ask(client.key, slot, later);
+        }
+    }
+}
+
+fn snapshot(arguments: &[&[u8]]) -> Outcome {
+    match arguments {
+        [word] if is(word, "BEGIN") => Outcome::Later(Later::Backup),
+        [word, index, digest, block] if is(word, "READ") => {
+            let index = number(index).and_then(|index| u64::try_from(index).ok()).map(Index);
+            let digest = str::from_utf8(digest).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+            let block = number(block).and_then(|block| u32::try_from(block).ok());
+            let (Some(index), Some(digest), Some(block)) = (index, digest, block) else {
+                return Reply::from(CommandError::NotAnInteger).into();
+            };
+            Outcome::Later(Later::Block { id: SnapshotId { index, digest }, block })
+        }
+        _ => unknown_subcommand("SNAPSHOT", arguments).into(),
+    }
+}
+
+/// Carries a command out as part of a transaction: what it asks is answered from the state as it is.
+pub(super) fn answer_now(
+    client: &mut Client,
+    backend: &mut Backend,
+    mut style: ReplyStyle,
+    spec: &CommandSpec,
+    arguments: &[&[u8]],
+) -> Reply {
+    if let Err(reply) = store::check(spec, arguments, &backend.settings.store) {
+        return reply;
+    }
+    match outcome(client, backend, &mut style, spec, arguments) {
+        Outcome::Reply(reply) => reply,
+        Outcome::Ask(question) => backend.answer(&question),
+        Outcome::Later(_) => Reply::error("ERR Command not allowed inside a transaction"),
+    }
+}
+
+fn outcome(
+    client: &mut Client,
+    backend: &mut Backend,
+    style: &mut ReplyStyle,
+    spec: &CommandSpec,
+    arguments: &[&[u8]],
+) -> Outcome {
+    match spec.name {
+        "PING" if *style == ReplyStyle::Resp2 && !client.subscriptions.is_empty() => {
+            let message = arguments.first().copied().unwrap_or_default();
+            Reply::Array(vec![Reply::bulk(b"pong"), Reply::bulk(message)]).into()
+        }
         "PING" => match arguments {
             [] => Reply::Status("PONG").into(),
             [message, ..] => Reply::bulk(message).into(),
@@ -74,82 +140,86 @@ pub(super) fn carry_out(
             client.consistency = Consistency::Linearizable;
             Reply::OK.into()
         }
-        "SELECT" => select(arguments[0]).into(),
-        "HELLO" => hello(client, &mut style, arguments),
+        // What the check lets through; there is nothing to be done.
+        "SELECT" | "SWAPDB" => Reply::OK.into(),
+        "SAVE" => Outcome::Later(Later::Save),
+        "ASKING" if !backend.settings.cluster_view => Reply::error(NO_CLUSTER).into(),
+        "ASKING" => Reply::OK.into(),
+        "BGSAVE" => {
+            backend.snapshots.want();
+            Reply::Status("Background saving started").into()
+        }
+        "LASTSAVE" => Outcome::Ask(Question::LastSave),
+        "HELLO" => hello(client, backend, style, arguments).into(),
         "RESET" => {
             client.consistency = Consistency::default();
             client.name = Box::default();
-            set_resp(client, &mut style, RespVersion::Resp2);
+            client.transaction = None;
+            client.queue.unwatch();
+            unsubscribe_all(client, backend);
+            set_resp(client, style, RespVersion::Resp2);
             Reply::Status("RESET").into()
         }
         "AUTH" => auth(arguments).into(),
         "CLIENT" => client_command(client, backend, arguments).into(),
+        "UNWATCH" => Reply::OK.into(),
         "HELP" => help(arguments).into(),
-        "COMMAND" => command(arguments).into(),
+        "COMMAND" => describe::command(arguments).into(),
         "INFO" => Outcome::Ask(Question::Info(arguments.iter().map(|&a| Box::from(a)).collect())),
-        "DEBUG" => match arguments {
-            [word] if word.eq_ignore_ascii_case(b"DIGEST") => Outcome::Ask(Question::Digest),
-            _ => unknown_subcommand("DEBUG", arguments).into(),
-        },
+        "DEBUG" => debug(arguments),
         "TIME" => Outcome::Ask(Question::Time),
         "ROLE" => Outcome::Ask(Question::Role),
         "WAIT" => wait(arguments),
         "CONFIG" => config(backend, arguments).into(),
-        "BACKUP" => backup(arguments),
+        "SNAPSHOT" => snapshot(arguments),
+        "CLUSTER" => Outcome::Ask(Question::Cluster(arguments.iter().map(|&a| Box::from(a)).collect())),
+        "PUBSUB" => pubsub(backend, arguments).into(),
+        "SCRIPT" => script(arguments).into(),
+        "FUNCTION" => match arguments {
+            [word, ..] if is(word, "FLUSH") => Reply::OK.into(),
+            [word, ..] if is(word, "LIST") => Reply::Array(Vec::new()).into(),
+            _ => unknown_subcommand("FUNCTION", arguments).into(),
+        },
+        "SLOWLOG" => match arguments {
+            [word, count, ..] if is(word, "GET") && number(count).is_none_or(|count| count < -1) => {
+                Reply::error("ERR count should be greater than or equal to -1").into()
+            }
+            [word, ..] if is(word, "GET") => Reply::Array(Vec::new()).into(),
+            [word] if is(word, "LEN") => Reply::Integer(0).into(),
+            [word] if is(word, "RESET") => Reply::OK.into(),
+            _ => unknown_subcommand("SLOWLOG", arguments).into(),
+        },
+        "LATENCY" => match arguments {
+            [word] if is(word, "LATEST") => Reply::Array(Vec::new()).into(),
+            [word, _] if is(word, "HISTORY") => Reply::Array(Vec::new()).into(),
+            [word, ..] if is(word, "RESET") => Reply::Integer(0).into(),
+            _ => unknown_subcommand("LATENCY", arguments).into(),
+        },
+        "SHUTDOWN" => Reply::error("ERR a node is stopped by SIGTERM, by whoever runs its machine").into(),
         name => Reply::error(format!("ERR '{name}' is not served by this node")).into(),
-    };
-    match outcome {
-        Outcome::Reply(reply) => client.queue.push_settled(style, reply),
-        Outcome::Ask(question) => {
-            client.queue.push(style, State::Ask(question));
-        }
-        Outcome::Encoded(bytes) => {
-            client.queue.push(style, State::Encoded(bytes));
-        }
-        Outcome::Later(later) => {
-            let slot = client.queue.push(style, State::Later);
-            backend.snapshots.ask(client.key, slot, later);
-        }
     }
 }
 
-fn backup(arguments: &[&[u8]]) -> Outcome {
-    match arguments {
-        [word] if is(word, "BEGIN") => Outcome::Later(Later::Backup),
-        [word, index, digest, block] if is(word, "READ") => {
-            let index = number(index).and_then(|index| u64::try_from(index).ok()).map(Index);
-            let digest = str::from_utf8(digest).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
-            let block = number(block).and_then(|block| u32::try_from(block).ok());
-            let (Some(index), Some(digest), Some(block)) = (index, digest, block) else {
-                return Reply::from(CommandError::NotAnInteger).into();
-            };
-            Outcome::Later(Later::Block { id: SnapshotId { index, digest }, block })
-        }
-        _ => unknown_subcommand("BACKUP", arguments).into(),
-    }
-}
-
-fn is(argument: &[u8], word: &str) -> bool {
+pub(super) fn is(argument: &[u8], word: &str) -> bool {
     argument.eq_ignore_ascii_case(word.as_bytes())
 }
 
 /// The first bytes of an argument, fit for an error's line.
-fn excerpt(argument: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&argument[..argument.len().min(128)]);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+pub(super) fn excerpt(argument: &[u8]) -> String {
+    store::excerpt(argument, 128)
 }
 
-fn unknown_subcommand(command: &'static str, arguments: &[&[u8]]) -> Reply {
+pub(super) fn unknown_subcommand(command: &'static str, arguments: &[&[u8]]) -> Reply {
     let found = excerpt(arguments.first().copied().unwrap_or_default()).into();
     CommandError::UnknownSubcommand { command, found }.into()
 }
 
-fn wrong_arity(name: &str) -> Reply {
+pub(super) fn wrong_arity(name: &str) -> Reply {
     CommandError::WrongArity { name: name.into() }.into()
 }
 
-fn number(argument: &[u8]) -> Option<i64> {
-    std::str::from_utf8(argument).ok()?.parse().ok()
+pub(super) fn number(argument: &[u8]) -> Option<i64> {
+    decimal::parse(argument)
 }
 
 fn consistency(client: &mut Client, arguments: &[&[u8]]) -> Reply {
@@ -171,14 +241,6 @@ fn consistency(client: &mut Client, arguments: &[&[u8]]) -> Reply {
     }
 }
 
-fn select(argument: &[u8]) -> Reply {
-    match number(argument) {
-        Some(0) => Reply::OK,
-        Some(_) => Reply::error("ERR DB index is out of range"),
-        None => CommandError::NotAnInteger.into(),
-    }
-}
-
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 /// There are no passwords: the user `default` needs none, and nobody else exists.
@@ -195,7 +257,7 @@ fn auth(arguments: &[&[u8]]) -> Reply {
 }
 
 /// Takes a client's name: printable, without blanks, as Redis wants it.
-fn take_name(client: &mut Client, name: &[u8]) -> Result<(), Reply> {
+pub(super) fn take_name(client: &mut Client, name: &[u8]) -> Result<(), Reply> {
     if name.len() > LONGEST_NAME || !name.iter().all(|b| (b'!'..=b'~').contains(b)) {
         return Err(Reply::error("ERR Client names cannot contain spaces, newlines or special characters."));
     }
@@ -214,23 +276,23 @@ fn set_resp(client: &mut Client, style: &mut ReplyStyle, version: RespVersion) {
     }
 }
 
-fn resp_number(version: RespVersion) -> i64 {
+pub(super) fn resp_number(version: RespVersion) -> i64 {
     match version {
         RespVersion::Resp2 => 2,
         RespVersion::Resp3 => 3,
     }
 }
 
-fn hello(client: &mut Client, style: &mut ReplyStyle, arguments: &[&[u8]]) -> Outcome {
+fn hello(client: &mut Client, backend: &Backend, style: &mut ReplyStyle, arguments: &[&[u8]]) -> Reply {
     let mut rest = arguments;
     let mut version = client.resp;
     if let [wanted, options @ ..] = rest {
         match number(wanted) {
             Some(2) => version = RespVersion::Resp2,
             Some(3) => version = RespVersion::Resp3,
-            Some(_) => return Reply::error("NOPROTO unsupported protocol version").into(),
+            Some(_) => return Reply::error("NOPROTO unsupported protocol version"),
             None => {
-                return Reply::error("ERR Protocol version is not an integer or out of range").into();
+                return Reply::error("ERR Protocol version is not an integer or out of range");
             }
         }
         rest = options;
@@ -240,7 +302,7 @@ fn hello(client: &mut Client, style: &mut ReplyStyle, arguments: &[&[u8]]) -> Ou
         rest = match values {
             [user, _, after @ ..] if is(option, "AUTH") => {
                 if *user != b"default" {
-                    return Reply::error(WRONG_PASSWORD).into();
+                    return Reply::error(WRONG_PASSWORD);
                 }
                 after
             }
@@ -250,18 +312,18 @@ fn hello(client: &mut Client, style: &mut ReplyStyle, arguments: &[&[u8]]) -> Ou
             }
             _ => {
                 let option = excerpt(option);
-                return Reply::error(format!("ERR Syntax error in HELLO option '{option}'")).into();
+                return Reply::error(format!("ERR Syntax error in HELLO option '{option}'"));
             }
         };
     }
     if let Some(name) = name
         && let Err(refusal) = take_name(client, name)
     {
-        return refusal.into();
+        return refusal;
     }
     set_resp(client, style, version);
     let text = |text: &str| Reply::bulk(text.as_bytes());
-    let fields = vec![
+    Reply::Map(vec![
         text("server"),
         text("redis"),
         text("version"),
@@ -271,48 +333,12 @@ fn hello(client: &mut Client, style: &mut ReplyStyle, arguments: &[&[u8]]) -> Ou
         text("id"),
         Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX)),
         text("mode"),
-        text("standalone"),
+        text(if backend.settings.cluster_view { "cluster" } else { "standalone" }),
         text("role"),
         text("master"),
         text("modules"),
         Reply::Array(Vec::new()),
-    ];
-    if *style != ReplyStyle::Resp3 {
-        return Reply::Array(fields).into();
-    }
-    // The one reply that is a map.
-    let mut bytes = format!("%{}\r\n", fields.len() / 2).into_bytes();
-    for field in &fields {
-        encode(&mut bytes, *style, field);
-    }
-    Outcome::Encoded(bytes.into_boxed_slice())
-}
-
-fn client_command(client: &mut Client, backend: &Backend, arguments: &[&[u8]]) -> Reply {
-    let [subcommand, rest @ ..] = arguments else {
-        return wrong_arity("client");
-    };
-    let of = |words: &[&str]| words.iter().any(|word| is(subcommand, word));
-    match rest {
-        [] if of(&["ID"]) => Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX)),
-        [] if of(&["GETNAME"]) && client.name.is_empty() => Reply::Nil,
-        [] if of(&["GETNAME"]) => Reply::bulk(&client.name),
-        [] if of(&["INFO"]) => {
-            let name = String::from_utf8_lossy(&client.name);
-            let (id, resp) = (client.id, resp_number(client.resp));
-            Reply::bulk(format!("id={id} name={name} db=0 resp={resp}\n").as_bytes())
-        }
-        [name] if of(&["SETNAME"]) => take_name(client, name).err().unwrap_or(Reply::OK),
-        [_, _] if of(&["SETINFO"]) => Reply::OK,
-        [word] if of(&["NO-EVICT", "NO-TOUCH"]) && (is(word, "ON") || is(word, "OFF")) => Reply::OK,
-        [word] if of(&["REPLY"]) && is(word, "ON") => Reply::OK,
-        [] if of(&["COUNT"]) => Reply::Integer(i64::try_from(backend.client_count).unwrap_or(i64::MAX)),
-        _ if of(&["ID", "GETNAME", "SETNAME", "SETINFO", "NO-EVICT", "NO-TOUCH"]) => {
-            let name = excerpt(subcommand).to_ascii_lowercase();
-            wrong_arity(&format!("client|{name}"))
-        }
-        _ => unknown_subcommand("CLIENT", arguments),
-    }
+    ])
 }
 
 fn help(arguments: &[&[u8]]) -> Reply {
@@ -340,40 +366,6 @@ fn help(arguments: &[&[u8]]) -> Reply {
     Reply::bulk(text.as_bytes())
 }
 
-/// What `COMMAND` tells of one command: the first six fields, which is what clients look at.
-fn describe(spec: &CommandSpec) -> Reply {
-    let flags: &[&'static str] = match spec.class {
-        Class::Write => &["write"],
-        Class::Read => &["readonly"],
-        Class::Connection => &["loading", "stale", "fast"],
-    };
-    Reply::Array(vec![
-        Reply::bulk(spec.name.to_ascii_lowercase().as_bytes()),
-        Reply::Integer(i64::from(spec.arity)),
-        Reply::Array(flags.iter().map(|flag| Reply::Status(flag)).collect()),
-        Reply::Integer(i64::from(spec.keys.first)),
-        Reply::Integer(i64::from(spec.keys.last)),
-        Reply::Integer(i64::from(spec.keys.step)),
-    ])
-}
-
-fn command(arguments: &[&[u8]]) -> Reply {
-    match arguments {
-        [] => Reply::Array(store::all().map(describe).collect()),
-        [word] if is(word, "COUNT") => {
-            Reply::Integer(i64::try_from(store::all().count()).unwrap_or(i64::MAX))
-        }
-        [word] if is(word, "LIST") => Reply::Array(
-            store::all().map(|spec| Reply::bulk(spec.name.to_ascii_lowercase().as_bytes())).collect(),
-        ),
-        [word] if is(word, "INFO") => Reply::Array(store::all().map(describe).collect()),
-        [word, names @ ..] if is(word, "INFO") => {
-            Reply::Array(names.iter().map(|name| store::lookup(name).map_or(Reply::Nil, describe)).collect())
-        }
-        _ => unknown_subcommand("COMMAND", arguments),
-    }
-}
-
 fn wait(arguments: &[&[u8]]) -> Outcome {
     match (number(arguments[0]), number(arguments[1])) {
         (Some(_), Some(0..)) => Outcome::Ask(Question::Holders),
@@ -383,40 +375,71 @@ fn wait(arguments: &[&[u8]]) -> Outcome {
     }
 }
 
-fn config(backend: &mut Backend, arguments: &[&[u8]]) -> Reply {
-    let [subcommand, rest @ ..] = arguments else {
-        return wrong_arity("config");
-    };
-    match rest {
-        [_, ..] if is(subcommand, "GET") => {
-            let settings = [
-                ("save", String::new()),
-                ("appendonly", "yes".to_owned()),
-                ("databases", "1".to_owned()),
-                ("maxmemory", "0".to_owned()),
-                ("maxmemory-policy", "noeviction".to_owned()),
-                ("maxclients", backend.settings.clients_max.to_string()),
-                ("notify-keyspace-events", String::new()),
-                ("proto-max-bulk-len", backend.settings.store.value_len_max.to_string()),
-                ("timeout", "0".to_owned()),
-            ];
-            let mut found = Vec::new();
-            for (name, value) in settings {
-                if rest.iter().any(|pattern| *pattern == b"*" || is(pattern, name)) {
-                    found.push(Reply::bulk(name.as_bytes()));
-                    found.push(Reply::bulk(value.as_bytes()));
-                }
-            }
-            Reply::Array(found)
+/// There is no Lua: only the scripts of well-known lock libraries have a meaning here.
+fn script(arguments: &[&[u8]]) -> Reply {
+    match arguments {
+        [word, text] if is(word, "LOAD") => match known_script(text) {
+            Some(sha) => Reply::bulk(sha.as_bytes()),
+            None => CommandError::NoInterpreter.into(),
+        },
+        [word, shas @ ..] if is(word, "EXISTS") && !shas.is_empty() => {
+            Reply::Array(shas.iter().map(|sha| Reply::Integer(i64::from(is_known_sha(sha)))).collect())
         }
-        [] if is(subcommand, "RESETSTAT") => {
-            backend.stats = Stats::default();
-            Reply::OK
-        }
-        [name, _, ..] if is(subcommand, "SET") => {
-            let name = excerpt(name);
-            Reply::error(format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"))
-        }
-        _ => unknown_subcommand("CONFIG", arguments),
+        [word] if is(word, "FLUSH") => Reply::OK,
+        [word, how] if is(word, "FLUSH") && (is(how, "SYNC") || is(how, "ASYNC")) => Reply::OK,
+        [word, ..] if is(word, "FLUSH") => Reply::error("ERR SCRIPT FLUSH only support SYNC|ASYNC option"),
+        [word, ..] if is(word, "LOAD") => wrong_arity("script|load"),
+        [word, ..] if is(word, "EXISTS") => wrong_arity("script|exists"),
+        _ => unknown_subcommand("SCRIPT", arguments),
     }
+}
+
+fn pubsub(backend: &Backend, arguments: &[&[u8]]) -> Reply {
+    let count = |count: usize| Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX));
+    let subscribers = &backend.subscribers;
+    match arguments {
+        [word] if is(word, "CHANNELS") => subscribers.channels(None),
+        [word, pattern] if is(word, "CHANNELS") => subscribers.channels(Some(pattern)),
+        [word, channels @ ..] if is(word, "NUMSUB") => {
+            let pairs = channels.iter().flat_map(|name| [Reply::bulk(name), count(subscribers.count(name))]);
+            Reply::Array(pairs.collect())
+        }
+        [word] if is(word, "NUMPAT") => count(subscribers.pattern_count()),
+        [word, ..] if is(word, "SHARDCHANNELS") || is(word, "SHARDNUMSUB") => Reply::Array(Vec::new()),
+        _ => unknown_subcommand("PUBSUB", arguments),
+    }
+}
+
+/// `DEBUG PROTOCOL` shows every type of reply, for those who test a client; `DEBUG DIGEST` the state's.
+fn debug(arguments: &[&[u8]]) -> Outcome {
+    let items = || (0..3).map(Reply::Integer).collect();
+    let pairs = || (0..3).flat_map(|n| [Reply::Integer(n), Reply::Boolean(n == 1)]).collect();
+    match arguments {
+        [word] if is(word, "DIGEST") => return Outcome::Ask(Question::Digest),
+        [word, kind] if is(word, "PROTOCOL") => match () {
+            () if is(kind, "STRING") => Reply::bulk(b"Hello World"),
+            () if is(kind, "INTEGER") => Reply::Integer(12345),
+            () if is(kind, "DOUBLE") => Reply::Double("3.141".into()),
+            () if is(kind, "NULL") => Reply::Nil,
+            () if is(kind, "ARRAY") => Reply::Array(items()),
+            () if is(kind, "SET") => Reply::Set(items()),
+            () if is(kind, "MAP") => Reply::Map(pairs()),
+            () if is(kind, "VERBATIM") => Reply::Verbatim(b"This is a verbatim\nstring"[..].into()),
+            () if is(kind, "TRUE") => Reply::Boolean(true),
+            () if is(kind, "FALSE") => Reply::Boolean(false),
+            () if is(kind, "BIGNUM") => Reply::BigNumber("1234567999999999999999999999999999999".into()),
+            () => Reply::error(
+                "ERR Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+            ),
+        },
+        [word, ..] if is(word, "SLEEP") => Reply::error("ERR a node that sleeps would be taken for dead"),
+        _ => {
+            let found = excerpt(arguments.first().copied().unwrap_or_default());
+            Reply::error(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{found}'. Try DEBUG HELP."
+            ))
+        }
+    }
+    .into()
 }

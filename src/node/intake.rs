@@ -7,15 +7,16 @@
 
 use crate::dialect::{Decoded, ReplyStyle};
 use crate::protocol::Intake;
-use crate::store::{self, Class};
+use crate::store::{self, Class, CommandSpec};
 use crate::types::{Now, Reply};
 use crate::wire::batch::SessionSeq;
 use crate::wire::client::Consistency;
 
-use super::clients::Client;
+use super::clients::{Client, Replies};
 use super::flight::Route;
 use super::queue::{Needs, State, pack};
-use super::{COMMANDS_MIN, ClientKey, Node, commands, settle};
+use super::subscribers::{self, Kind};
+use super::{COMMANDS_MIN, ClientKey, Node, client_command, commands, settle, transaction};
 
 /// Why decoding stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +27,8 @@ enum Stop {
     Budget,
     /// Too much is unanswered or unsent.
     Stalled,
+    /// An EXEC needs the answer to a WATCH before it.
+    Watching,
     /// The batch must be offered first.
     BatchFull,
     /// Nothing more is taken from this connection.
@@ -33,9 +36,9 @@ enum Stop {
 }
 
 /// What came with a command besides its arguments.
-struct Context {
-    style: ReplyStyle,
-    session: Option<SessionSeq>,
+pub(super) struct Context {
+    pub(super) style: ReplyStyle,
+    pub(super) session: Option<SessionSeq>,
     consistency: Option<Consistency>,
 }
 
@@ -45,6 +48,13 @@ impl Node {
         self.clients.open(key, now.mono);
         self.backend.client_count = self.clients.len();
         self.backend.opened_count = self.clients.opened();
+    }
+
+    /// Where a client connects from, for CLIENT LIST.
+    pub fn client_address(&mut self, key: ClientKey, address: &str) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.address = address.into();
+        }
     }
 
     /// Bytes from a client.
@@ -83,7 +93,9 @@ impl Node {
 
     /// The connection is gone; what it has asked is carried out all the same.
     pub fn client_gone(&mut self, key: ClientKey) {
-        self.clients.remove(key);
+        if let Some(client) = self.clients.remove(key) {
+            self.backend.subscribers.forget(key, &client.subscriptions);
+        }
         self.backend.client_count = self.clients.len();
     }
 
@@ -125,7 +137,7 @@ impl Node {
             let Some(mut client) = self.clients.take(key) else { continue };
             client.in_backlog = false;
             let stop = if client.ended { Stop::Ended } else { self.decode_input(now, &mut client) };
-            if !client.in_backlog && stop != Stop::Budget && stop != Stop::Stalled {
+            if !client.in_backlog && !matches!(stop, Stop::Budget | Stop::Stalled | Stop::Watching) {
                 self.effects.resumed.push(key);
             }
             self.finish_decoding(now, client, stop);
@@ -157,7 +169,7 @@ impl Node {
                     self.backlog.push_back(client.key);
                 }
             }
-            Stop::Stalled => {
+            Stop::Stalled | Stop::Watching => {
                 client.command_since = None;
                 client.stalled = true;
             }
@@ -194,6 +206,11 @@ impl Node {
             }
             decoder.set_resp(client.resp);
             match decoder.decode(rest, &limits) {
+                Decoded::Request { arguments, .. }
+                    if client.queue.awaits_watch() && arguments[0].eq_ignore_ascii_case(b"EXEC") =>
+                {
+                    break Stop::Watching;
+                }
                 Decoded::Request { consumed: len, arguments, style, session, consistency } => {
                     consumed += len;
                     count += 1;
@@ -221,25 +238,51 @@ impl Node {
     }
 
     /// Starts one command: answers it, or finds it a place in a batch or among the reads.
-    fn start(&mut self, now: Now, client: &mut Client, context: Context, arguments: &[&[u8]]) {
+    fn start(&mut self, now: Now, client: &mut Client, mut context: Context, arguments: &[&[u8]]) {
         let Some((name, rest)) = arguments.split_first() else { return };
         self.backend.stats.commands += 1;
-        let Some(spec) = store::lookup(name) else {
+        client.active = now.mono;
+        let spec = store::lookup(name);
+        match client.replies {
+            Replies::On => {}
+            // Whoever switches replies on again is answered.
+            Replies::Off if spec.is_some_and(|spec| spec.name == "CLIENT") => {}
+            Replies::Off => context.style = ReplyStyle::Silent,
+            Replies::SkipNext => {
+                client.replies = Replies::On;
+                context.style = ReplyStyle::Silent;
+            }
+        }
+        let Some(spec) = spec else {
+            client.fail_transaction();
             client.queue.push_settled(context.style, store::unknown_command(name, rest));
             return;
         };
         self.backend.stats.by_code[usize::from(spec.code)] += 1;
+        client.last_command = spec.name;
+        if let Some(reply) = refuse_out_of_place(client, context.style, spec, rest) {
+            if spec.name == "EXEC" {
+                client.transaction = None;
+                client.queue.unwatch();
+            }
+            client.fail_transaction();
+            client.queue.push_settled(context.style, reply);
+            return;
+        }
+        if client.transaction.is_some() && !transaction::is_immediate(spec) {
+            transaction::enqueue(client, context.style, spec, rest);
+            return;
+        }
         if let Err(reply) = store::check(spec, rest, &self.backend.settings.store) {
             client.queue.push_settled(context.style, reply);
             return;
         }
         let consistency = context.consistency.unwrap_or(client.consistency);
         match (spec.class, consistency) {
-            (Class::Connection, _) => {
-                commands::carry_out(client, &mut self.backend, context.style, spec, rest);
-            }
-            (Class::Write, _) | (Class::Read, Consistency::Ordered) => {
-                self.multicast(now, client, &context, spec.code, rest);
+            (Class::Connection, _) => self.about_connection(now, client, &context, spec, rest),
+            (Class::Write | Class::Internal, _) | (Class::Read, Consistency::Ordered) => {
+                let state = State::Multicast { session: context.session, parts: None };
+                self.multicast(now, client, &context, spec.code, rest, state);
             }
             (Class::Read, Consistency::Local) if client.queue.unanswered() == 0 => {
                 let reply = self.backend.store.read(spec.code, rest);
@@ -250,12 +293,51 @@ impl Node {
                 client.queue.push(context.style, state);
             }
             (Class::Read, Consistency::Linearizable) => {
-                self.read(now, client, context.style, spec.code, rest);
+                if let Some(refusal) = self.refuse_read() {
+                    client.queue.push_settled(context.style, refusal);
+                    return;
+                }
+                let needs = self.needs_of_read(now, client);
+                let state = State::Read { code: spec.code, arguments: pack(rest), needs };
+                client.queue.push(context.style, state);
             }
         }
     }
 
-    fn multicast(&mut self, now: Now, client: &mut Client, context: &Context, code: u8, arguments: &[&[u8]]) {
+    fn about_connection(
+        &mut self,
+        now: Now,
+        client: &mut Client,
+        context: &Context,
+        spec: &'static CommandSpec,
+        arguments: &[&[u8]],
+    ) {
+        let (backend, style) = (&mut self.backend, context.style);
+        match spec.name {
+            "SUBSCRIBE" => subscribers::subscribe(client, backend, style, Kind::Channel, arguments),
+            "PSUBSCRIBE" => subscribers::subscribe(client, backend, style, Kind::Pattern, arguments),
+            "UNSUBSCRIBE" => subscribers::unsubscribe(client, backend, style, Kind::Channel, arguments),
+            "PUNSUBSCRIBE" => subscribers::unsubscribe(client, backend, style, Kind::Pattern, arguments),
+            "CLIENT" if client_command::is_about_others(arguments) => {
+                self.about_clients(client, style, arguments);
+            }
+            name => {
+                if self.transaction_command(now, client, context, name, arguments).is_none() {
+                    commands::carry_out(client, &mut self.backend, style, spec, arguments);
+                }
+            }
+        }
+    }
+
+    pub(super) fn multicast<A: AsRef<[u8]>>(
+        &mut self,
+        now: Now,
+        client: &mut Client,
+        context: &Context,
+        code: u8,
+        arguments: &[A],
+        state: State,
+    ) {
         if let Some(reply) = self.refuse_in_session(client, context.session) {
             self.backend.stats.refused += 1;
             client.queue.push_settled(context.style, reply);
@@ -265,7 +347,7 @@ impl Node {
             self.batch_since = now.mono;
         }
         self.batch.push(context.session, code, arguments);
-        let slot = client.queue.push(context.style, State::Multicast { session: context.session });
+        let slot = client.queue.push(context.style, state);
         self.routes.push(Route { client: client.key, slot });
         client.last_offer = self.next_offer;
     }
@@ -288,18 +370,49 @@ impl Node {
         Some(self.backend.refusal(intake, false))
     }
 
-    fn read(&mut self, now: Now, client: &mut Client, style: ReplyStyle, code: u8, arguments: &[&[u8]]) {
-        if let Some(intake) = self.refusing {
-            self.backend.stats.refused += 1;
-            client.queue.push_settled(style, self.backend.refusal(intake, true));
-            return;
-        }
-        let needs = if client.last_offer >= self.unsent_offer {
-            Needs::Write
-        } else {
-            client.last_reads = self.reads.join(client.key, client.last_reads, now.mono);
-            Needs::Ticket(client.last_reads)
-        };
-        client.queue.push(style, State::Read { code, arguments: pack(arguments), needs });
+    /// Why no linearizable read can be begun, if none can.
+    pub(super) fn refuse_read(&mut self) -> Option<Reply> {
+        let intake = self.refusing?;
+        self.backend.stats.refused += 1;
+        Some(self.backend.refusal(intake, true))
     }
+
+    /// What a linearizable read that begins now has to wait for.
+    pub(super) fn needs_of_read(&mut self, now: Now, client: &mut Client) -> Needs {
+        if client.last_offer >= self.unsent_offer {
+            return Needs::Write;
+        }
+        client.last_reads = self.reads.join(client.key, client.last_reads, now.mono);
+        Needs::Ticket(client.last_reads)
+    }
+}
+
+/// The reply to a command that has the wrong number of arguments, or that a subscriber in RESP2 cannot give: it could
+/// not tell the answer from a message.
+fn refuse_out_of_place(
+    client: &Client,
+    style: ReplyStyle,
+    spec: &CommandSpec,
+    arguments: &[&[u8]],
+) -> Option<Reply> {
+    match store::check_arity(spec, arguments) {
+        Ok(()) => {}
+        Err(Reply::Error(text)) if spec.name == "EXEC" => {
+            let text = text.strip_prefix("ERR ").unwrap_or(&text);
+            return Some(Reply::error(format!("EXECABORT Transaction discarded because of: {text}")));
+        }
+        Err(reply) => return Some(reply),
+    }
+    let is_bound = !client.subscriptions.is_empty() && matches!(style, ReplyStyle::Resp2 | ReplyStyle::Text);
+    let is_allowed = matches!(
+        spec.name,
+        "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "PING" | "QUIT" | "RESET"
+    );
+    (is_bound && !is_allowed).then(|| {
+        let name = spec.name.to_ascii_lowercase();
+        Reply::error(format!(
+            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+             this context"
+        ))
+    })
 }

@@ -27,8 +27,12 @@
 //! randomness here, and the simulator runs this very code.
 
 mod backend;
+mod client_command;
 mod clients;
+mod cluster_view;
 mod commands;
+mod config_command;
+mod describe;
 mod flight;
 mod inspect;
 mod intake;
@@ -40,8 +44,11 @@ mod restore;
 mod settings;
 mod snapshot;
 mod snapshots;
+mod subscribers;
 #[cfg(test)]
 mod tests;
+mod time;
+mod transaction;
 
 use std::collections::VecDeque;
 
@@ -50,11 +57,12 @@ use crate::protocol::{
     Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
-use crate::store::{Applied, Store};
+use crate::store::{Applied, Class, Store};
 use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Position};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
+pub use cluster_view::MemberAddress;
 pub use inspect::Inspection;
 pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
@@ -195,6 +203,8 @@ pub struct Node {
     next_offer: u64,
     /// The first ticket of which nothing has left this node yet.
     unsent_offer: u64,
+    /// When this node last delivered or offered something.
+    time_passed_on: Millis,
     /// Since when the core takes no commands.
     closed_since: Option<Millis>,
     /// Since when the core has had no room.
@@ -237,6 +247,8 @@ impl Node {
             stats: Stats::default(),
             client_count: 0,
             opened_count: 0,
+            subscribers: subscribers::Subscribers::default(),
+            key_events: subscribers::KeyEvents::default(),
         };
         Node {
             backend,
@@ -248,6 +260,7 @@ impl Node {
             batch_since: now.mono,
             next_offer: 1,
             unsent_offer: 1,
+            time_passed_on: now.mono,
             closed_since: None,
             full_since: None,
             refusing: None,
@@ -309,7 +322,9 @@ impl Node {
     pub fn end_turn(&mut self, now: Now, effects: &mut Effects) {
         self.backend.now = now;
         self.look_at_intake(now);
+        self.pass_time_on(now);
         self.offer_batch(now);
+        self.free_expired();
         self.begin_reads(now);
         self.expire(now);
         if now.mono >= self.next_sweep {
@@ -346,6 +361,7 @@ impl Node {
             busy.map(|since| since.plus(timeout)),
             refusal,
             sweep,
+            self.tick_due(),
         ]
         .into_iter()
         .flatten()
@@ -357,6 +373,7 @@ impl Node {
     pub fn has_work(&self) -> bool {
         !self.effects.closing.is_empty()
             || !self.effects.resumed.is_empty()
+            || self.backend.store.has_expired()
             || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
     }
@@ -470,7 +487,9 @@ impl Node {
             None => Vec::new(),
         };
         self.give_up(now, &skipped);
+        self.time_passed_on = now.mono;
         let Node { backend, clients, backlog, effects, .. } = self;
+        backend.store.tell_of_keys(subscribers::wants_key_events(backend));
         let mut index = delivery.first;
         let mut done = 0;
         for command in BatchReader::new(&delivery.entry.batch) {
@@ -478,15 +497,20 @@ impl Node {
             let Ok(command) = command else { break };
             let at = Applied { index, now: delivery.now };
             let route = routes.get(done);
+            let mut is_awaited = false;
             if let Some(route) = route
                 && let Some(client) = clients.get_mut(route.client)
             {
                 client.queue.settle_before(route.slot, backend);
-                let reply = backend.store.apply(at, &command, client.queue.awaits(route.slot));
-                client.queue.answer(route.slot, reply);
+                is_awaited = client.queue.awaits(route.slot);
+            }
+            let reply = backend.store.apply(at, &command, is_awaited);
+            let published = subscribers::tell(backend, clients, backlog, effects, now);
+            if let Some(route) = route
+                && let Some(client) = clients.get_mut(route.client)
+            {
+                client.queue.answer(route.slot, reply, &published);
                 settle(client, backend, backlog, effects, now);
-            } else {
-                backend.store.apply(at, &command, false);
             }
             index = Index(index.0 + 1);
             done += 1;

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 
 use crate::dialect::{ReplyStyle, encode};
-use crate::types::Reply;
+use crate::types::{Index, Reply};
 use crate::wire::Reader;
 use crate::wire::batch::SessionSeq;
 
@@ -52,6 +52,17 @@ pub(super) enum State {
     Multicast {
         /// Its place in its client's session.
         session: Option<SessionSeq>,
+        /// What the reply is made of, if it is a transaction.
+        parts: Option<Box<[Part]>>,
+    },
+    /// WATCH: it waits to see revisions.
+    Watch {
+        /// Packed by [`pack`].
+        keys: Box<[u8]>,
+        /// Of no use after an EXEC or UNWATCH that came in between.
+        generation: u64,
+        /// What it waits for.
+        needs: Needs,
     },
     /// It waits to be executed.
     Read {
@@ -68,13 +79,77 @@ pub(super) enum State {
     Ask(Question),
     /// Answered.
     Settled(Reply),
-    /// Answered, in bytes already.
-    Encoded(Box<[u8]>),
 }
 
 impl State {
     fn is_settled(&self) -> bool {
-        matches!(self, State::Settled(_) | State::Encoded(_))
+        matches!(self, State::Settled(_))
+    }
+}
+
+/// What one command of a transaction answers.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// What the store answers.
+    Command {
+        /// Which command.
+        code: u8,
+    },
+    /// This; it was not the store's business.
+    Ready(Reply),
+}
+
+impl Part {
+    /// The reply of a transaction. `published`: how many got each message, which the store does not know.
+    pub(super) fn merge(parts: &[Part], replies: Vec<Reply>, published: &[usize]) -> Reply {
+        let (mut replies, mut published) = (replies.into_iter(), published.iter());
+        let publish = crate::store::lookup(b"PUBLISH").map(|spec| spec.code);
+        let merged = parts.iter().map(|part| match part {
+            Part::Ready(reply) => reply.clone(),
+            Part::Command { code } => match replies.next() {
+                Some(Reply::Integer(_)) if Some(*code) == publish => count(published.next()),
+                reply => reply.unwrap_or(Reply::Nil),
+            },
+        });
+        Reply::Array(merged.collect())
+    }
+}
+
+fn count(count: Option<&usize>) -> Reply {
+    Reply::Integer(count.map_or(0, |count| i64::try_from(*count).unwrap_or(i64::MAX)))
+}
+
+/// What a connection watches.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Counts the times that it was forgotten.
+    generation: u64,
+    /// So many commands have not been executed yet.
+    waiting: usize,
+    /// Keys and their revisions.
+    keys: Vec<(Box<[u8]>, Index)>,
+    /// A command could not be executed.
+    failed: bool,
+}
+
+impl Watched {
+    fn note(&mut self, backend: &Backend, keys: &[u8], generation: u64) -> Reply {
+        if generation == self.generation {
+            self.waiting -= 1;
+            let mut reader = Reader::new(keys);
+            while !reader.rest().is_empty() {
+                let key = reader.blob("key", keys.len()).expect("packed here");
+                self.keys.push((Box::from(key), backend.store.revision(key)));
+            }
+        }
+        Reply::OK
+    }
+
+    fn fail(&mut self, generation: u64) {
+        if generation == self.generation {
+            self.waiting -= 1;
+            self.failed = true;
+        }
     }
 }
 
@@ -92,6 +167,7 @@ pub(super) struct Queue {
     slots: VecDeque<Slot>,
     /// So many slots at the front are settled.
     settled: usize,
+    watched: Watched,
     output: Vec<u8>,
     /// So many bytes of `output` are sent.
     sent: usize,
@@ -111,6 +187,30 @@ impl Queue {
         } else {
             self.push(style, State::Settled(reply));
         }
+    }
+
+    /// Takes a WATCH in.
+    pub(super) fn push_watch(&mut self, style: ReplyStyle, keys: Box<[u8]>, needs: Needs) {
+        self.watched.waiting += 1;
+        let generation = self.watched.generation;
+        self.push(style, State::Watch { keys, generation, needs });
+    }
+
+    /// Whether a WATCH that counts has not been executed yet.
+    pub(super) fn awaits_watch(&self) -> bool {
+        self.watched.waiting > 0
+    }
+
+    /// Forgets what is watched and hands it out; `None` if it could not be seen.
+    pub(super) fn unwatch(&mut self) -> Option<Vec<(Box<[u8]>, Index)>> {
+        let generation = self.watched.generation + 1;
+        let watched = std::mem::replace(&mut self.watched, Watched { generation, ..Watched::default() });
+        (!watched.failed && watched.waiting == 0).then_some(watched.keys)
+    }
+
+    /// How many keys are watched.
+    pub(super) fn watched_len(&self) -> usize {
+        self.watched.keys.len()
     }
 
     /// How many commands wait for their reply, or for room in the output.
@@ -161,11 +261,18 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
-    pub(super) fn answer(&mut self, number: u64, reply: Reply) {
-        if let Some(slot) = self.slot_mut(number)
-            && matches!(slot.state, State::Multicast { .. } | State::Later)
-        {
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored. `published`: how many got each
+    /// message that the command published.
+    pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize]) {
+        let Some(slot) = self.slot_mut(number) else { return };
+        if let State::Later = slot.state {
+            slot.state = State::Settled(reply);
+        } else if let State::Multicast { parts, .. } = &slot.state {
+            let reply = match (parts, reply) {
+                (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published),
+                (None, Reply::Integer(_)) if !published.is_empty() => count(published.first()),
+                (_, reply) => reply,
+            };
             slot.state = State::Settled(reply);
         }
     }
@@ -174,7 +281,7 @@ impl Queue {
     /// the reads that rely on it. Returns its place in its session.
     pub(super) fn give_up(&mut self, number: u64, reply: &Reply, read_reply: &Reply) -> Option<SessionSeq> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let State::Multicast { session } = self.slots.get(index)?.state else {
+        let State::Multicast { session, .. } = self.slots.get(index)?.state else {
             return None;
         };
         self.slots[index].state = State::Settled(reply.clone());
@@ -182,6 +289,10 @@ impl Queue {
             match slot.state {
                 State::Multicast { .. } => break,
                 State::Read { needs: Needs::Write, .. } => slot.state = State::Settled(read_reply.clone()),
+                State::Watch { needs: Needs::Write, generation, .. } => {
+                    self.watched.fail(generation);
+                    slot.state = State::Settled(read_reply.clone());
+                }
                 _ => {}
             }
         }
@@ -191,11 +302,14 @@ impl Queue {
     /// Answers the reads that wait for a ticket up to this one.
     pub(super) fn give_up_reads(&mut self, ticket: u64, reply: &Reply) {
         for slot in self.slots.range_mut(self.settled..) {
-            if let State::Read { needs: Needs::Ticket(needed), .. } = slot.state
-                && needed <= ticket
-            {
-                slot.state = State::Settled(reply.clone());
+            match slot.state {
+                State::Read { needs: Needs::Ticket(needed), .. } if needed <= ticket => {}
+                State::Watch { needs: Needs::Ticket(needed), generation, .. } if needed <= ticket => {
+                    self.watched.fail(generation);
+                }
+                _ => continue,
             }
+            slot.state = State::Settled(reply.clone());
         }
     }
 
@@ -203,9 +317,15 @@ impl Queue {
     pub(super) fn settle(&mut self, backend: &Backend) {
         while let Some(slot) = self.slots.get_mut(self.settled) {
             let reply = match &slot.state {
-                State::Settled(_) | State::Encoded(_) => None,
+                State::Settled(_) => None,
                 State::Multicast { .. } | State::Later => break,
-                State::Read { needs: Needs::Ticket(ticket), .. } if *ticket > backend.ready_up_to => break,
+                State::Read { needs: Needs::Ticket(ticket), .. }
+                | State::Watch { needs: Needs::Ticket(ticket), .. }
+                    if *ticket > backend.ready_up_to =>
+                {
+                    break;
+                }
+                State::Watch { keys, generation, .. } => Some(self.watched.note(backend, keys, *generation)),
                 State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
                 State::Ask(question) => Some(backend.answer(question)),
             };
@@ -225,12 +345,13 @@ impl Queue {
         let begin = self.settled;
         for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
             let reply = match &slot.state {
-                State::Settled(_) | State::Encoded(_) => None,
+                State::Settled(_) => None,
                 // It changes nothing, so the reads behind it need not wait for it.
                 State::Later => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
+                State::Watch { keys, generation, .. } => Some(self.watched.note(backend, keys, *generation)),
                 State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
                 State::Ask(question) => Some(backend.answer(question)),
             };
@@ -250,7 +371,6 @@ impl Queue {
             self.settled -= 1;
             match &slot.state {
                 State::Settled(reply) => encode(&mut self.output, slot.style, reply),
-                State::Encoded(bytes) => self.output.extend_from_slice(bytes),
                 _ => debug_assert!(slot.state.is_settled(), "only settled slots are counted as such"),
             }
         }

@@ -1,9 +1,10 @@
 //! What a node is told once.
 
-use crate::config::Config;
+use crate::config::{Config, Member};
 use crate::types::{Millis, NodeId, limits};
 use crate::{dialect, protocol, store};
 
+use super::cluster_view::MemberAddress;
 /// For peers that are heard and have not delivered it yet, so many times more is kept in memory.
 const PINNED_TIMES: usize = 16;
 /// Ended views whose decisions are kept in memory.
@@ -24,6 +25,10 @@ pub struct Settings {
     pub store: store::Limits,
     /// For the dialects.
     pub dialect: dialect::DecodeLimits,
+    /// Where clients reach the members, for CLUSTER SLOTS.
+    pub addresses: Vec<MemberAddress>,
+    /// Whether CLUSTER answers as if the nodes shared the slots among them.
+    pub cluster_view: bool,
     /// The port that clients connect to, for INFO.
     pub port: u16,
     /// The process, for INFO; zero if there is none.
@@ -58,8 +63,14 @@ impl Settings {
                 command_len_max: (set.value_len_max + limits::COMMAND_LEN_SLACK).min(limits::COMMAND_LEN_MAX),
                 ..dialect::DecodeLimits::default()
             },
+            addresses: config.members().iter().map(address_of).collect(),
+            cluster_view: set.cluster_view,
             port: member.address.port(),
             process_id: 0,
         })
     }
+}
+
+fn address_of(member: &Member) -> MemberAddress {
+    MemberAddress { node: member.id, host: member.address.host().to_owned(), port: member.address.port() }
 }

@@ -55,7 +55,9 @@ struct Pending {
 /// What a client waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Later {
-    /// A snapshot that is begun from now on, and what it is.
+    /// A snapshot that is begun from now on.
+    Save,
+    /// The same, and what it is.
     Backup,
     /// A block of a snapshot.
     Block {
@@ -73,6 +75,8 @@ struct Waiter {
     slot: u64,
     /// It has to be this one, or a later one.
     serial: u64,
+    /// It wants to know which.
+    describes: bool,
 }
 
 /// A snapshot on its way from a peer.
@@ -190,9 +194,10 @@ impl Snapshots {
     /// A client waits for something.
     pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
         match later {
-            Later::Backup => {
+            Later::Save | Later::Backup => {
                 self.want();
-                self.waiters.push(Waiter { client, slot, serial: self.begun + 1 });
+                let describes = later == Later::Backup;
+                self.waiters.push(Waiter { client, slot, serial: self.begun + 1, describes });
             }
             Later::Block { id, block } => self.wanted_blocks.push((client, slot, id, block)),
         }
@@ -333,15 +338,17 @@ impl Node {
         let snapshots = &mut self.backend.snapshots;
         let begun = snapshots.begun;
         let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
-        for Waiter { client, slot, .. } in done {
-            self.answer_later(now, client, slot, reply.clone());
+        for Waiter { client, slot, describes, .. } in done {
+            let brief = !describes && !matches!(reply, Reply::Error(_));
+            let reply = if brief { Reply::OK } else { reply.clone() };
+            self.answer_later(now, client, slot, reply);
         }
     }
 
     fn answer_later(&mut self, now: Now, client: ClientKey, slot: u64, reply: Reply) {
         let Node { backend, clients, backlog, effects, .. } = self;
         if let Some(client) = clients.get_mut(client) {
-            client.queue.answer(slot, reply);
+            client.queue.answer(slot, reply, &[]);
             settle(client, backend, backlog, effects, now);
         }
     }

@@ -1,6 +1,8 @@
 //! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
 //! durable at once unless the disk is held.
 
+mod redis;
+
 use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};
 use super::*;
 use crate::config::Config;

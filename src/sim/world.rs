@@ -221,6 +221,8 @@ impl World {
             snapshot_log_len: self.plan.snapshot_log_len,
             store: store::Limits::default(),
             dialect: dialect::DecodeLimits::default(),
+            addresses: Vec::new(),
+            cluster_view: false,
             port: 0,
             process_id: 0,
         }

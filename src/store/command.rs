@@ -10,7 +10,10 @@
 
 use crate::types::{Reply, limits};
 
-use super::commands::{connection, counters, keys, session, strings};
+use super::commands::{
+    bits, connection, counters, dump, expiry, keys, lcs, listing, locks, messages, ranges, scripts, session,
+    strings, transaction, versions,
+};
 use super::error::{CommandError, excerpt};
 use super::{Applied, Limits, Store};
 
@@ -23,6 +26,8 @@ pub enum Class {
     Read,
     /// About the connection or the node: answered by the node, never multicast.
     Connection,
+    /// Multicast like a write, but by nodes of their own accord: no client can name it.
+    Internal,
 }
 
 /// Under which heading a command is listed.
@@ -32,6 +37,16 @@ pub enum Group {
     Generic,
     /// Values that are strings of bytes.
     String,
+    /// Values that are rows of bits.
+    Bitmap,
+    /// Locks with fencing tokens.
+    Lock,
+    /// Scripts of lock libraries.
+    Scripting,
+    /// Several commands as one.
+    Transactions,
+    /// Messages.
+    Pubsub,
     /// Client sessions.
     Session,
     /// The connection.
@@ -46,6 +61,11 @@ impl Group {
         match self {
             Group::Generic => "generic",
             Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::Lock => "lock",
+            Group::Scripting => "scripting",
+            Group::Transactions => "transactions",
+            Group::Pubsub => "pubsub",
             Group::Session => "session",
             Group::Connection => "connection",
             Group::Server => "server",
@@ -118,6 +138,8 @@ pub struct CommandSpec {
     pub usage: &'static str,
     /// What it does, in one sentence.
     pub summary: &'static str,
+    /// The words that its first argument may be, each with the arity of the whole as in `arity`; none: anything.
+    pub subcommands: &'static [(&'static str, i32)],
     /// The command that this is another name of.
     pub alias_of: Option<&'static str>,
     /// Refuses what arity and lengths let pass.
@@ -129,11 +151,7 @@ pub struct CommandSpec {
 impl CommandSpec {
     /// Refuses whatever can be refused without looking at the store.
     pub(crate) fn validate(&self, arguments: &[&[u8]], value_len_max: usize) -> Result<(), CommandError> {
-        let count = i64::try_from(arguments.len()).unwrap_or(i64::MAX).saturating_add(1);
-        let arity = i64::from(self.arity);
-        if if arity >= 0 { count != arity } else { count < -arity } {
-            return Err(self.wrong_arity());
-        }
+        self.check_arity(arguments)?;
         for (index, argument) in arguments.iter().enumerate() {
             if self.keys.is_key(index, arguments.len()) {
                 if argument.len() > limits::KEY_LEN_MAX {
@@ -146,9 +164,34 @@ impl CommandSpec {
         (self.check)(arguments)
     }
 
+    /// Looks at the number of arguments, and at the subcommand.
+    fn check_arity(&self, arguments: &[&[u8]]) -> Result<(), CommandError> {
+        if !fits(self.arity, arguments.len()) {
+            return Err(self.wrong_arity());
+        }
+        let Some(found) = arguments.first().filter(|_| !self.subcommands.is_empty()) else { return Ok(()) };
+        match self.subcommands.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(found)) {
+            None => {
+                Err(CommandError::UnknownSubcommand { command: self.name, found: excerpt(found, 128).into() })
+            }
+            Some((_, arity)) if fits(*arity, arguments.len()) => Ok(()),
+            Some((word, _)) => {
+                let name = format!("{}|{word}", self.name).to_ascii_lowercase().into();
+                Err(CommandError::WrongArity { name })
+            }
+        }
+    }
+
     fn wrong_arity(&self) -> CommandError {
         CommandError::WrongArity { name: self.name.to_ascii_lowercase().into() }
     }
+}
+
+/// Whether so many arguments, the name not counted, are neither too few nor too many.
+fn fits(arity: i32, count: usize) -> bool {
+    let count = i64::try_from(count).unwrap_or(i64::MAX).saturating_add(1);
+    let arity = i64::from(arity);
+    if arity >= 0 { count == arity } else { count >= -arity }
 }
 
 /// For commands whose arguments need no look beyond their number and lengths.
@@ -171,6 +214,14 @@ pub fn check(spec: &CommandSpec, arguments: &[&[u8]], limits: &Limits) -> Result
     spec.validate(arguments, limits.value_len_max).map_err(Reply::from)
 }
 
+/// Looks at the number of arguments and the subcommand only: what Redis does before it queues a command for `EXEC`.
+///
+/// # Errors
+/// The reply for the client.
+pub fn check_arity(spec: &CommandSpec, arguments: &[&[u8]]) -> Result<(), Reply> {
+    spec.check_arity(arguments).map_err(Reply::from)
+}
+
 /// The reply to a command that does not exist. `arguments` are without the name.
 pub fn unknown_command(name: &[u8], arguments: &[&[u8]]) -> Reply {
     const EXCERPT_LEN_MAX: usize = 128;
@@ -189,12 +240,28 @@ pub fn unknown_command(name: &[u8], arguments: &[&[u8]]) -> Reply {
 }
 
 /// All families, in the order in which they are listed.
-static FAMILIES: [&[CommandSpec]; 5] =
-    [&strings::COMMANDS, &counters::COMMANDS, &keys::COMMANDS, &session::COMMANDS, &connection::COMMANDS];
+static FAMILIES: [&[CommandSpec]; 16] = [
+    &strings::COMMANDS,
+    &ranges::COMMANDS,
+    &counters::COMMANDS,
+    &bits::COMMANDS,
+    &lcs::COMMANDS,
+    &keys::COMMANDS,
+    &versions::COMMANDS,
+    &expiry::COMMANDS,
+    &listing::COMMANDS,
+    &dump::COMMANDS,
+    &locks::COMMANDS,
+    &scripts::COMMANDS,
+    &messages::COMMANDS,
+    &transaction::COMMANDS,
+    &session::COMMANDS,
+    &connection::COMMANDS,
+];
 
-/// All commands, aliases too, family by family.
+/// All commands that clients can give, aliases too, family by family.
 pub fn all() -> impl Iterator<Item = &'static CommandSpec> {
-    FAMILIES.iter().copied().flatten()
+    FAMILIES.iter().copied().flatten().filter(|spec| spec.class != Class::Internal)
 }
 
 /// The command with this name, in upper or lower case.
@@ -272,13 +339,17 @@ const fn build_index() -> CommandIndex {
             let place = Place { family: family as u8, member: member as u8 };
             match (spec.class, spec.run) {
                 (Class::Read, Run::Read(_))
-                | (Class::Write, Run::Write(_))
+                | (Class::Write | Class::Internal, Run::Write(_))
                 | (Class::Connection, Run::Node) => {}
                 _ => panic!("a command's class does not fit its function"),
             }
             if spec.alias_of.is_none() {
                 assert!(index.codes[spec.code as usize].is_none(), "two commands share a code");
                 index.codes[spec.code as usize] = Some(place);
+            }
+            if matches!(spec.class, Class::Internal) {
+                member += 1;
+                continue;
             }
             let mut bucket = name_hash(spec.name.as_bytes()) % BUCKET_COUNT;
             while let Some(other) = index.names[bucket] {
@@ -338,7 +409,54 @@ mod tests {
             (17, "FLUSHALL"),
             (18, "CAS"),
             (19, "SESSION"),
+            (20, "MSETNX"),
+            (21, "GETDEL"),
+            (22, "GETEX"),
+            (23, "SETEX"),
+            (24, "PSETEX"),
+            (25, "INCRBYFLOAT"),
+            (26, "GETRANGE"),
+            (27, "SETRANGE"),
+            (28, "LCS"),
+            (29, "SETBIT"),
+            (30, "GETBIT"),
+            (31, "BITCOUNT"),
+            (32, "BITPOS"),
+            (33, "BITOP"),
+            (35, "TYPE"),
+            (36, "SCAN"),
+            (37, "RANDOMKEY"),
+            (38, "RENAME"),
+            (39, "RENAMENX"),
+            (40, "COPY"),
+            (41, "EXPIRE"),
+            (42, "PEXPIRE"),
+            (43, "EXPIREAT"),
+            (44, "PEXPIREAT"),
+            (45, "TTL"),
+            (46, "PTTL"),
+            (47, "EXPIRETIME"),
+            (48, "PEXPIRETIME"),
+            (49, "PERSIST"),
+            (50, "OBJECT"),
+            (51, "DUMP"),
+            (52, "RESTORE"),
+            (53, "GETREV"),
+            (54, "DELEX"),
+            (55, "DELIFEQ"),
+            (56, "DIGEST"),
+            (57, "LOCK"),
+            (58, "RENEW"),
+            (59, "UNLOCK"),
+            (60, "EVAL"),
+            (61, "EVALSHA"),
+            (62, "PUBLISH"),
+            (65, "MEMORY"),
         ];
+        for (code, name) in [(63, "TICK"), (64, "TRANSACTION")] {
+            assert_eq!(by_code(code).map(|spec| (spec.name, spec.class)), Some((name, Class::Internal)));
+            assert!(lookup(name.as_bytes()).is_none(), "{name} is not for clients");
+        }
         for (code, name) in frozen {
             assert_eq!(by_code(code).map(|spec| spec.name), Some(name));
         }

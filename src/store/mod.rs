@@ -10,6 +10,10 @@
 //! | `command` | the table of commands, lookup, what is refused before multicasting |
 //! | `commands/` | one file per family: specs, checks and functions |
 //! | `keyspace`, `slots` | keys and values in hash slots |
+//! | `deadlines` | when keys expire |
+//! | `event` | what subscribers are told of |
+//! | `extended` | floating point as Redis has it, the same on all machines |
+//! | `sha1` | names of scripts |
 //! | `sessions` | exactly-once for clients that repeat commands |
 //! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
 //! | `glob` | patterns |
@@ -20,22 +24,36 @@
 
 mod command;
 mod commands;
+mod deadlines;
 mod error;
+mod event;
+mod extended;
 mod glob;
 mod image;
 mod keyspace;
 mod sessions;
+mod sha1;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
+
+use std::cell::Cell;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::types::{Index, Millis, Reply, limits};
 use crate::wire::batch::{BatchCommand, SessionSeq};
 
-pub use command::{Class, CommandSpec, Group, KeyPositions, all, by_code, check, lookup, unknown_command};
+pub use command::{
+    Class, CommandSpec, Group, KeyPositions, all, by_code, check, check_arity, lookup, unknown_command,
+};
+pub use commands::messages::TICK_CODE;
+pub use commands::scripts::{is_known_sha, known_script};
+pub use commands::transaction::{TRANSACTION_CODE, TransactionBuilder};
 pub use error::CommandError;
+pub(crate) use error::excerpt;
+pub use event::{Event, EventClass};
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
 pub use slots::{SLOT_COUNT, slot_of};
 
@@ -91,13 +109,26 @@ pub struct Store {
     keys: Keyspace,
     sessions: Sessions,
     limits: Limits,
+    /// What subscribers are to be told, in order.
+    events: Vec<Event>,
+    /// Whether what happens to keys is among it.
+    tells_of_keys: bool,
+    /// Counts what was drawn at random, so that two draws differ.
+    draws: Cell<u64>,
 }
 
 impl Store {
     /// Without keys. `seed` makes hash collisions unforeseeable; it has no other effect, and each process should
     /// have its own.
     pub fn new(limits: Limits, seed: u64) -> Store {
-        Store { keys: Keyspace::new(seed), sessions: Sessions::default(), limits }
+        Store {
+            keys: Keyspace::new(seed),
+            sessions: Sessions::default(),
+            limits,
+            events: Vec::new(),
+            tells_of_keys: false,
+            draws: Cell::new(0),
+        }
     }
 
     /// Applies the next command of the total order and returns its reply. Reads are welcome: they are multicast
@@ -105,6 +136,7 @@ impl Store {
     ///
     /// With `want_reply` false the reply may be `Nil` instead, which spares building one that nobody waits for.
     pub fn apply(&mut self, at: Applied, command: &BatchCommand<'_>, want_reply: bool) -> Reply {
+        self.advance(at.now);
         self.sessions.expire(at.now, &self.limits);
         let answer = match command.session {
             None => self.run(at, command, want_reply),
@@ -142,18 +174,96 @@ impl Store {
         let Some(spec) = by_code(command.code) else {
             return Err(CommandError::UnknownCode { code: command.code });
         };
+        if matches!(spec.run, Run::Read(_)) && !want_reply {
+            return Ok(Reply::Nil);
+        }
+        self.run_spec(at, spec, &command.arguments)
+    }
+
+    fn run_spec(&mut self, at: Applied, spec: &CommandSpec, arguments: &[&[u8]]) -> Answer {
         match spec.run {
-            Run::Read(_) if !want_reply => Ok(Reply::Nil),
             Run::Read(read) => {
-                spec.validate(&command.arguments, limits::VALUE_LEN_CEILING)?;
-                read(self, &command.arguments)
+                spec.validate(arguments, limits::VALUE_LEN_CEILING)?;
+                read(self, arguments)
             }
             Run::Write(write) => {
-                spec.validate(&command.arguments, limits::VALUE_LEN_CEILING)?;
-                write(self, at, &command.arguments)
+                spec.validate(arguments, limits::VALUE_LEN_CEILING)?;
+                write(self, at, arguments)
             }
             Run::Node => Err(CommandError::NotReplicated { name: spec.name }),
         }
+    }
+
+    fn advance(&mut self, now: Millis) {
+        let Store { keys, events, .. } = self;
+        if self.tells_of_keys {
+            keys.advance(
+                now,
+                Some(&mut |key| {
+                    let key = key.clone();
+                    events.push(Event::Key { class: EventClass::Expired, name: "expired", key });
+                }),
+            );
+        } else {
+            keys.advance(now, None);
+        }
+    }
+
+    /// Tells subscribers that something happened to a key.
+    fn note(&mut self, class: EventClass, name: &'static str, key: &[u8]) {
+        if self.tells_of_keys {
+            self.events.push(Event::Key { class, name, key: key.into() });
+        }
+    }
+
+    /// Whether [`Store::take_events`] is to tell what happens to keys. This node's own choice: the state does not
+    /// depend on it.
+    pub fn tell_of_keys(&mut self, wanted: bool) {
+        self.tells_of_keys = wanted;
+    }
+
+    /// What has happened since the last time, in order: for subscribers at this node. To be called after each
+    /// command.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Frees the memory of at most so many keys that have expired and says whether more are left. Nothing shows
+    /// how many were freed, so each node does this when it has time.
+    pub fn free_expired(&mut self, max: usize) -> bool {
+        self.keys.free_dead(max)
+    }
+
+    /// Whether [`Store::free_expired`] has something to do.
+    pub fn has_expired(&self) -> bool {
+        self.keys.has_dead()
+    }
+
+    /// How many keys have a time to live: while there are some, the replicated time has to go on.
+    pub fn mortal_key_count(&self) -> usize {
+        self.keys.mortal_len()
+    }
+
+    /// The replicated time as of the last command.
+    pub fn now(&self) -> Millis {
+        self.keys.now()
+    }
+
+    /// The revision of a key: the index of its last write; 0 if it is missing.
+    pub fn revision(&self, key: &[u8]) -> Index {
+        self.keys.get(key).map_or(Index(0), |item| item.revision)
+    }
+
+    /// At most so many keys of a hash slot, in the order of their bytes.
+    pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
+        self.keys.keys_of(slot).into_iter().take(max).cloned().collect()
+    }
+
+    /// A number that nobody foresees, for commands that choose at random and change nothing.
+    fn draw(&self) -> u64 {
+        self.draws.set(self.draws.get().wrapping_add(1));
+        let mut state = self.keys.digest() ^ self.keys.now().0.rotate_left(32) ^ self.draws.get();
+        crate::types::splitmix64(&mut state)
     }
 
     /// Answers a command of class `Read` from the store as it is. `arguments` are without the name.
@@ -180,20 +290,25 @@ impl Store {
         self.sessions.len()
     }
 
-    /// A hash of everything that is replicated: keys, values, revisions, sessions. Equal states have equal digests;
-    /// different ones have different digests but for one chance in 2^64. Kept up to date by every write, so asking
-    /// costs nothing.
+    /// A hash of everything that is replicated: keys, values, revisions, deadlines, sessions, the time. Equal states
+    /// have equal digests; different ones have different digests but for one chance in 2^64. Kept up to date by every
+    /// write, so asking costs nothing.
     pub fn digest(&self) -> u64 {
-        combine(self.keys.digest(), self.sessions.digest())
+        combine(self.keys.digest(), self.sessions.digest(), self.keys.now())
     }
 
     /// The same number, computed anew from all that is there: a checker's way to see that [`Store::digest`] is true.
     /// Takes as long as reading everything.
     pub fn digest_recomputed(&self) -> u64 {
-        combine(self.keys.digest_recomputed(), self.sessions.digest_recomputed())
+        combine(self.keys.digest_recomputed(), self.sessions.digest_recomputed(), self.keys.now())
     }
 }
 
-fn combine(keys: u64, sessions: u64) -> u64 {
-    xxh3_64_with_seed(&keys.to_le_bytes(), sessions)
+/// Whether all of a text fits a pattern of `KEYS`. One that takes very many steps does not.
+pub fn glob_fits(pattern: &[u8], text: &[u8]) -> bool {
+    glob::matches(pattern, text, &mut glob::StepBudget(1 << 20)).unwrap_or(false)
+}
+
+fn combine(keys: u64, sessions: u64, now: Millis) -> u64 {
+    xxh3_64_with_seed(&keys.to_le_bytes(), sessions ^ now.0.rotate_left(17))
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::types::{Index, Millis, Reply, SessionId};
+use crate::types::{Index, Millis, Plain, Reply, SessionId};
 use crate::wire::batch::SessionSeq;
 
 use super::Limits;
@@ -362,15 +362,16 @@ fn reply_len(reply: &Reply) -> usize {
     for_each(reply, |reply| {
         len += REPLY_OVERHEAD;
         len += match reply {
-            Reply::Bulk(bytes) => bytes.len(),
-            Reply::Error(text) => text.len(),
-            Reply::Nil | Reply::Status(_) | Reply::Integer(_) | Reply::Array(_) => 0,
+            Plain::Bulk(bytes) => bytes.len(),
+            Plain::Error(text) => text.len(),
+            Plain::Nil | Plain::Status(_) | Plain::Integer(_) | Plain::Array(_) => 0,
         };
     });
     len
 }
 
-/// A hash of a reply and its place in the session.
+/// A hash of a reply and its place in the session. Only sessions keep replies, and their dialect has the plain types
+/// only: so a kept reply that comes back from a snapshot has the same hash.
 fn reply_hash(seq: u64, reply: &Reply) -> u64 {
     let mut hash = xxh3_64(&seq.to_le_bytes());
     for_each(reply, |reply| {
@@ -378,23 +379,24 @@ fn reply_hash(seq: u64, reply: &Reply) -> u64 {
             hash = xxh3_64_with_seed(bytes, hash.rotate_left(5).wrapping_add(tag));
         };
         match reply {
-            Reply::Nil => fold(0, &[]),
-            Reply::Status(text) => fold(1, text.as_bytes()),
-            Reply::Bulk(bytes) => fold(2, bytes),
-            Reply::Integer(value) => fold(3, &value.to_le_bytes()),
-            Reply::Error(text) => fold(4, text.as_bytes()),
-            Reply::Array(items) => fold(5, &(items.len() as u64).to_le_bytes()),
+            Plain::Nil => fold(0, &[]),
+            Plain::Status(text) => fold(1, text.as_bytes()),
+            Plain::Bulk(bytes) => fold(2, bytes),
+            Plain::Integer(value) => fold(3, &value.to_le_bytes()),
+            Plain::Error(text) => fold(4, text.as_bytes()),
+            Plain::Array(items) => fold(5, &(items.len() as u64).to_le_bytes()),
         }
     });
     hash
 }
 
 /// Visits a reply and all replies in it, outer ones first, without recursion.
-fn for_each(reply: &Reply, mut visit: impl FnMut(&Reply)) {
+fn for_each(reply: &Reply, mut visit: impl FnMut(Plain<'_>)) {
     let mut todo = vec![reply];
     while let Some(reply) = todo.pop() {
+        let reply = reply.plain();
         visit(reply);
-        if let Reply::Array(items) = reply {
+        if let Plain::Array(items) = reply {
             todo.extend(items.iter().rev());
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::types::SessionId;
+use crate::types::{Plain, SessionId};
 
 /// Random numbers for tests (Steele, Lea and Flood 2014).
 pub(crate) struct SplitMix(pub(crate) u64);
@@ -62,12 +62,15 @@ impl Node {
 
 fn show(reply: &Reply) -> String {
     match reply {
-        Reply::Nil => "nil".into(),
-        Reply::Status(text) => (*text).into(),
-        Reply::Bulk(bytes) => bytes.escape_ascii().to_string(),
-        Reply::Integer(value) => format!("({value})"),
-        Reply::Error(text) => text.to_string(),
-        Reply::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(" "),
+        Reply::NilArray => "aborted".into(),
+        other => match other.plain() {
+            Plain::Nil => "nil".into(),
+            Plain::Status(text) => text.into(),
+            Plain::Bulk(bytes) => bytes.escape_ascii().to_string(),
+            Plain::Integer(value) => format!("({value})"),
+            Plain::Error(text) => text.to_string(),
+            Plain::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(" "),
+        },
     }
 }
 

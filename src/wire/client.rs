@@ -8,7 +8,7 @@
 //! Response (kind [`KIND_RESPONSE`]): `id: u64`, reply. A reply is a tag byte and: 0 nil, nothing; 1 status, 2 bulk
 //! and 4 error, length and bytes; 3 integer, `i64`; 5 array, number of elements, then the elements.
 
-use crate::types::{Reply, SessionId, limits};
+use crate::types::{Plain, Reply, SessionId, limits};
 
 use super::batch::SessionSeq;
 use super::{DecodeError, Reader, Writer, begin_frame, end_frame};
@@ -159,25 +159,25 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply) {
     let mut todo = vec![reply];
     while let Some(reply) = todo.pop() {
         let mut w = Writer::new(out);
-        match reply {
-            Reply::Nil => w.u8(0),
-            Reply::Status(text) => {
+        match reply.plain() {
+            Plain::Nil => w.u8(0),
+            Plain::Status(text) => {
                 w.u8(1);
                 w.blob(text.as_bytes());
             }
-            Reply::Bulk(bytes) => {
+            Plain::Bulk(bytes) => {
                 w.u8(2);
                 w.blob(bytes);
             }
-            Reply::Integer(value) => {
+            Plain::Integer(value) => {
                 w.u8(3);
-                w.i64(*value);
+                w.i64(value);
             }
-            Reply::Error(text) => {
+            Plain::Error(text) => {
                 w.u8(4);
                 w.blob(text.as_bytes());
             }
-            Reply::Array(items) => {
+            Plain::Array(items) => {
                 w.u8(5);
                 w.count(items.len());
                 todo.extend(items.iter().rev());

@@ -142,6 +142,7 @@ impl Script {
             disk: DiskId(100 + u64::from(from)),
             incarnation: Incarnation(1),
             boot: 6 + u64::from(from),
+            joining: false,
             cluster: ClusterId(if view == 0 { 0 } else { 77 }),
             members: 0,
             view: ViewNumber(view),

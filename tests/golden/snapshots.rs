@@ -1,7 +1,7 @@
 //! Snapshots in the world of the scripts: no files, only what the core says about one.
 
 use lanekv::protocol::{Base, BaseParts, Input, Recovery, Settings};
-use lanekv::types::{Incarnation, Lsn, Millis};
+use lanekv::types::{Incarnation, Lsn};
 
 use super::{Outcome, World, forgery};
 

@@ -54,7 +54,8 @@ pub use receiver::SnapshotReceiver;
 pub use writer::{SnapshotWriter, UnpublishedSnapshot};
 
 const MAGIC: [u8; 8] = *b"lanekvSN";
-const FORMAT_VERSION: u32 = 1;
+/// 2 brought deadlines and the time into the image.
+const FORMAT_VERSION: u32 = 2;
 /// Bytes before the first block.
 const FRONT_LEN: usize = 64;
 /// Most bytes of view, lanes and origins, each. The largest of them, a view of 64 voters, has some two thousand.

@@ -178,10 +178,10 @@ fn a_flipped_bit_is_found_where_it_is() {
 fn a_newer_format_says_so() {
     let disk = MemoryDisk::new();
     let mut bytes = Vec::new();
-    write_preamble(&mut bytes, MAGIC, 2);
+    write_preamble(&mut bytes, MAGIC, 3);
     disk.create("snapshot-0000000000000005.snap").unwrap().write_at(0, &bytes).unwrap();
     let error = read(&disk, &snapshot_name(Index(5))).expect_err("newer");
-    assert!(matches!(error, SnapshotError::NewerFormat { found: 2, supported: 1, .. }));
+    assert!(matches!(error, SnapshotError::NewerFormat { found: 3, supported: 2, .. }));
 }
 
 #[test]

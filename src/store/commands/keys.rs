@@ -1,129 +1,122 @@
 //! Whole keys, whatever their value is, and the database as a whole.
 
-use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run, no_check};
-use crate::store::error::CommandError;
-use crate::store::glob::{StepBudget, matches};
-use crate::store::{Applied, Store};
-use crate::types::{Reply, limits};
+use std::sync::Arc;
 
-use super::{count_reply, exactly};
+use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
+use crate::store::error::{CommandError, excerpt};
+use crate::store::{Applied, EventClass, Store};
+use crate::types::{Reply, decimal};
 
-/// Steps that one `KEYS` may take, about a second's work: `*name*` over some ten million keys.
-const KEYS_STEPS_MAX: u64 = 1 << 30;
+use super::{READ, WRITE, check_database, count_reply, exactly, is, parse_integer};
 
 const FLUSHALL: CommandSpec = CommandSpec {
     name: "FLUSHALL",
     code: 17,
     arity: -1,
-    class: Class::Write,
     keys: KeyPositions::NONE,
     group: Group::Server,
     usage: "[ASYNC | SYNC]",
     summary: "deletes all keys",
-    alias_of: None,
     check: check_flushall,
     run: Run::Write(flushall),
+    ..WRITE
 };
 
-pub(crate) static COMMANDS: [CommandSpec; 6] = [
-    CommandSpec {
-        name: "DEL",
-        code: 3,
-        arity: -2,
-        class: Class::Write,
-        keys: KeyPositions::ALL,
-        group: Group::Generic,
-        usage: "key [key ...]",
-        summary: "deletes keys and answers how many there were",
-        alias_of: None,
-        check: no_check,
-        run: Run::Write(del),
-    },
-    CommandSpec {
-        name: "EXISTS",
-        code: 4,
-        arity: -2,
-        class: Class::Read,
-        keys: KeyPositions::ALL,
-        group: Group::Generic,
-        usage: "key [key ...]",
-        summary: "answers how many of the keys exist, one that is named twice counted twice",
-        alias_of: None,
-        check: no_check,
-        run: Run::Read(exists),
-    },
-    CommandSpec {
-        name: "KEYS",
-        code: 15,
-        arity: 2,
-        class: Class::Read,
-        keys: KeyPositions::NONE,
-        group: Group::Generic,
-        usage: "pattern",
-        summary: "answers all keys that fit a pattern, in the order of their bytes: * ? [a-z] [^a] \\x",
-        alias_of: None,
-        check: no_check,
-        run: Run::Read(keys),
-    },
-    CommandSpec {
-        name: "DBSIZE",
-        code: 16,
-        arity: 1,
-        class: Class::Read,
-        keys: KeyPositions::NONE,
-        group: Group::Server,
-        usage: "",
-        summary: "answers how many keys there are",
-        alias_of: None,
-        check: no_check,
-        run: Run::Read(dbsize),
-    },
+const EXISTS: CommandSpec = CommandSpec {
+    name: "EXISTS",
+    code: 4,
+    arity: -2,
+    keys: KeyPositions::ALL,
+    group: Group::Generic,
+    usage: "key [key ...]",
+    summary: "answers how many of the keys exist, one that is named twice counted twice",
+    run: Run::Read(exists),
+    ..READ
+};
+
+pub(crate) static COMMANDS: [CommandSpec; 10] = [
+    EXISTS,
+    CommandSpec { name: "TOUCH", alias_of: Some("EXISTS"), ..EXISTS },
     FLUSHALL,
     CommandSpec { name: "FLUSHDB", alias_of: Some("FLUSHALL"), ..FLUSHALL },
+    CommandSpec {
+        name: "TYPE",
+        code: 35,
+        group: Group::Generic,
+        summary: "answers what kind of value a key has: string, or none if it is missing",
+        run: Run::Read(type_of),
+        ..READ
+    },
+    CommandSpec {
+        name: "RENAME",
+        code: 38,
+        arity: 3,
+        keys: KeyPositions { first: 1, last: 2, step: 1 },
+        group: Group::Generic,
+        usage: "key newkey",
+        summary: "gives a key another name, in place of the key that had it",
+        run: Run::Write(rename),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "RENAMENX",
+        code: 39,
+        arity: 3,
+        keys: KeyPositions { first: 1, last: 2, step: 1 },
+        group: Group::Generic,
+        usage: "key newkey",
+        summary: "gives a key another name if no key has it, and answers whether it did",
+        run: Run::Write(renamenx),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "COPY",
+        code: 40,
+        arity: -3,
+        keys: KeyPositions { first: 1, last: 2, step: 1 },
+        group: Group::Generic,
+        usage: "source destination [DB 0] [REPLACE]",
+        summary: "copies a key with its time to live and answers whether it did; REPLACE: over an existing one too",
+        check: check_copy,
+        run: Run::Write(copy),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "OBJECT",
+        code: 50,
+        arity: -2,
+        subcommands: &[("ENCODING", 3), ("FREQ", 3), ("IDLETIME", 3), ("REFCOUNT", 3), ("HELP", 2)],
+        keys: KeyPositions { first: 2, last: 2, step: 1 },
+        group: Group::Generic,
+        usage: "ENCODING | REFCOUNT | IDLETIME | FREQ key",
+        summary: "answers how Redis would keep a value",
+        check: check_object,
+        run: Run::Read(object),
+        ..READ
+    },
+    CommandSpec {
+        name: "MEMORY",
+        code: 65,
+        arity: -2,
+        subcommands: &[("USAGE", -3)],
+        keys: KeyPositions { first: 2, last: 2, step: 1 },
+        group: Group::Server,
+        usage: "USAGE key [SAMPLES count]",
+        summary: "answers about how many bytes of memory a key takes",
+        check: check_memory,
+        run: Run::Read(memory),
+        ..READ
+    },
 ];
-
-fn del(store: &mut Store, _: Applied, arguments: &[&[u8]]) -> Answer {
-    Ok(count_reply(arguments.iter().filter(|key| store.keys.remove(key)).count()))
-}
 
 fn exists(store: &Store, arguments: &[&[u8]]) -> Answer {
     Ok(count_reply(arguments.iter().filter(|key| store.keys.get(key).is_some()).count()))
 }
 
-/// The key space lists its keys in an order of its own. That must not show: the reply is sorted, and whether the
-/// budget or the space for the reply runs out depends on sums over all keys only.
-fn keys(store: &Store, arguments: &[&[u8]]) -> Answer {
-    // What an element costs in a dialect beside its bytes, at most.
-    const ELEMENT_OVERHEAD: usize = 16;
-    let [pattern] = exactly(arguments)?;
-    let mut budget = StepBudget(KEYS_STEPS_MAX);
-    let mut len: usize = 0;
-    let mut found = Vec::new();
-    let mut overflow = false;
-    for (key, _) in store.keys.iter() {
-        if matches(pattern, key, &mut budget).map_err(|_| CommandError::PatternTooCostly)? {
-            len += key.len() + ELEMENT_OVERHEAD;
-            overflow |= len > limits::REPLY_LEN_MAX;
-            if !overflow {
-                found.push(key);
-            }
-        }
-    }
-    if overflow {
-        return Err(CommandError::ReplyTooLong);
-    }
-    found.sort_unstable();
-    Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
-}
-
-fn dbsize(store: &Store, _: &[&[u8]]) -> Answer {
-    Ok(count_reply(store.keys.len()))
-}
-
 fn check_flushall(arguments: &[&[u8]]) -> Result<(), CommandError> {
     match arguments {
         [] => Ok(()),
-        [how] if how.eq_ignore_ascii_case(b"ASYNC") || how.eq_ignore_ascii_case(b"SYNC") => Ok(()),
+        [how] if is(how, "ASYNC") || is(how, "SYNC") => Ok(()),
         _ => Err(CommandError::Syntax),
     }
 }
@@ -131,4 +124,161 @@ fn check_flushall(arguments: &[&[u8]]) -> Result<(), CommandError> {
 fn flushall(store: &mut Store, _: Applied, _: &[&[u8]]) -> Answer {
     store.keys.clear();
     Ok(Reply::OK)
+}
+
+fn type_of(store: &Store, arguments: &[&[u8]]) -> Answer {
+    let [key] = exactly(arguments)?;
+    Ok(Reply::Status(if store.keys.get(key).is_some() { "string" } else { "none" }))
+}
+
+/// Moves a key. Says whether it did, which it does not if the name is taken and `over` is false.
+fn move_to(store: &mut Store, at: Applied, from: &[u8], to: &[u8], over: bool) -> Result<bool, CommandError> {
+    if store.keys.get(from).is_none() {
+        return Err(CommandError::NoSuchKey);
+    }
+    if from == to {
+        return Ok(over);
+    }
+    if !over && store.keys.get(to).is_some() {
+        return Ok(false);
+    }
+    let item = store.keys.remove(from).ok_or(CommandError::NoSuchKey)?;
+    let deadline = item.deadline();
+    store.keys.set_until(to, item.value, at.index, deadline);
+    store.note(EventClass::Generic, "rename_from", from);
+    store.note(EventClass::Generic, "rename_to", to);
+    Ok(true)
+}
+
+fn rename(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    let [from, to] = exactly(arguments)?;
+    move_to(store, at, from, to, true).map(|_| Reply::OK)
+}
+
+fn renamenx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    let [from, to] = exactly(arguments)?;
+    move_to(store, at, from, to, false).map(|moved| Reply::Integer(i64::from(moved)))
+}
+
+/// Whether `COPY` may replace.
+fn copy_options(arguments: &[&[u8]]) -> Result<bool, CommandError> {
+    let [from, to, options @ ..] = arguments else { return Err(CommandError::Syntax) };
+    let (mut over, mut options) = (false, options);
+    loop {
+        match options {
+            [] => break,
+            [option, rest @ ..] if is(option, "REPLACE") => {
+                over = true;
+                options = rest;
+            }
+            [option, index, rest @ ..] if is(option, "DB") => {
+                check_database(index)?;
+                options = rest;
+            }
+            _ => return Err(CommandError::Syntax),
+        }
+    }
+    if from == to { Err(CommandError::SameKey) } else { Ok(over) }
+}
+
+fn check_copy(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    copy_options(arguments).map(|_| ())
+}
+
+fn copy(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    let over = copy_options(arguments)?;
+    let [from, to, ..] = arguments else { return Err(CommandError::Syntax) };
+    let Some(item) = store.keys.get(from) else { return Ok(Reply::Integer(0)) };
+    if !over && store.keys.get(to).is_some() {
+        return Ok(Reply::Integer(0));
+    }
+    let (value, deadline) = (Arc::clone(&item.value), item.deadline());
+    store.keys.set_until(to, value, at.index, deadline);
+    store.note(EventClass::Generic, "copy_to", to);
+    Ok(Reply::Integer(1))
+}
+
+fn unknown(command: &'static str, found: &[u8]) -> CommandError {
+    CommandError::UnknownSubcommand { command, found: excerpt(found, 128).into() }
+}
+
+const OBJECT_HELP: [&str; 11] = [
+    "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "ENCODING <key>",
+    "    Return the kind of internal representation used in order to store the value",
+    "    associated with a <key>.",
+    "FREQ <key>",
+    "    Return the access frequency index of the <key>. The returned integer is",
+    "    proportional to the logarithm of the recent access frequency of the key.",
+    "IDLETIME <key>",
+    "    Return the idle time of the <key>, that is the approximated number of",
+    "    seconds elapsed since the last access to the key.",
+    "REFCOUNT <key>",
+];
+
+const OBJECT_HELP_END: [&str; 4] = [
+    "    Return the number of references of the value associated with the specified",
+    "    <key>.",
+    "HELP",
+    "    Prints this help.",
+];
+
+fn check_object(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    let [what, rest @ ..] = arguments else { return Err(CommandError::Syntax) };
+    if is(what, "HELP") && rest.is_empty() {
+        return Ok(());
+    }
+    for word in ["ENCODING", "REFCOUNT", "IDLETIME", "FREQ", "HELP"] {
+        if is(what, word) {
+            let name = format!("object|{}", word.to_ascii_lowercase()).into();
+            let takes = usize::from(word != "HELP");
+            return if rest.len() == takes { Ok(()) } else { Err(CommandError::WrongArity { name }) };
+        }
+    }
+    Err(unknown("OBJECT", what))
+}
+
+fn object(store: &Store, arguments: &[&[u8]]) -> Answer {
+    // The longest string that Redis keeps in one piece with its head.
+    const EMBEDDED_LEN_MAX: usize = 44;
+    let [what, key] = match arguments {
+        [what, key] => [*what, *key],
+        _ => {
+            let lines = OBJECT_HELP.iter().chain(&OBJECT_HELP_END);
+            return Ok(Reply::Array(lines.map(|line| Reply::Status(line)).collect()));
+        }
+    };
+    let Some(value) = store.keys.value(key) else { return Ok(Reply::Nil) };
+    Ok(match () {
+        () if is(what, "ENCODING") && decimal::parse(value).is_some() => Reply::bulk(b"int"),
+        () if is(what, "ENCODING") && value.len() <= EMBEDDED_LEN_MAX => Reply::bulk(b"embstr"),
+        () if is(what, "ENCODING") => Reply::bulk(b"raw"),
+        () if is(what, "REFCOUNT") => Reply::Integer(1),
+        () if is(what, "IDLETIME") => Reply::Integer(0),
+        () => return Err(CommandError::NoFrequencies),
+    })
+}
+
+fn check_memory(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    match arguments {
+        [what] if is(what, "USAGE") => Err(CommandError::WrongArity { name: "memory|usage".into() }),
+        [what, _] if is(what, "USAGE") => Ok(()),
+        [what, _, option, count] if is(what, "USAGE") && is(option, "SAMPLES") => {
+            if parse_integer(count)? < 0 { Err(CommandError::Syntax) } else { Ok(()) }
+        }
+        [what, _, ..] if is(what, "USAGE") => Err(CommandError::Syntax),
+        [what, ..] => Err(unknown("MEMORY", what)),
+        [] => Err(CommandError::Syntax),
+    }
+}
+
+fn memory(store: &Store, arguments: &[&[u8]]) -> Answer {
+    // Entry of the slot, heads of the two shared allocations, and what an allocator adds; and for a deadline its
+    // entry in the table of deadlines.
+    const KEY_OVERHEAD: usize = 88;
+    const DEADLINE_OVERHEAD: usize = 64;
+    let [_, key, ..] = arguments else { return Err(CommandError::Syntax) };
+    let Some(item) = store.keys.get(key) else { return Ok(Reply::Nil) };
+    let overhead = KEY_OVERHEAD + if item.deadline().is_some() { DEADLINE_OVERHEAD } else { 0 };
+    Ok(count_reply(key.len() + item.value.len() + overhead))
 }

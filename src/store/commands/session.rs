@@ -14,6 +14,7 @@ pub(crate) static COMMANDS: [CommandSpec; 1] = [CommandSpec {
     group: Group::Session,
     usage: "OPEN",
     summary: "opens a session, in which a repeated write is applied once, and answers its number",
+    subcommands: &[],
     alias_of: None,
     check: check_session,
     run: Run::Write(session),

@@ -2,179 +2,215 @@
 
 use std::sync::Arc;
 
-use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run, no_check};
+use crate::store::command::{Answer, CommandSpec, KeyPositions, Run};
 use crate::store::error::CommandError;
-use crate::store::{Applied, Store};
-use crate::types::{Reply, limits};
+use crate::store::{Applied, EventClass, Store};
+use crate::types::{Millis, Reply, limits};
 
-use super::{count_reply, exactly};
+use super::expiry::{Deadline, Unit};
+use super::versions::Condition;
+use super::{READ, WRITE, exactly, is, value_reply};
 
 const SET: CommandSpec = CommandSpec {
     name: "SET",
     code: 1,
     arity: -3,
-    class: Class::Write,
-    keys: KeyPositions::ONE,
-    group: Group::String,
-    usage: "key value [NX | XX] [GET]",
+    usage: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL] \
+            [IFEQ value | IFNE value | IFDEQ digest | IFDNE digest | IFREV revision]",
     summary: "sets a key to a value; NX: only if it is missing, XX: only if it exists, GET: answers the old value",
-    alias_of: None,
     check: check_set,
     run: Run::Write(set),
+    ..WRITE
 };
 
-pub(crate) static COMMANDS: [CommandSpec; 10] = [
+pub(crate) static COMMANDS: [CommandSpec; 14] = [
     SET,
     CommandSpec { name: "PUT", alias_of: Some("SET"), ..SET },
-    CommandSpec {
-        name: "GET",
-        code: 2,
-        arity: 2,
-        class: Class::Read,
-        keys: KeyPositions::ONE,
-        group: Group::String,
-        usage: "key",
-        summary: "answers the value of a key",
-        alias_of: None,
-        check: no_check,
-        run: Run::Read(get),
-    },
-    CommandSpec {
-        name: "APPEND",
-        code: 9,
-        arity: 3,
-        class: Class::Write,
-        keys: KeyPositions::ONE,
-        group: Group::String,
-        usage: "key value",
-        summary: "puts bytes behind the value of a key and answers the new length",
-        alias_of: None,
-        check: no_check,
-        run: Run::Write(append),
-    },
-    CommandSpec {
-        name: "STRLEN",
-        code: 10,
-        arity: 2,
-        class: Class::Read,
-        keys: KeyPositions::ONE,
-        group: Group::String,
-        usage: "key",
-        summary: "answers the length of the value of a key in bytes, 0 for a missing one",
-        alias_of: None,
-        check: no_check,
-        run: Run::Read(strlen),
-    },
+    CommandSpec { name: "GET", code: 2, summary: "answers the value of a key", run: Run::Read(get), ..READ },
     CommandSpec {
         name: "GETSET",
         code: 11,
         arity: 3,
-        class: Class::Write,
-        keys: KeyPositions::ONE,
-        group: Group::String,
         usage: "key value",
         summary: "sets a key to a value and answers the old one",
-        alias_of: None,
-        check: no_check,
         run: Run::Write(getset),
+        ..WRITE
     },
     CommandSpec {
         name: "SETNX",
         code: 12,
         arity: 3,
-        class: Class::Write,
-        keys: KeyPositions::ONE,
-        group: Group::String,
         usage: "key value",
         summary: "sets a missing key to a value and answers 1; answers 0 if the key exists",
-        alias_of: None,
-        check: no_check,
         run: Run::Write(setnx),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "SETEX",
+        code: 23,
+        arity: 4,
+        usage: "key seconds value",
+        summary: "sets a key to a value for some seconds",
+        check: check_setex,
+        run: Run::Write(setex),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "PSETEX",
+        code: 24,
+        arity: 4,
+        usage: "key milliseconds value",
+        summary: "sets a key to a value for some milliseconds",
+        check: check_psetex,
+        run: Run::Write(psetex),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "GETDEL",
+        code: 21,
+        summary: "answers the value of a key and deletes it",
+        run: Run::Write(getdel),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "GETEX",
+        code: 22,
+        arity: -2,
+        usage: "key [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | PERSIST]",
+        summary: "answers the value of a key and sets when it expires",
+        check: check_getex,
+        run: Run::Write(getex),
+        ..WRITE
     },
     CommandSpec {
         name: "MSET",
         code: 13,
         arity: -3,
-        class: Class::Write,
         keys: KeyPositions::PAIRS,
-        group: Group::String,
         usage: "key value [key value ...]",
         summary: "sets several keys at once",
-        alias_of: None,
         check: check_mset,
         run: Run::Write(mset),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "MSETNX",
+        code: 20,
+        arity: -3,
+        keys: KeyPositions::PAIRS,
+        usage: "key value [key value ...]",
+        summary: "sets several keys at once if none of them exists, and answers whether it did",
+        check: check_msetnx,
+        run: Run::Write(msetnx),
+        ..WRITE
     },
     CommandSpec {
         name: "MGET",
         code: 14,
         arity: -2,
-        class: Class::Read,
         keys: KeyPositions::ALL,
-        group: Group::String,
         usage: "key [key ...]",
         summary: "answers the values of several keys",
-        alias_of: None,
-        check: no_check,
         run: Run::Read(mget),
+        ..READ
     },
     CommandSpec {
         name: "CAS",
         code: 18,
         arity: 4,
-        class: Class::Write,
-        keys: KeyPositions::ONE,
-        group: Group::String,
         usage: "key expected new",
         summary: "sets a key to a new value if its value is the expected one; answers OK, or nothing if the value \
                   is another or the key is missing",
-        alias_of: None,
-        check: no_check,
         run: Run::Write(cas),
+        ..WRITE
+    },
+    CommandSpec {
+        name: "STRLEN",
+        code: 10,
+        summary: "answers the length of the value of a key in bytes, 0 for a missing one",
+        run: Run::Read(strlen),
+        ..READ
     },
 ];
 
-/// A value, or nothing.
-fn value_reply(value: Option<Arc<[u8]>>) -> Reply {
-    value.map_or(Reply::Nil, Reply::Bulk)
+/// When the new value expires.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lifetime<'a> {
+    /// Never.
+    Endless,
+    /// When the old one would have.
+    Kept,
+    /// At a moment that the client says.
+    Until(Deadline<'a>),
 }
 
-/// On which state of the key `SET` insists.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    Missing,
-    Exists,
-}
-
-#[derive(Clone, Copy, Default)]
-struct SetOptions {
-    condition: Option<Condition>,
+#[derive(Clone, Copy)]
+struct SetOptions<'a> {
+    condition: Option<Condition<'a>>,
     /// Answer the old value instead of `OK`.
     get: bool,
+    lifetime: Lifetime<'a>,
 }
 
-fn set_options(options: &[&[u8]]) -> Result<SetOptions, CommandError> {
-    let mut parsed = SetOptions::default();
-    for option in options {
-        let condition = if option.eq_ignore_ascii_case(b"NX") {
-            Condition::Missing
-        } else if option.eq_ignore_ascii_case(b"XX") {
-            Condition::Exists
-        } else if option.eq_ignore_ascii_case(b"GET") {
+/// The option that says when a value expires, if it is one; its number is not looked at yet.
+fn deadline_option<'a>(option: &[u8], value: Option<&&'a [u8]>) -> Option<Deadline<'a>> {
+    let text = *value?;
+    let (unit, is_absolute) = match () {
+        () if is(option, "EX") => (Unit::Seconds, false),
+        () if is(option, "PX") => (Unit::Milliseconds, false),
+        () if is(option, "EXAT") => (Unit::Seconds, true),
+        () if is(option, "PXAT") => (Unit::Milliseconds, true),
+        () => return None,
+    };
+    Some(Deadline { text, unit, is_absolute })
+}
+
+/// Whether two options that say when a value expires are the same: then the later one counts, as in Redis.
+fn is_same_kind(one: Lifetime<'_>, other: Lifetime<'_>) -> bool {
+    match (one, other) {
+        (Lifetime::Until(a), Lifetime::Until(b)) => a.unit == b.unit && a.is_absolute == b.is_absolute,
+        (a, b) => a == b,
+    }
+}
+
+fn set_options<'a>(mut options: &[&'a [u8]]) -> Result<SetOptions<'a>, CommandError> {
+    let mut parsed = SetOptions { condition: None, get: false, lifetime: Lifetime::Endless };
+    while let [option, rest @ ..] = options {
+        options = rest;
+        if is(option, "GET") {
             parsed.get = true;
             continue;
+        }
+        if let Some((condition, taken)) = Condition::parse(option, rest)? {
+            let same = parsed.condition.is_none_or(|other| other == condition && taken == 0);
+            if !same {
+                return Err(CommandError::Syntax);
+            }
+            parsed.condition = Some(condition);
+            options = &rest[taken..];
+            continue;
+        }
+        let lifetime = if is(option, "KEEPTTL") {
+            Lifetime::Kept
         } else {
-            return Err(CommandError::Syntax);
+            let deadline = deadline_option(option, rest.first()).ok_or(CommandError::Syntax)?;
+            options = &rest[1..];
+            Lifetime::Until(deadline)
         };
-        if parsed.condition.is_some_and(|other| other != condition) {
+        if parsed.lifetime != Lifetime::Endless && !is_same_kind(parsed.lifetime, lifetime) {
             return Err(CommandError::Syntax);
         }
-        parsed.condition = Some(condition);
+        parsed.lifetime = lifetime;
     }
     Ok(parsed)
 }
 
 fn check_set(arguments: &[&[u8]]) -> Result<(), CommandError> {
-    set_options(arguments.get(2..).unwrap_or_default()).map(|_| ())
+    let options = set_options(arguments.get(2..).unwrap_or_default())?;
+    if let Lifetime::Until(deadline) = options.lifetime {
+        deadline.check("set")?;
+    }
+    Ok(())
 }
 
 fn set(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
@@ -182,13 +218,22 @@ fn set(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
         return Err(CommandError::Syntax);
     };
     let options = set_options(options)?;
-    let met = match options.condition {
-        None => true,
-        Some(Condition::Missing) => store.keys.get(key).is_none(),
-        Some(Condition::Exists) => store.keys.get(key).is_some(),
+    let deadline = match options.lifetime {
+        Lifetime::Endless => None,
+        Lifetime::Kept => store.keys.get(key).and_then(|item| item.deadline()),
+        Lifetime::Until(deadline) => Some(deadline.positive(at.now, "set")?),
     };
-    let old =
-        if met { store.keys.set(key, Arc::from(*value), at.index) } else { store.keys.value(key).cloned() };
+    let met = options.condition.is_none_or(|condition| condition.is_met(store.keys.get(key)));
+    let old = if met {
+        let old = store.keys.set_until(key, Arc::from(*value), at.index, deadline);
+        store.note(EventClass::String, "set", key);
+        if matches!(options.lifetime, Lifetime::Until(_)) {
+            store.note(EventClass::Generic, "expire", key);
+        }
+        old
+    } else {
+        store.keys.value(key).cloned()
+    };
     Ok(match (options.get, met) {
         (true, _) => value_reply(old),
         (false, true) => Reply::OK,
@@ -201,29 +246,20 @@ fn get(store: &Store, arguments: &[&[u8]]) -> Answer {
     Ok(value_reply(store.keys.value(key).cloned()))
 }
 
-/// What a value is allowed to grow to depends on nothing that an operator sets, so it is the same on all nodes.
-fn grown_len(head: usize, tail: usize) -> Result<usize, CommandError> {
-    let len = head.saturating_add(tail);
-    if len > limits::VALUE_LEN_CEILING { Err(CommandError::ValueTooLong) } else { Ok(len) }
-}
-
-fn append(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
-    let [key, tail] = exactly(arguments)?;
-    let head = store.keys.value(key).map_or(&[][..], |value| value);
-    let len = grown_len(head.len(), tail.len())?;
-    let value = Arc::from([head, tail].concat());
-    store.keys.set(key, value, at.index);
-    Ok(count_reply(len))
-}
-
 fn strlen(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [key] = exactly(arguments)?;
-    Ok(count_reply(store.keys.value(key).map_or(0, |value| value.len())))
+    Ok(super::count_reply(store.keys.value(key).map_or(0, |value| value.len())))
+}
+
+fn put(store: &mut Store, at: Applied, key: &[u8], value: &[u8]) -> Option<Arc<[u8]>> {
+    let old = store.keys.set(key, Arc::from(value), at.index);
+    store.note(EventClass::String, "set", key);
+    old
 }
 
 fn getset(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, value] = exactly(arguments)?;
-    Ok(value_reply(store.keys.set(key, Arc::from(value), at.index)))
+    Ok(value_reply(put(store, at, key, value)))
 }
 
 fn setnx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
@@ -231,15 +267,104 @@ fn setnx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     if store.keys.get(key).is_some() {
         return Ok(Reply::Integer(0));
     }
-    store.keys.set(key, Arc::from(value), at.index);
+    put(store, at, key, value);
     Ok(Reply::Integer(1))
 }
 
-fn check_mset(arguments: &[&[u8]]) -> Result<(), CommandError> {
+fn check_setex(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    let [_, text, _] = exactly(arguments)?;
+    Deadline { text, unit: Unit::Seconds, is_absolute: false }.check("setex")
+}
+
+fn setex(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    set_for(store, at, arguments, Unit::Seconds, "setex")
+}
+
+fn check_psetex(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    let [_, text, _] = exactly(arguments)?;
+    Deadline { text, unit: Unit::Milliseconds, is_absolute: false }.check("psetex")
+}
+
+fn psetex(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    set_for(store, at, arguments, Unit::Milliseconds, "psetex")
+}
+
+fn set_for(store: &mut Store, at: Applied, arguments: &[&[u8]], unit: Unit, name: &'static str) -> Answer {
+    let [key, text, value] = exactly(arguments)?;
+    let deadline = Deadline { text, unit, is_absolute: false }.positive(at.now, name)?;
+    store.keys.set_until(key, Arc::from(value), at.index, Some(deadline));
+    store.note(EventClass::String, "set", key);
+    store.note(EventClass::Generic, "expire", key);
+    Ok(Reply::OK)
+}
+
+fn getdel(store: &mut Store, _: Applied, arguments: &[&[u8]]) -> Answer {
+    let [key] = exactly(arguments)?;
+    let old = store.keys.remove(key);
+    if old.is_some() {
+        store.note(EventClass::Generic, "del", key);
+    }
+    Ok(value_reply(old.map(|item| item.value)))
+}
+
+/// What `GETEX` does to the deadline: nothing, take it away, set it.
+fn getex_options<'a>(mut options: &[&'a [u8]]) -> Result<Option<Option<Deadline<'a>>>, CommandError> {
+    let mut parsed: Option<Option<Deadline<'_>>> = None;
+    while let [option, rest @ ..] = options {
+        let wanted = if is(option, "PERSIST") {
+            options = rest;
+            None
+        } else {
+            let deadline = deadline_option(option, rest.first()).ok_or(CommandError::Syntax)?;
+            options = &rest[1..];
+            Some(deadline)
+        };
+        let lifetime = |deadline: Option<Deadline<'a>>| deadline.map_or(Lifetime::Endless, Lifetime::Until);
+        if parsed.is_some_and(|earlier| !is_same_kind(lifetime(earlier), lifetime(wanted))) {
+            return Err(CommandError::Syntax);
+        }
+        parsed = Some(wanted);
+    }
+    Ok(parsed)
+}
+
+fn check_getex(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    // Whether the number is one is not asked for a missing key.
+    getex_options(arguments.get(1..).unwrap_or_default()).map(|_| ())
+}
+
+fn getex(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    let [key, options @ ..] = arguments else {
+        return Err(CommandError::Syntax);
+    };
+    let change = getex_options(options)?;
+    let Some(item) = store.keys.get(key) else { return Ok(Reply::Nil) };
+    let (value, old) = (Arc::clone(&item.value), item.deadline());
+    let deadline: Option<Millis> = match change {
+        None => return Ok(Reply::Bulk(value)),
+        Some(None) if old.is_none() => return Ok(Reply::Bulk(value)),
+        Some(None) => None,
+        Some(Some(deadline)) => Some(deadline.positive(at.now, "getex")?),
+    };
+    store.keys.set_until(key, Arc::clone(&value), at.index, deadline);
+    let name = match deadline {
+        None => "persist",
+        Some(deadline) if deadline <= at.now => "del",
+        Some(_) => "expire",
+    };
+    store.note(EventClass::Generic, name, key);
+    Ok(Reply::Bulk(value))
+}
+
+fn check_pairs(arguments: &[&[u8]], name: &str) -> Result<(), CommandError> {
     if !arguments.len().is_multiple_of(2) {
-        return Err(CommandError::WrongArity { name: "mset".into() });
+        return Err(CommandError::WrongArity { name: name.into() });
     }
     Ok(())
+}
+
+fn check_mset(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    check_pairs(arguments, "mset")
 }
 
 fn mset(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
@@ -247,9 +372,26 @@ fn mset(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
         return Err(CommandError::Syntax);
     };
     for [key, value] in pairs {
-        store.keys.set(key, Arc::from(*value), at.index);
+        put(store, at, key, value);
     }
     Ok(Reply::OK)
+}
+
+fn check_msetnx(arguments: &[&[u8]]) -> Result<(), CommandError> {
+    check_pairs(arguments, "msetnx")
+}
+
+fn msetnx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+    let (pairs, []) = arguments.as_chunks::<2>() else {
+        return Err(CommandError::Syntax);
+    };
+    if pairs.iter().any(|[key, _]| store.keys.get(key).is_some()) {
+        return Ok(Reply::Integer(0));
+    }
+    for [key, value] in pairs {
+        put(store, at, key, value);
+    }
+    Ok(Reply::Integer(1))
 }
 
 fn mget(store: &Store, arguments: &[&[u8]]) -> Answer {
@@ -271,17 +413,6 @@ fn cas(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     if store.keys.value(key).is_none_or(|value| **value != *expected) {
         return Ok(Reply::Nil);
     }
-    store.keys.set(key, Arc::from(new), at.index);
+    put(store, at, key, new);
     Ok(Reply::OK)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_grows_up_to_the_ceiling() {
-        assert_eq!(grown_len(limits::VALUE_LEN_CEILING - 1, 1), Ok(limits::VALUE_LEN_CEILING));
-        assert_eq!(grown_len(limits::VALUE_LEN_CEILING, 1), Err(CommandError::ValueTooLong));
-    }
 }

@@ -13,10 +13,12 @@ use crate::store::{Limits, Store, combine};
 use crate::types::{Index, Millis, Reply, SessionId, limits};
 use crate::wire::{DecodeError, Reader};
 
-use super::{KIND_END, KIND_KEY, KIND_REPLY, KIND_SESSION};
+use super::{KIND_END, KIND_KEY, KIND_MORTAL, KIND_REPLY, KIND_SESSION, KIND_TIME};
 
 /// Bytes of an item before its parts of any length, the kind included.
 const KEY_HEAD_LEN: usize = 17;
+const MORTAL_HEAD_LEN: usize = 25;
+const TIME_LEN: usize = 9;
 const SESSION_LEN: usize = 33;
 const REPLY_HEAD_LEN: usize = 13;
 const END_LEN: usize = 17;
@@ -75,11 +77,12 @@ impl std::error::Error for ImageError {}
 
 /// What becomes of keys and sessions. Both say whether they were new.
 trait Sink {
-    fn key(&mut self, key: &[u8], value: &[u8], revision: Index) -> bool;
+    fn key(&mut self, key: &[u8], value: &[u8], revision: Index, deadline: Option<Millis>) -> bool;
     fn session(&mut self, id: SessionId, session: Session) -> bool;
     /// Keys and sessions so far.
     fn counts(&self) -> (u64, u64);
-    fn digest(&self) -> u64;
+    /// Of keys and sessions, and the time.
+    fn digest(&self, now: Millis) -> u64;
 }
 
 /// Takes bytes apart and hands items to a sink.
@@ -92,12 +95,14 @@ struct Intake<S> {
     open: Option<(SessionId, Session)>,
     /// Where in the image the next item begins.
     at: u64,
+    /// The replicated time, once it has come.
+    time: Option<Millis>,
     ended: bool,
 }
 
 impl<S: Sink> Intake<S> {
     fn new(sink: S) -> Intake<S> {
-        Intake { sink, pending: Vec::new(), open: None, at: 0, ended: false }
+        Intake { sink, pending: Vec::new(), open: None, at: 0, time: None, ended: false }
     }
 
     fn push(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
@@ -146,15 +151,19 @@ impl<S: Sink> Intake<S> {
             None => None,
             Some(&KIND_END) => Some(END_LEN),
             Some(&KIND_SESSION) => Some(SESSION_LEN),
-            Some(&KIND_KEY) => {
-                let (Some(key_len), Some(value_len)) = (u32_at(9), u32_at(13)) else { return Ok(None) };
+            Some(&KIND_TIME) => Some(TIME_LEN),
+            Some(&kind @ (KIND_KEY | KIND_MORTAL)) => {
+                let head = if kind == KIND_KEY { KEY_HEAD_LEN } else { MORTAL_HEAD_LEN };
+                let (Some(key_len), Some(value_len)) = (u32_at(head - 8), u32_at(head - 4)) else {
+                    return Ok(None);
+                };
                 if key_len > limits::KEY_LEN_MAX {
                     return Err(too_long("key", key_len, limits::KEY_LEN_MAX));
                 }
                 if value_len > limits::VALUE_LEN_CEILING {
                     return Err(too_long("value", value_len, limits::VALUE_LEN_CEILING));
                 }
-                Some(KEY_HEAD_LEN + key_len + value_len)
+                Some(head + key_len + value_len)
             }
             Some(&KIND_REPLY) => {
                 let Some(len) = u32_at(9) else { return Ok(None) };
@@ -201,10 +210,16 @@ impl<S: Sink> Intake<S> {
         }
         self.close_session()?;
         match kind {
-            KIND_KEY => {
-                let (revision, key_len, _) = (Index(r.u64()?), r.u32()?, r.u32()?);
+            KIND_KEY | KIND_MORTAL => {
+                let revision = Index(r.u64()?);
+                let deadline = if kind == KIND_MORTAL { Some(Millis(r.u64()?)) } else { None };
+                let (key_len, _) = (r.u32()?, r.u32()?);
                 let key = r.bytes(key_len as usize)?;
-                if !self.sink.key(key, r.rest(), revision) {
+                // A dead key is not in an image; the largest number stands for having no deadline.
+                if deadline.is_some_and(|at| at <= self.time.unwrap_or_default() || at == Millis(u64::MAX)) {
+                    return Err(Fault::What("a deadline that no key can have"));
+                }
+                if !self.sink.key(key, r.rest(), revision, deadline) {
                     return Err(Fault::What("a key for the second time"));
                 }
             }
@@ -216,6 +231,13 @@ impl<S: Sink> Intake<S> {
                     return Err(Fault::What("a session that acknowledges more than there was"));
                 }
                 self.open = Some((id, Session::new(last_used, last_seq, acked)));
+            }
+            KIND_TIME => {
+                let time = Millis(r.u64()?);
+                if self.at > 0 || time == Millis(0) {
+                    return Err(Fault::What("a time that is not where it belongs"));
+                }
+                self.time = Some(time);
             }
             _ => {
                 if (r.u64()?, r.u64()?) != self.sink.counts() {
@@ -241,7 +263,7 @@ impl<S: Sink> Intake<S> {
         if !self.ended || !self.pending.is_empty() {
             return Err(ImageError::Unfinished { at: self.at + self.pending.len() as u64 });
         }
-        let found = self.sink.digest();
+        let found = self.sink.digest(self.time.unwrap_or_default());
         if found == expected { Ok(()) } else { Err(ImageError::Digest { found, expected }) }
     }
 }
@@ -312,8 +334,8 @@ struct Building {
 }
 
 impl Sink for Building {
-    fn key(&mut self, key: &[u8], value: &[u8], revision: Index) -> bool {
-        self.keys.set(key, Arc::from(value), revision).is_none()
+    fn key(&mut self, key: &[u8], value: &[u8], revision: Index, deadline: Option<Millis>) -> bool {
+        self.keys.set_until(key, Arc::from(value), revision, deadline).is_none()
     }
 
     fn session(&mut self, id: SessionId, session: Session) -> bool {
@@ -324,8 +346,8 @@ impl Sink for Building {
         (self.keys.len() as u64, self.sessions.len() as u64)
     }
 
-    fn digest(&self) -> u64 {
-        combine(self.keys.digest(), self.sessions.digest())
+    fn digest(&self, now: Millis) -> u64 {
+        combine(self.keys.digest(), self.sessions.digest(), now)
     }
 }
 
@@ -358,8 +380,9 @@ impl StoreBuilder {
     /// Something is missing, or it is another state.
     pub fn finish(self, limits: Limits, digest: u64) -> Result<Store, ImageError> {
         self.0.check_end(digest)?;
-        let Building { keys, sessions } = self.0.sink;
-        Ok(Store { keys, sessions, limits })
+        let Building { mut keys, sessions } = self.0.sink;
+        keys.advance(self.0.time.unwrap_or_default(), None);
+        Ok(Store { keys, sessions, limits, ..Store::new(Limits::default(), 0) })
     }
 }
 
@@ -371,9 +394,9 @@ struct Checking {
 }
 
 impl Sink for Checking {
-    fn key(&mut self, key: &[u8], value: &[u8], revision: Index) -> bool {
+    fn key(&mut self, key: &[u8], value: &[u8], revision: Index, deadline: Option<Millis>) -> bool {
         self.counts.0 += 1;
-        self.keys = self.keys.wrapping_add(key_hash(key, value, revision));
+        self.keys = self.keys.wrapping_add(key_hash(key, value, revision, deadline));
         true
     }
 
@@ -387,8 +410,8 @@ impl Sink for Checking {
         self.counts
     }
 
-    fn digest(&self) -> u64 {
-        combine(self.keys, self.sessions)
+    fn digest(&self, now: Millis) -> u64 {
+        combine(self.keys, self.sessions, now)
     }
 }
 

@@ -3,14 +3,16 @@
 //! [`Store::freeze`] clones pointers and nothing else. The image may go to another thread, which turns it into
 //! bytes, a bounded piece at a time ([`ImageEncoder`]); [`StoreBuilder`] makes a store with the same digest of them.
 //!
-//! The bytes follow from the state alone: slots in order, in a slot the keys in the order of their bytes, then the
-//! sessions by number. So all nodes write the same bytes at the same index, and one that got half of them from one
-//! peer may take the rest from another. A reader takes the items in whatever order they come.
+//! The bytes follow from the state alone: the time, slots in order, in a slot the keys in the order of their bytes,
+//! then the sessions by number. So all nodes write the same bytes at the same index, and one that got half of them
+//! from one peer may take the rest from another. A reader takes the items in whatever order they come.
 //!
 //! # Format
 //! Items without gaps, each with its kind in front; docs/formats.md has the same as tables:
 //! ```text
 //! 1 key      revision u64, key length u32, value length u32, key, value
+//! 4 mortal   revision u64, deadline u64, key length u32, value length u32, key, value
+//! 5 time     the replicated time u64; if it is not there, 0
 //! 2 session  number u64, last used u64, last command u64, acknowledged up to u64
 //! 3 reply    of the session before it: number of the command u64, length u32, reply as in a response
 //! 0 end      keys u64, sessions u64
@@ -22,7 +24,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::types::{Index, SessionId};
+use crate::types::{Index, Millis, SessionId};
 use crate::wire::Writer;
 use crate::wire::client::encode_reply;
 
@@ -37,6 +39,8 @@ const KIND_END: u8 = 0;
 const KIND_KEY: u8 = 1;
 const KIND_SESSION: u8 = 2;
 const KIND_REPLY: u8 = 3;
+const KIND_MORTAL: u8 = 4;
+const KIND_TIME: u8 = 5;
 
 /// What a key has in an image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +51,8 @@ pub struct ImageKey<'a> {
     pub value: &'a [u8],
     /// The index of the command that wrote it.
     pub revision: Index,
+    /// From when on by the replicated time it is dead.
+    pub deadline: Option<Millis>,
 }
 
 /// All keys, values and sessions as they were at one moment.
@@ -60,7 +66,7 @@ impl Store {
     /// The state as it is now. Costs some microseconds whatever the store holds; from then on the first write to
     /// a slot copies that slot, as long as the image lives.
     pub fn freeze(&self) -> StoreImage {
-        StoreImage { keys: self.keys.clone(), sessions: self.sessions.freeze() }
+        StoreImage { keys: self.keys.freeze(), sessions: self.sessions.freeze() }
     }
 }
 
@@ -77,16 +83,17 @@ impl StoreImage {
 
     /// What [`Store::digest`] was.
     pub fn digest(&self) -> u64 {
-        combine(self.keys.digest(), self.sessions.digest())
+        combine(self.keys.digest(), self.sessions.digest(), self.keys.now())
     }
 
     /// The keys of a slot, in the order of their bytes.
     pub fn slot(&self, slot: usize) -> Vec<ImageKey<'_>> {
-        let items = self.keys.slot(slot).into_iter().flat_map(|slot| slot.iter());
-        let mut keys: Vec<ImageKey<'_>> =
-            items.map(|(key, item)| ImageKey { key, value: &item.value, revision: item.revision }).collect();
-        keys.sort_unstable_by_key(|key| key.key);
-        keys
+        let item = |key: &'_ Arc<[u8]>| self.keys.get(key).expect("an image does not change");
+        let keys = self.keys.keys_of(slot).into_iter().map(|key| {
+            let item = item(key);
+            ImageKey { key, value: &item.value, revision: item.revision, deadline: item.deadline() }
+        });
+        keys.collect()
     }
 
     /// Turns it into bytes. The encoder lets go of the slots that it is done with, so that the store need not copy
@@ -96,7 +103,7 @@ impl StoreImage {
         ImageEncoder {
             keys: self.keys,
             sessions: self.sessions,
-            stage: Stage::Slot(0),
+            stage: Stage::Time,
             totals: (keys, sessions),
             head: Vec::new(),
             value: None,
@@ -107,6 +114,8 @@ impl StoreImage {
 
 /// What comes next.
 enum Stage {
+    /// The replicated time.
+    Time,
     /// This slot, from its first key on.
     Slot(usize),
     /// The rest of a slot: its keys in falling order, so that the next is the last.
@@ -167,6 +176,16 @@ impl ImageEncoder {
         self.done = 0;
         loop {
             self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
+                Stage::Time => {
+                    self.stage = Stage::Slot(0);
+                    if self.keys.now() == Millis(0) {
+                        continue;
+                    }
+                    let mut w = Writer::new(&mut self.head);
+                    w.u8(KIND_TIME);
+                    w.u64(self.keys.now().0);
+                    return true;
+                }
                 Stage::Slot(SLOT_COUNT) => {
                     let mut ids = self.sessions.ids();
                     ids.reverse();
@@ -177,8 +196,7 @@ impl ImageEncoder {
                     match self.keys.slot(slot) {
                         None => Stage::Slot(slot + 1),
                         Some(items) => {
-                            let mut keys: Vec<Arc<[u8]>> = items.keys().cloned().collect();
-                            keys.sort_unstable_by(|a, b| b.cmp(a));
+                            let keys = self.keys.keys_of(slot).into_iter().rev().cloned().collect();
                             Stage::Keys { slot, items: Arc::clone(items), keys }
                         }
                     }
@@ -188,8 +206,11 @@ impl ImageEncoder {
                     Some(key) => {
                         let item = items.get(&key).expect("an image does not change");
                         let mut w = Writer::new(&mut self.head);
-                        w.u8(KIND_KEY);
+                        w.u8(if item.deadline().is_some() { KIND_MORTAL } else { KIND_KEY });
                         w.u64(item.revision.0);
+                        if let Some(deadline) = item.deadline() {
+                            w.u64(deadline.0);
+                        }
                         w.count(key.len());
                         w.count(item.value.len());
                         w.bytes(&key);

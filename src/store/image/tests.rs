@@ -20,9 +20,9 @@ fn apply(
 }
 
 /// What a store holds, in plain words.
-fn contents(image: &StoreImage) -> BTreeMap<Vec<u8>, (Vec<u8>, u64)> {
+fn contents(image: &StoreImage) -> BTreeMap<Vec<u8>, (Vec<u8>, u64, Option<Millis>)> {
     let keys = (0..SLOT_COUNT).flat_map(|slot| image.slot(slot));
-    keys.map(|key| (key.key.to_vec(), (key.value.to_vec(), key.revision.0))).collect()
+    keys.map(|key| (key.key.to_vec(), (key.value.to_vec(), key.revision.0, key.deadline))).collect()
 }
 
 fn encode(image: StoreImage, mut max: impl FnMut() -> usize) -> Vec<Vec<u8>> {
@@ -87,6 +87,8 @@ fn step(store: &mut Store, random: &mut SplitMix, last: &mut Vec<(u64, u64)>, in
         }
         5 => drop(apply(store, index, None, "DEL", &[key])),
         6 => drop(apply(store, index, None, "APPEND", &[key, &value])),
+        8 => drop(apply(store, index, None, "PEXPIRE", &[key, b"60"])),
+        9 => drop(apply(store, index, None, "SET", &[key, &value, b"PX", b"90"])),
         7 if random.below(200) == 0 => drop(apply(store, index, None, "FLUSHALL", &[])),
         _ => drop(apply(store, index, None, "SET", &[key, &value])),
     }
@@ -149,6 +151,8 @@ fn items(bytes: &[u8]) -> Vec<&[u8]> {
     while at < bytes.len() {
         let len = match bytes[at] {
             KIND_KEY => 17 + word(at + 9) + word(at + 13),
+            KIND_MORTAL => 25 + word(at + 17) + word(at + 21),
+            KIND_TIME => 9,
             KIND_SESSION => 33,
             KIND_REPLY => 13 + word(at + 9),
             _ => 17,
@@ -165,8 +169,17 @@ fn slots_may_come_in_any_order_and_nothing_may_be_missing_or_double() {
     let digest = store.digest();
     let whole = encode(store.freeze(), || usize::MAX).concat();
     let mut list = items(&whole);
+    // The time stays in front.
+    let time = list.remove(0).to_vec();
+    assert_eq!(time[0], KIND_TIME);
+    let build = |chunks: &[Vec<u8>], digest| {
+        let timeless = chunks.first().is_some_and(|chunk| chunk[0] != KIND_TIME);
+        let front = if timeless { vec![time.clone()] } else { Vec::new() };
+        build(&[front, chunks.to_vec()].concat(), digest)
+    };
     let end = list.len() - 1;
-    let keys = list.iter().take_while(|item| item[0] == KIND_KEY).count();
+    let keys = list.iter().take_while(|item| [KIND_KEY, KIND_MORTAL].contains(&item[0])).count();
+    assert!(list.iter().filter(|item| item[0] == KIND_MORTAL).count() > 3);
     assert!(keys > 50 && list.iter().any(|item| item[0] == KIND_REPLY), "{keys} keys");
     let mut random = SplitMix(1);
     for at in (1..keys).rev() {
@@ -199,6 +212,7 @@ fn every_flipped_bit_is_an_error() {
     apply(&mut store, 2, place(1), "SET", &[b"a", b"some words"]);
     apply(&mut store, 3, place(2), "GETSET", &[b"a", b"1"]);
     apply(&mut store, 4, place(3), "INCR", &[b"b"]);
+    apply(&mut store, 5, place(4), "PEXPIRE", &[b"b", b"5000"]);
     let digest = store.digest();
     let whole = encode(store.freeze(), || usize::MAX).concat();
     for bit in 0..whole.len() * 8 {
@@ -281,7 +295,7 @@ fn a_write_copies_its_slot_and_no_other() {
     let copy = Arc::as_ptr(keys.slot(slot_of(b"key-1")).expect("it has a key"));
     keys.set(b"key-1", Arc::from(&b"x"[..]), Index(2));
     assert_eq!(Arc::as_ptr(keys.slot(slot_of(b"key-1")).expect("it has a key")), copy);
-    assert!(keys.remove(b"key-2"));
+    assert!(keys.remove(b"key-2").is_some());
     assert_eq!(shared(&keys), SLOT_COUNT - 2);
     let value = |keys: &Keyspace| keys.get(b"key-3").map(|item: &Item| Arc::as_ptr(&item.value));
     assert_eq!(value(&keys), value(&kept), "values are shared in a copied slot too");

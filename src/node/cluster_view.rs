@@ -1,0 +1,168 @@
+//! `CLUSTER`: what a node tells clients that speak to a Redis Cluster.
+//!
+//! Every node here takes every key, so there is nothing to be redirected. But the cluster modes of client libraries
+//! bring what plain ones lack: they know all nodes, spread their commands over them, and go to another when one fails.
+//! So with `set cluster-view yes` the slots are shared out evenly among the voters that this node hears, and CLUSTER
+//! SLOTS says so. Nobody is ever told MOVED.
+
+use std::fmt::Write as _;
+
+use crate::store::{SLOT_COUNT, slot_of};
+use crate::types::{NodeId, Reply};
+
+use super::backend::Backend;
+use super::commands::{is, number, unknown_subcommand, wrong_arity};
+
+pub(super) const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
+
+/// Redis' nodes speak to each other on a port so much above that for clients; here clients only want a number.
+const BUS_OFFSET: u32 = 10_000;
+
+/// A member of the configuration file, as clients reach it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberAddress {
+    /// Which.
+    pub node: NodeId,
+    /// Its host name or address.
+    pub host: String,
+    /// The port for clients.
+    pub port: u16,
+}
+
+/// A node with the slots that it is said to have.
+struct Share<'a> {
+    member: &'a MemberAddress,
+    first: usize,
+    last: usize,
+}
+
+fn bulk(text: impl AsRef<str>) -> Reply {
+    Reply::bulk(text.as_ref().as_bytes())
+}
+
+fn integer(value: usize) -> Reply {
+    Reply::Integer(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// Forty hexadecimal digits that name a node in all answers.
+fn name(backend: &Backend, node: NodeId) -> String {
+    let cluster = backend.replica.report(backend.now).cluster.0;
+    format!("{cluster:016x}{:016x}{:08x}", cluster.rotate_left(23), u32::from(node.get()) + 1)
+}
+
+/// The voters that are heard, each with its part of the slots, in the order of their numbers.
+fn shares(backend: &Backend) -> Vec<Share<'_>> {
+    let report = backend.replica.report(backend.now);
+    let live = report.voters.intersection(report.hears);
+    let members: Vec<&MemberAddress> =
+        backend.settings.addresses.iter().filter(|member| live.contains(member.node)).collect();
+    let count = members.len().max(1);
+    let begin = |place: usize| SLOT_COUNT * place / count;
+    let shares = members.iter().enumerate();
+    shares.map(|(place, &member)| Share { member, first: begin(place), last: begin(place + 1) - 1 }).collect()
+}
+
+/// Answers CLUSTER.
+pub(super) fn cluster(backend: &Backend, arguments: &[&[u8]]) -> Reply {
+    let [subcommand, rest @ ..] = arguments else { return wrong_arity("cluster") };
+    let of = |word: &str| is(subcommand, word);
+    let slot = |text: &[u8]| number(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < SLOT_COUNT);
+    if !backend.settings.cluster_view {
+        return Reply::error(NO_CLUSTER);
+    }
+    match rest {
+        [] if of("INFO") => Reply::Verbatim(info(backend).into_bytes().into()),
+        [] if of("MYID") => bulk(name(backend, backend.settings.protocol.me)),
+        [] if of("SLOTS") => {
+            Reply::Array(shares(backend).iter().map(|share| slots(backend, share)).collect())
+        }
+        [] if of("SHARDS") => {
+            Reply::Array(shares(backend).iter().map(|share| shard(backend, share)).collect())
+        }
+        [] if of("NODES") => Reply::Verbatim(nodes(backend).into_bytes().into()),
+        [key] if of("KEYSLOT") => integer(slot_of(key)),
+        [text] if of("COUNTKEYSINSLOT") => match slot(text) {
+            Some(slot) => integer(backend.store.keys_in_slot(slot, usize::MAX).len()),
+            None => Reply::error("ERR Invalid slot"),
+        },
+        [text, count] if of("GETKEYSINSLOT") => {
+            match (slot(text), number(count).and_then(|n| usize::try_from(n).ok())) {
+                (Some(slot), Some(count)) => {
+                    let keys = backend.store.keys_in_slot(slot, count);
+                    Reply::Array(keys.into_iter().map(Reply::Bulk).collect())
+                }
+                _ => Reply::error("ERR Invalid slot or number of keys"),
+            }
+        }
+        _ => unknown_subcommand("CLUSTER", arguments),
+    }
+}
+
+fn info(backend: &Backend) -> String {
+    let report = backend.replica.report(backend.now);
+    let count = shares(backend).len();
+    let state = if report.serving { "ok" } else { "fail" };
+    let mut text = String::new();
+    for (name, value) in [
+        ("cluster_state", state.to_owned()),
+        ("cluster_slots_assigned", SLOT_COUNT.to_string()),
+        ("cluster_slots_ok", SLOT_COUNT.to_string()),
+        ("cluster_slots_pfail", "0".to_owned()),
+        ("cluster_slots_fail", "0".to_owned()),
+        ("cluster_known_nodes", count.to_string()),
+        ("cluster_size", count.to_string()),
+        ("cluster_current_epoch", report.view.0.to_string()),
+        ("cluster_my_epoch", report.view.0.to_string()),
+    ] {
+        let _ = write!(text, "{name}:{value}\r\n");
+    }
+    text
+}
+
+fn slots(backend: &Backend, share: &Share<'_>) -> Reply {
+    let Share { member, first, last } = share;
+    let node = vec![
+        bulk(&member.host),
+        Reply::Integer(i64::from(member.port)),
+        bulk(name(backend, member.node)),
+        Reply::Map(Vec::new()),
+    ];
+    Reply::Array(vec![integer(*first), integer(*last), Reply::Array(node)])
+}
+
+fn shard(backend: &Backend, share: &Share<'_>) -> Reply {
+    let Share { member, first, last } = share;
+    let index = backend.replica.report(backend.now).index.0;
+    let node = vec![
+        bulk("id"),
+        bulk(name(backend, member.node)),
+        bulk("port"),
+        Reply::Integer(i64::from(member.port)),
+        bulk("ip"),
+        bulk(&member.host),
+        bulk("endpoint"),
+        bulk(&member.host),
+        bulk("role"),
+        bulk("master"),
+        bulk("replication-offset"),
+        Reply::Integer(i64::try_from(index).unwrap_or(i64::MAX)),
+        bulk("health"),
+        bulk("online"),
+    ];
+    let range = Reply::Array(vec![integer(*first), integer(*last)]);
+    Reply::Map(vec![bulk("slots"), range, bulk("nodes"), Reply::Array(vec![Reply::Map(node)])])
+}
+
+fn nodes(backend: &Backend) -> String {
+    let view = backend.replica.report(backend.now).view.0;
+    let mut text = String::new();
+    for Share { member, first, last } in shares(backend) {
+        let myself = if member.node == backend.settings.protocol.me { "myself," } else { "" };
+        let (host, port) = (&member.host, member.port);
+        let bus = u32::from(port) + BUS_OFFSET;
+        let name = name(backend, member.node);
+        let _ =
+            writeln!(text, "{name} {host}:{port}@{bus} {myself}master - 0 0 {view} connected {first}-{last}");
+    }
+    text
+}

@@ -1,0 +1,98 @@
+//! `CONFIG`: what the settings of a Redis would be, and the few that can be changed.
+
+use crate::store::{CommandError, glob_fits};
+use crate::types::Reply;
+
+use super::backend::{Backend, Stats};
+use super::commands::{excerpt, is, unknown_subcommand, wrong_arity};
+use super::subscribers::KeyEvents;
+
+/// The one setting that can be changed while the node runs.
+const KEY_EVENTS: &str = "notify-keyspace-events";
+
+pub(super) fn config(backend: &mut Backend, arguments: &[&[u8]]) -> Reply {
+    let [subcommand, rest @ ..] = arguments else {
+        return wrong_arity("config");
+    };
+    let of = |word: &str| is(subcommand, word);
+    match rest {
+        [_, ..] if of("GET") => get(backend, rest),
+        [_, _, ..] if of("SET") && rest.len().is_multiple_of(2) => set(backend, rest),
+        [_, _, ..] if of("SET") => CommandError::Syntax.into(),
+        [] if of("RESETSTAT") => {
+            backend.stats = Stats::default();
+            Reply::OK
+        }
+        [] if of("REWRITE") => Reply::error("ERR The server is running without a config file"),
+        _ => {
+            for word in ["GET", "SET", "RESETSTAT", "REWRITE"] {
+                if of(word) {
+                    return wrong_arity(&format!("config|{}", word.to_ascii_lowercase()));
+                }
+            }
+            unknown_subcommand("CONFIG", arguments)
+        }
+    }
+}
+
+fn settings(backend: &Backend) -> Vec<(&'static str, String)> {
+    let settings = &backend.settings;
+    vec![
+        ("appendfsync", "always".to_owned()),
+        ("appendonly", "yes".to_owned()),
+        ("cluster-enabled", if settings.cluster_view { "yes" } else { "no" }.to_owned()),
+        ("databases", "1".to_owned()),
+        ("maxclients", settings.clients_max.to_string()),
+        ("maxmemory", "0".to_owned()),
+        ("maxmemory-policy", "noeviction".to_owned()),
+        (KEY_EVENTS, backend.key_events.text().to_owned()),
+        ("port", settings.port.to_string()),
+        ("proto-max-bulk-len", settings.store.value_len_max.to_string()),
+        ("requirepass", String::new()),
+        ("save", String::new()),
+        ("timeout", "0".to_owned()),
+    ]
+}
+
+fn get(backend: &Backend, patterns: &[&[u8]]) -> Reply {
+    let mut found = Vec::new();
+    for (name, value) in settings(backend) {
+        let fits = |pattern: &&[u8]| glob_fits(&pattern.to_ascii_lowercase(), name.as_bytes());
+        if patterns.iter().any(fits) {
+            found.push(Reply::bulk(name.as_bytes()));
+            found.push(Reply::bulk(value.as_bytes()));
+        }
+    }
+    Reply::Map(found)
+}
+
+/// All or nothing, as in Redis.
+fn set(backend: &mut Backend, pairs: &[&[u8]]) -> Reply {
+    let mut wanted = None;
+    let known = settings(backend);
+    let (pairs, _) = pairs.as_chunks::<2>();
+    for [name, value] in pairs {
+        let shown = excerpt(name);
+        let Some((name, _)) = known.iter().find(|(known, _)| is(name, known)) else {
+            return Reply::error(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{shown}'"
+            ));
+        };
+        if *name != KEY_EVENTS {
+            return Reply::error(format!(
+                "ERR CONFIG SET failed (possibly related to argument '{shown}') - can't set immutable config"
+            ));
+        }
+        let Some(events) = KeyEvents::parse(value) else {
+            return Reply::error(format!(
+                "ERR CONFIG SET failed (possibly related to argument '{shown}') - Invalid event class character. Use \
+                 'Ag$lshzxeKEtmdn'."
+            ));
+        };
+        wanted = Some(events);
+    }
+    if let Some(events) = wanted {
+        backend.key_events = events;
+    }
+    Reply::OK
+}

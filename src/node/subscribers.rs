@@ -1,0 +1,387 @@
+//! Publish and subscribe: who is told what.
+//!
+//! `PUBLISH` is a command of the total order, so a message reaches the subscribers at every node, all of them in the
+//! same order; and so do the notifications of what happens to keys, which follow from the commands. Who subscribes
+//! where is the business of that node alone.
+//!
+//! Messages stand in the queue of a connection behind the commands that came before them. A subscriber that does not
+//! read is cut off when [`WAITING_MAX`] messages wait for it; until then a message costs it a pointer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::dialect::ReplyStyle;
+use crate::store::{Event, EventClass, glob_fits};
+use crate::types::{Now, Reply};
+
+use super::backend::Backend;
+use super::clients::{Client, ClientTable};
+use super::{ClientKey, Effects, settle};
+
+/// So many messages may wait for a subscriber.
+const WAITING_MAX: usize = 65_536;
+/// So many channels and patterns a connection may subscribe to.
+const SUBSCRIPTION_COUNT_MAX: usize = 65_536;
+
+/// What a subscription names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Channel,
+    Pattern,
+}
+
+impl Kind {
+    fn subscribed(self) -> &'static [u8] {
+        match self {
+            Kind::Channel => b"subscribe",
+            Kind::Pattern => b"psubscribe",
+        }
+    }
+
+    fn unsubscribed(self) -> &'static [u8] {
+        match self {
+            Kind::Channel => b"unsubscribe",
+            Kind::Pattern => b"punsubscribe",
+        }
+    }
+}
+
+type Names = BTreeMap<Arc<[u8]>, BTreeSet<ClientKey>>;
+
+/// All subscriptions at this node.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    channels: Names,
+    patterns: Names,
+}
+
+impl Subscribers {
+    fn names(&mut self, kind: Kind) -> &mut Names {
+        match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Pattern => &mut self.patterns,
+        }
+    }
+
+    fn insert(&mut self, kind: Kind, name: &Arc<[u8]>, key: ClientKey) {
+        self.names(kind).entry(Arc::clone(name)).or_default().insert(key);
+    }
+
+    fn remove(&mut self, kind: Kind, name: &Arc<[u8]>, key: ClientKey) {
+        let names = self.names(kind);
+        if let Some(keys) = names.get_mut(name) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                names.remove(name);
+            }
+        }
+    }
+
+    /// Takes a connection that is gone out of all lists.
+    pub(super) fn forget(&mut self, key: ClientKey, subscriptions: &Subscriptions) {
+        for name in &subscriptions.channels {
+            self.remove(Kind::Channel, name, key);
+        }
+        for name in &subscriptions.patterns {
+            self.remove(Kind::Pattern, name, key);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.patterns.is_empty()
+    }
+
+    /// Whom a message on this channel reaches, and by which pattern.
+    fn receivers(&self, channel: &[u8]) -> Vec<(ClientKey, Option<Arc<[u8]>>)> {
+        let direct = self.channels.get(channel).into_iter().flatten().map(|key| (*key, None));
+        let fitting = self.patterns.iter().filter(|(pattern, _)| glob_fits(pattern, channel));
+        let by_pattern =
+            fitting.flat_map(|(pattern, keys)| keys.iter().map(|key| (*key, Some(Arc::clone(pattern)))));
+        direct.chain(by_pattern).collect()
+    }
+
+    /// The channels that somebody subscribes to, those that fit a pattern.
+    pub(super) fn channels(&self, pattern: Option<&[u8]>) -> Reply {
+        let fits = |name: &&Arc<[u8]>| pattern.is_none_or(|pattern| glob_fits(pattern, name));
+        Reply::Array(self.channels.keys().filter(fits).map(|name| Reply::Bulk(Arc::clone(name))).collect())
+    }
+
+    /// How many subscribe to a channel by its name.
+    pub(super) fn count(&self, channel: &[u8]) -> usize {
+        self.channels.get(channel).map_or(0, BTreeSet::len)
+    }
+
+    /// How many patterns somebody subscribes to.
+    pub(super) fn pattern_count(&self) -> usize {
+        self.patterns.len()
+    }
+}
+
+/// What one connection subscribes to.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    channels: BTreeSet<Arc<[u8]>>,
+    patterns: BTreeSet<Arc<[u8]>>,
+    /// How it subscribed, which says how messages are written.
+    style: Option<ReplyStyle>,
+}
+
+impl Subscriptions {
+    fn names(&mut self, kind: Kind) -> &mut BTreeSet<Arc<[u8]>> {
+        match kind {
+            Kind::Channel => &mut self.channels,
+            Kind::Pattern => &mut self.patterns,
+        }
+    }
+
+    /// Channels and patterns.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.channels.len(), self.patterns.len())
+    }
+
+    fn len(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
+    /// Whether there are any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn count(count: usize) -> Reply {
+    Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// Carries out SUBSCRIBE or PSUBSCRIBE: one answer for each name.
+pub(super) fn subscribe(
+    client: &mut Client,
+    backend: &mut Backend,
+    style: ReplyStyle,
+    kind: Kind,
+    names: &[&[u8]],
+) {
+    if matches!(style, ReplyStyle::Binary { .. }) {
+        let reply = Reply::error("ERR the binary dialect has no messages; subscribe in RESP");
+        client.queue.push_settled(style, reply);
+        return;
+    }
+    for name in names {
+        if client.subscriptions.len() >= SUBSCRIPTION_COUNT_MAX {
+            client.queue.push_settled(style, Reply::error("ERR too many subscriptions"));
+            return;
+        }
+        let name: Arc<[u8]> = Arc::from(*name);
+        backend.subscribers.insert(kind, &name, client.key);
+        client.subscriptions.names(kind).insert(Arc::clone(&name));
+        client.subscriptions.style = Some(style);
+        let reply =
+            vec![Reply::bulk(kind.subscribed()), Reply::Bulk(name), count(client.subscriptions.len())];
+        client.queue.push_settled(style, Reply::Push(reply));
+    }
+}
+
+/// Carries out UNSUBSCRIBE or PUNSUBSCRIBE: without names, from all.
+pub(super) fn unsubscribe(
+    client: &mut Client,
+    backend: &mut Backend,
+    style: ReplyStyle,
+    kind: Kind,
+    names: &[&[u8]],
+) {
+    let names: Vec<Arc<[u8]>> = match names {
+        [] => client.subscriptions.names(kind).iter().cloned().collect(),
+        names => names.iter().map(|name| Arc::from(*name)).collect(),
+    };
+    if names.is_empty() {
+        let reply = vec![Reply::bulk(kind.unsubscribed()), Reply::Nil, count(client.subscriptions.len())];
+        client.queue.push_settled(style, Reply::Push(reply));
+    }
+    for name in names {
+        if client.subscriptions.names(kind).remove(&name) {
+            backend.subscribers.remove(kind, &name, client.key);
+        }
+        let reply =
+            vec![Reply::bulk(kind.unsubscribed()), Reply::Bulk(name), count(client.subscriptions.len())];
+        client.queue.push_settled(style, Reply::Push(reply));
+    }
+}
+
+/// Takes all subscriptions of a connection back without a word.
+pub(super) fn unsubscribe_all(client: &mut Client, backend: &mut Backend) {
+    let subscriptions = std::mem::take(&mut client.subscriptions);
+    backend.subscribers.forget(client.key, &subscriptions);
+}
+
+/// Which notifications about keys `notify-keyspace-events` asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct KeyEvents {
+    /// `K`: on a channel for the key.
+    by_key: bool,
+    /// `E`: on a channel for what happened.
+    by_event: bool,
+    generic: bool,
+    string: bool,
+    expired: bool,
+    /// As it is shown; kinds of events that never happen here are kept in it.
+    text: String,
+}
+
+impl KeyEvents {
+    /// Reads the setting. `None`: a letter that means nothing.
+    pub(super) fn parse(text: &[u8]) -> Option<KeyEvents> {
+        // In the order in which Redis shows them.
+        const CLASSES: &str = "g$lshzxetd";
+        const LETTERS: &str = "KEnm";
+        let is_known = |byte: &u8| {
+            let letter = char::from(*byte);
+            letter == 'A' || CLASSES.contains(letter) || LETTERS.contains(letter)
+        };
+        if !text.iter().all(is_known) {
+            return None;
+        }
+        let has = |letter: char| text.iter().any(|byte| char::from(*byte) == letter);
+        let all = has('A') || CLASSES.chars().all(has);
+        let mut shown = String::new();
+        if all {
+            shown.push('A');
+        } else {
+            shown.extend(CLASSES.chars().filter(|letter| has(*letter)));
+        }
+        shown.extend(LETTERS.chars().filter(|letter| has(*letter)));
+        Some(KeyEvents {
+            by_key: has('K'),
+            by_event: has('E'),
+            generic: all || has('g'),
+            string: all || has('$'),
+            expired: all || has('x'),
+            text: shown,
+        })
+    }
+
+    /// As `CONFIG GET` shows it.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn any(&self) -> bool {
+        (self.by_key || self.by_event) && (self.generic || self.string || self.expired)
+    }
+
+    fn wants(&self, class: EventClass) -> bool {
+        match class {
+            EventClass::Generic => self.generic,
+            EventClass::String => self.string,
+            EventClass::Expired => self.expired,
+        }
+    }
+}
+
+/// Whether the store is to tell what happens to keys.
+pub(super) fn wants_key_events(backend: &Backend) -> bool {
+    backend.key_events.any() && !backend.subscribers.is_empty()
+}
+
+/// Tells subscribers what the last command brought about. Returns how many got each message that was published.
+pub(super) fn tell(
+    backend: &mut Backend,
+    clients: &mut ClientTable,
+    backlog: &mut VecDeque<ClientKey>,
+    effects: &mut Effects,
+    now: Now,
+) -> Vec<usize> {
+    let mut counts = Vec::new();
+    for event in backend.store.take_events() {
+        match event {
+            Event::Published { channel, message } => {
+                counts.push(send(backend, clients, backlog, effects, now, &channel, &message));
+            }
+            Event::Key { class, name, key } => {
+                if !backend.key_events.wants(class) {
+                    continue;
+                }
+                if backend.key_events.by_key {
+                    let channel: Arc<[u8]> = [&b"__keyspace@0__:"[..], &key].concat().into();
+                    send(backend, clients, backlog, effects, now, &channel, &Arc::from(name.as_bytes()));
+                }
+                if backend.key_events.by_event {
+                    let channel: Arc<[u8]> = [&b"__keyevent@0__:"[..], name.as_bytes()].concat().into();
+                    send(backend, clients, backlog, effects, now, &channel, &key);
+                }
+            }
+        }
+    }
+    counts
+}
+
+fn send(
+    backend: &mut Backend,
+    clients: &mut ClientTable,
+    backlog: &mut VecDeque<ClientKey>,
+    effects: &mut Effects,
+    now: Now,
+    channel: &Arc<[u8]>,
+    message: &Arc<[u8]>,
+) -> usize {
+    let mut count = 0;
+    for (key, pattern) in backend.subscribers.receivers(channel) {
+        let Some(client) = clients.get_mut(key) else { continue };
+        let Some(style) = client.subscriptions.style else { continue };
+        if client.queue.unanswered() >= WAITING_MAX {
+            if !client.closing {
+                client.closing = true;
+                client.end_input();
+                backend.stats.cut += 1;
+                effects.closing.push(key);
+            }
+            continue;
+        }
+        let (channel, message) = (Reply::Bulk(Arc::clone(channel)), Reply::Bulk(Arc::clone(message)));
+        let parts = match pattern {
+            None => vec![Reply::bulk(b"message"), channel, message],
+            Some(pattern) => vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern), channel, message],
+        };
+        client.queue.push_settled(client.style_of_pushes(style), Reply::Push(parts));
+        settle(client, backend, backlog, effects, now);
+        count += 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_events_are_shown_as_in_redis() {
+        for (given, shown) in [
+            ("", ""),
+            ("KEA", "AKE"),
+            ("AKE", "AKE"),
+            ("xK", "xK"),
+            ("Eg$", "g$E"),
+            ("g$lshzxetdK", "AK"),
+            ("Knm", "Knm"),
+        ] {
+            let events = KeyEvents::parse(given.as_bytes()).expect("known letters");
+            assert_eq!(events.text(), shown, "{given}");
+        }
+        assert_eq!(KeyEvents::parse(b"Q"), None);
+        assert!(!KeyEvents::parse(b"Ag").expect("known").any(), "neither by key nor by event");
+    }
+
+    #[test]
+    fn a_message_goes_to_names_and_patterns() {
+        let key = |index| ClientKey { index, generation: 0 };
+        let name = |text: &str| Arc::from(text.as_bytes());
+        let mut all = Subscribers::default();
+        all.insert(Kind::Channel, &name("news"), key(1));
+        all.insert(Kind::Pattern, &name("n*"), key(1));
+        all.insert(Kind::Pattern, &name("x*"), key(2));
+        assert_eq!(all.receivers(b"news"), [(key(1), None), (key(1), Some(name("n*")))]);
+        assert_eq!((all.count(b"news"), all.pattern_count()), (1, 2));
+        all.remove(Kind::Channel, &name("news"), key(1));
+        all.remove(Kind::Pattern, &name("n*"), key(1));
+        assert!(all.receivers(b"news").is_empty() && !all.is_empty());
+    }
+}

@@ -1,0 +1,202 @@
+//! What Redis clients see of a cluster: expiry, transactions, messages, other connections, the cluster view.
+
+use super::*;
+
+/// Lets time pass as [`Cluster::pass`] does, while the wall clocks stand still.
+fn pass_without_wall(cluster: &mut Cluster, millis: u64) {
+    let wall = cluster.now.wall;
+    for _ in 0..millis {
+        cluster.pass(1);
+        cluster.now.wall = wall;
+    }
+}
+
+#[test]
+fn a_key_expires_at_all_nodes_with_nobody_writing() {
+    let mut cluster = Cluster::new(3);
+    (0..3).for_each(|node| cluster.open(node, 1));
+    assert_eq!(cluster.ask(0, 1, "SET k v PX 300\n"), "OK\n");
+    assert_eq!(cluster.ask(1, 1, "GET k\nDBSIZE\n"), "v\n1\n");
+    assert_eq!(cluster.hosts[1].node.store().mortal_key_count(), 1);
+    cluster.pass(200);
+    assert_eq!(cluster.ask(2, 1, "EXISTS k\n"), "1\n");
+    let left: u64 = cluster.ask(2, 1, "PTTL k\n").trim().parse().unwrap();
+    assert!((100..=200).contains(&left), "the time goes on while nobody writes: {left}");
+    cluster.pass(250);
+    for node in 0..3 {
+        assert_eq!(cluster.ask(node, 1, "GET k\nEXISTS k\nDBSIZE\nKEYS *\n"), "Not Found\n0\n0\n(empty)\n");
+        let store = cluster.hosts[node].node.store();
+        assert!(!store.has_expired() && store.mortal_key_count() == 0, "its memory is freed");
+    }
+    // With nothing left to expire, nobody ticks any more.
+    let index = cluster.hosts[0].node.report().index;
+    cluster.pass(500);
+    assert_eq!(cluster.hosts[0].node.report().index, index);
+}
+
+#[test]
+fn clocks_that_jump_back_revive_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.open(0, 1);
+    assert_eq!(cluster.ask(0, 1, "SET gone v PX 100\nSET stays v PX 5000\n"), "OK\nOK\n");
+    cluster.pass(300);
+    assert_eq!(cluster.ask(0, 1, "EXISTS gone stays\n"), "1\n");
+    cluster.now.wall = Millis(cluster.now.wall.0 - 3_600_000);
+    cluster.pass(300);
+    assert_eq!(cluster.ask(0, 1, "EXISTS gone\nEXISTS stays\nSET new v PX 100\n"), "0\n1\nOK\n");
+    // The replicated time stands still until the clocks have caught up: a key lives longer, never shorter.
+    pass_without_wall(&mut cluster, 300);
+    assert_eq!(cluster.ask(0, 1, "EXISTS new\n"), "1\n");
+    cluster.now.wall = cluster.now.wall.plus(Millis(3_600_000));
+    cluster.pass(300);
+    assert_eq!(cluster.ask(0, 1, "EXISTS new\n"), "0\n");
+}
+
+#[test]
+fn when_the_lowest_sender_falls_silent_another_passes_the_time_on() {
+    let mut cluster = Cluster::new(3);
+    cluster.open(2, 1);
+    assert_eq!(cluster.ask(2, 1, "SET k v PX 3000\n"), "OK\n");
+    cluster.cut = NodeSet::only(id(0));
+    cluster.pass(8_000);
+    assert_eq!(cluster.ask(2, 1, "CONSISTENCY local\nGET k\n"), "OK\nNot Found\n");
+    assert_eq!(cluster.hosts[1].node.store().key_count(), 0);
+}
+
+#[test]
+fn a_transaction_in_one_segment_sees_what_it_watches() {
+    let mut cluster = Cluster::new(3);
+    cluster.open(0, 1);
+    cluster.open(1, 1);
+    // EXEC needs the answer to WATCH, which takes a round trip: all in one piece all the same.
+    let line = "SET k 1\nWATCH k none\nGET k\nMULTI\nINCR k\nPING\nSET\nEXEC\nGET k\n";
+    let wrong = "ERR wrong number of arguments for 'set' command";
+    assert_eq!(
+        cluster.ask(0, 1, line),
+        format!(
+            "OK\nOK\n1\nOK\nQUEUED\nQUEUED\n{wrong}\nEXECABORT Transaction discarded because of previous errors.\n1\n"
+        )
+    );
+    let line = "WATCH k none\nMULTI\nINCR k\nPING\nGET k\nEXEC\nGET k\n";
+    assert_eq!(cluster.ask(0, 1, line), "OK\nOK\nQUEUED\nQUEUED\nQUEUED\n1) 2\n2) PONG\n3) 2\n2\n");
+    // A write at another node between WATCH and EXEC.
+    assert_eq!(cluster.ask(0, 1, "WATCH k\nMULTI\nSET k mine\n"), "OK\nOK\nQUEUED\n");
+    assert_eq!(cluster.ask(1, 1, "SET k theirs\n"), "OK\n");
+    assert_eq!(cluster.ask(0, 1, "EXEC\nGET k\n"), "Not Found\ntheirs\n");
+    // Its own write counts, UNWATCH forgets, an EXEC as well.
+    assert_eq!(
+        cluster.ask(0, 1, "WATCH k\nSET k x\nMULTI\nGET k\nEXEC\n"),
+        "OK\nOK\nOK\nQUEUED\nNot Found\n"
+    );
+    let line = "WATCH k\nSET k y\nUNWATCH\nMULTI\nGET k\nEXEC\n";
+    assert_eq!(cluster.ask(0, 1, line), "OK\nOK\nOK\nOK\nQUEUED\n1) y\n");
+    // A key that expires counts as written.
+    assert_eq!(cluster.ask(0, 1, "SET k z PX 100\nWATCH k\nMULTI\nGET k\n"), "OK\nOK\nOK\nQUEUED\n");
+    cluster.pass(300);
+    assert_eq!(cluster.ask(0, 1, "EXEC\n"), "Not Found\n");
+    let digests: Vec<u64> = cluster.hosts.iter().map(|host| host.node.store().digest()).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:x?}");
+}
+
+#[test]
+fn what_could_not_be_watched_stops_the_transaction() {
+    let mut cluster = Cluster::new(3);
+    cluster.open(0, 1);
+    cluster.cut = NodeSet::only(id(1)).with(id(2));
+    cluster.say(0, 1, b"WATCH k\nMULTI\nSET k 1\nEXEC\n");
+    cluster.pass(CLIENT_TIMEOUT + 100);
+    let heard = cluster.hear(0, 1);
+    let lines: Vec<&str> = heard.lines().collect();
+    assert!(lines[0].starts_with("TIMEOUT") || lines[0].starts_with("NOQUORUM"), "{heard}");
+    assert_eq!(lines[1..], ["OK", "QUEUED", "Not Found"]);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.pass(3_000);
+    assert_eq!(cluster.ask(0, 1, "GET k\n"), "Not Found\n");
+}
+
+#[test]
+fn messages_reach_all_nodes_in_one_order() {
+    let mut cluster = Cluster::new(3);
+    for node in 0..3 {
+        cluster.open(node, 1);
+        cluster.open(node, 2);
+        assert_eq!(
+            cluster.ask(node, 1, "SUBSCRIBE news\r\n"),
+            "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n"
+        );
+    }
+    for node in 0..3 {
+        cluster.say(node, 2, format!("PUBLISH news from-{node}\nPUBLISH other x\n").as_bytes());
+    }
+    cluster.run();
+    let heard: Vec<String> = (0..3).map(|node| cluster.hear(node, 1)).collect();
+    assert_eq!(heard[0].matches("message").count(), 3, "{}", heard[0]);
+    assert!(heard.iter().all(|other| *other == heard[0]), "{heard:?}");
+    assert_eq!(cluster.hear(0, 2), "1\n0\n", "those at this node are counted");
+    let refused = cluster.ask(0, 1, "GET a\r\n");
+    assert!(refused.starts_with("-ERR Can't execute 'get'"), "{refused}");
+    assert_eq!(cluster.ask(0, 1, "PING\r\n"), "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    // In RESP3 messages are pushes, and commands go on.
+    cluster.ask(1, 2, "HELLO 3\r\n");
+    assert!(cluster.ask(1, 2, "PSUBSCRIBE n*\r\n").starts_with(">3\r\n$10\r\npsubscribe"));
+    assert_eq!(cluster.ask(1, 2, "PUBLISH nuts 1\r\n").split_once('>').unwrap().0, ":1\r\n");
+    assert_eq!(cluster.ask(1, 2, "PUBSUB NUMPAT\r\nRESET\r\nPUBSUB NUMPAT\r\n"), ":1\r\n+RESET\r\n:0\r\n");
+    cluster.hosts[0].node.client_gone(key(1));
+    assert_eq!(cluster.ask(0, 2, "PUBLISH news x\nPUBSUB CHANNELS\n"), "0\n(empty)\n");
+    // In a transaction too.
+    let line = "MULTI\nSET a 1\nPUBLISH news y\nEXEC\n";
+    assert_eq!(cluster.ask(2, 2, line).lines().last(), Some("2) 1"));
+}
+
+#[test]
+fn notifications_follow_from_the_commands_of_other_nodes() {
+    let mut cluster = Cluster::new(3);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    cluster.open(1, 2);
+    assert_eq!(cluster.ask(0, 2, "CONFIG SET notify-keyspace-events Ex$\n"), "OK\n");
+    cluster.ask(0, 1, "PSUBSCRIBE __key*\n");
+    cluster.ask(1, 2, "SET k v PX 100\nDEL k\nSET k v PX 100\n");
+    cluster.pass(300);
+    let heard = cluster.hear(0, 1);
+    let events: Vec<&str> = heard.lines().filter_map(|line| line.strip_prefix("3) ")).collect();
+    // Without `g` neither `expire` nor `del`.
+    assert_eq!(events, ["__keyevent@0__:set", "__keyevent@0__:set", "__keyevent@0__:expired"], "{heard}");
+}
+
+#[test]
+fn connections_are_listed_and_killed_and_may_be_silent() {
+    let mut cluster = Cluster::new(1);
+    for client in 1..4 {
+        cluster.open(0, client);
+    }
+    cluster.hosts[0].node.client_address(key(2), "10.0.0.1:5");
+    assert_eq!(cluster.ask(0, 2, "CLIENT SETNAME two\nCLIENT SETINFO lib-name x\n"), "OK\nOK\n");
+    let list = cluster.ask(0, 1, "CLIENT LIST\n");
+    assert_eq!(list.matches("id=").count(), 3, "{list}");
+    assert!(list.contains("addr=10.0.0.1:5") && list.contains("name=two") && list.contains("lib-name=x"));
+    assert_eq!(cluster.ask(0, 1, "CLIENT KILL ADDR 10.0.0.1:5\n"), "1\n");
+    assert_eq!(cluster.hosts[0].closed, [key(2)]);
+    assert_eq!(cluster.ask(0, 1, "CLIENT KILL 10.0.0.1:5\n"), "ERR No such client\n");
+    let line = "CLIENT REPLY OFF\nSET a 1\nGET a\nCLIENT REPLY ON\nCLIENT REPLY SKIP\nGET a\nGET a\n";
+    assert_eq!(cluster.ask(0, 3, line), "OK\n1\n");
+}
+
+#[test]
+fn slots_are_shared_among_those_that_live() {
+    let mut cluster = Cluster::configured(3, "set cluster-view yes\n");
+    cluster.greet_all();
+    cluster.pass(100);
+    cluster.open(0, 1);
+    assert!(cluster.ask(0, 1, "CLUSTER INFO\n").contains("cluster_size:3"));
+    let slots = |cluster: &mut Cluster| -> Vec<String> {
+        let text = cluster.ask(0, 1, "CLUSTER NODES\n");
+        text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.1.to_owned())).collect()
+    };
+    assert_eq!(slots(&mut cluster), ["0-5460", "5461-10921", "10922-16383"]);
+    assert_eq!(cluster.ask(0, 1, "CLUSTER KEYSLOT name\n"), "5798\n");
+    assert_eq!(cluster.ask(0, 1, "SET name x\nCLUSTER GETKEYSINSLOT 5798 9\n"), "OK\n1) name\n");
+    cluster.cut = NodeSet::only(id(1));
+    cluster.pass(2_000);
+    assert_eq!(slots(&mut cluster), ["0-8191", "8192-16383"]);
+}
