@@ -136,6 +136,7 @@ impl Host {
     /// Does what the keeper of snapshots would, without files.
     fn keep_snapshots(&mut self, task: Task) -> Option<Done> {
         Some(match task {
+            Task::Discard(_) => return None,
             Task::Take { .. } => Done::Failed { what: "no room".to_owned() },
             Task::Read { to, .. } => Done::Gone { to, damage: None },
             Task::Store { .. } => Done::Refused { what: "damaged".to_owned() },
