@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use lanekv::protocol::{Mark, Marks};
-use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, Trace, run, run_unjudged};
+use lanekv::sim::{Outcome, Plan, Sight, Sights, Trace, run, run_unjudged};
 
 /// Runs whole clusters in virtual time, with faults drawn from seeds, and checks what lanekv promises.
 #[derive(Parser, Debug)]
@@ -53,15 +53,12 @@ struct Flags {
 
 fn plan(flags: &Flags, seed: u64) -> Plan {
     let mut plan = Plan::draw(seed);
-    plan.nodes = flags.nodes.unwrap_or(plan.nodes);
     plan.operations = flags.steps.unwrap_or(plan.operations);
-    if let Some(clients) = flags.clients {
-        plan.clients = clients;
-        plan.registers = plan.registers.max(clients / 4);
+    if let Some(nodes) = flags.nodes {
+        plan.set_nodes(nodes);
     }
-    if flags.nodes.is_some() {
-        // What a larger cluster could have spared may be too much for a smaller one.
-        plan.damage = Damage::default();
+    if let Some(clients) = flags.clients {
+        plan.set_clients(clients);
     }
     plan
 }

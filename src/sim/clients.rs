@@ -29,8 +29,8 @@ impl World {
                 return;
             }
             let id = self.next_operation;
-            let (workload, keys, registers) = (self.plan.workload, self.plan.keys, self.plan.registers);
-            let kind = self.clients[client].choose(workload, registers, id, &mut self.asking);
+            let keys = self.plan.keys;
+            let kind = self.clients[client].choose(&self.plan, id, &mut self.asking);
             let key = self.asking.index(keys);
             self.next_operation += 1;
             let c = &mut self.clients[client];
@@ -53,7 +53,7 @@ impl World {
         // A connection is kept for some time.
         let c = &self.clients[client];
         let keep = c.at.filter(|(node, boot)| self.hosts[*node].boot == *boot);
-        let keep = if self.asking.permille(900) { keep } else { None };
+        let keep = if self.asking.permille(self.plan.loyal) { keep } else { None };
         if keep.is_none() {
             self.connect(client, up);
         }

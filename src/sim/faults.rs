@@ -114,6 +114,61 @@ impl World {
         if self.faults.permille(faults.partition) {
             self.partition();
         }
+        if self.faults.permille(faults.passive_apart) {
+            self.passive_apart();
+        }
+    }
+
+    /// A step towards a node that hears a majority and no sender: what it offers goes by way of another passive
+    /// node. And towards a bad link behind that one, so that of two batches the second may be the quicker.
+    fn passive_apart(&mut self) {
+        let (mut senders, mut passive) = (Vec::new(), Vec::new());
+        for node in self.alive() {
+            let owns = self.hosts[node].machine.as_ref().is_some_and(|m| m.node.report().sender);
+            if owns { senders.push(node) } else { passive.push(node) }
+        }
+        let few = (self.hosts.len() - 1) / 2;
+        while senders.len() > few {
+            // Whoever starts again is passive for a second.
+            let node = senders.swap_remove(self.faults.index(senders.len()));
+            let down = self.faults.between(MS, 20 * MS);
+            self.crash_for(node, down);
+        }
+        if passive.len() <= few || senders.is_empty() {
+            return;
+        }
+        let node = passive[self.faults.index(passive.len())];
+        if self.faults.permille(500) {
+            self.see(Sight::PassiveApart);
+            let long = self.faults.between(500 * MS, 2_500 * MS);
+            for sender in senders {
+                self.stall(node, sender, long);
+                self.stall(sender, node, long);
+            }
+        } else {
+            let sender = senders[self.faults.index(senders.len())];
+            let long = self.faults.between(100 * MS, 900 * MS);
+            self.hold(node, sender, long);
+        }
+    }
+
+    /// Who has just decided a view, and perhaps some others, too few to decide anything, are not heard by the rest.
+    pub(super) fn slow_news(&mut self, first: usize) {
+        let n = self.hosts.len();
+        let mut knowing = vec![first];
+        for _ in 1..=self.faults.index(n.div_ceil(2)) {
+            let other = self.faults.index(n);
+            if !knowing.contains(&other) {
+                knowing.push(other);
+            }
+        }
+        self.see(Sight::SlowNews);
+        let long = self.faults.between(20 * MS, 800 * MS);
+        for from in knowing.clone() {
+            for to in (0..n).filter(|to| !knowing.contains(to)) {
+                self.stall(from, to, long);
+            }
+        }
     }
 
     /// The net takes one of the shapes that have broken other systems.
@@ -163,12 +218,18 @@ impl World {
         (from, (from + 1 + self.faults.index(n - 1)) % n)
     }
 
-    fn stall(&mut self, from: usize, to: usize, long: u64) {
+    /// Nothing arrives for a while.
+    pub(super) fn hold(&mut self, from: usize, to: usize, long: u64) {
         self.note(|| format!("nothing goes from n{from} to n{to} for {} ms", long / MS));
         let until = self.now + long;
         let link = self.link(from, to);
         link.stalled_until = link.stalled_until.max(until);
         self.at(until, Event::Heal { from, to });
+    }
+
+    fn stall(&mut self, from: usize, to: usize, long: u64) {
+        self.hold(from, to, long);
+        let until = self.now + long;
         // Some break when nothing is acknowledged for long.
         if long > 500 * MS && self.faults.permille(500) {
             self.disconnect(from, to);

@@ -105,6 +105,11 @@ impl Invariants {
         self.decisions.len()
     }
 
+    /// Whether anybody has decided a view.
+    pub(crate) fn is_decided(&self, view: ViewNumber) -> bool {
+        self.decisions.contains_key(&view)
+    }
+
     /// A process has started. What it read back from its disk is durable now; what is not there any more was
     /// never promised to anybody.
     pub(crate) fn started(&mut self, node: NodeId, found: &Found) {

@@ -22,6 +22,10 @@ pub struct Plan {
     pub operations: u64,
     /// What they ask.
     pub workload: Workload,
+    /// So many of what they ask, per mille, are reads and nothing else.
+    pub reads: u64,
+    /// So often, per mille, a client stays with the node that it asked last.
+    pub loyal: u64,
     /// Longest pause of a client between two operations, in virtual microseconds.
     pub think_us: u64,
     /// How long faults happen, in virtual microseconds.
@@ -98,6 +102,10 @@ pub struct Faults {
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
+    /// Chance that who decides a view first cannot tell most of the others for a while.
+    pub slow_news: u64,
+    /// Passive nodes reach no sender for a while, but each other.
+    pub passive_apart: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -125,13 +133,18 @@ pub struct Damage {
     pub link: bool,
 }
 
+/// With more clients than that the nodes have no time to spare.
+const FEW_CLIENTS_MAX: usize = 7;
+/// Much traffic and tiny messages would make catching up a race that cannot be won.
+const BUSY_FILL_LEN: usize = 20_000;
+
 impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
         let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
         let busy = random.permille(50);
-        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
+        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(FEW_CLIENTS_MAX) };
         let faults = Faults::draw(&mut random);
         let damage = Damage::draw(&mut random, nodes);
         // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
@@ -145,19 +158,37 @@ impl Plan {
             registers: if busy { 16 } else { 1 + random.index(4) },
             operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
+            reads: [0, 0, 0, 400, 800][random.index(5)],
+            loyal: [900, 900, 900, 500, 100][random.index(5)],
             think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
-            storm_us: random.between(300_000, 1_800_000),
+            // Nodes become passive, are parted, and notice it: that takes its time.
+            storm_us: random.between(300_000, if faults.passive_apart > 0 { 3_000_000 } else { 1_800_000 }),
             quiet_us,
             delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
             turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            // Much traffic and tiny messages would make catching up a race that cannot be won.
-            fill_len: if busy { 20_000 } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
+            fill_len: if busy { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             faults,
             damage,
+        }
+    }
+
+    /// The same plan for so many nodes.
+    pub fn set_nodes(&mut self, nodes: u8) {
+        self.nodes = nodes;
+        // What a larger cluster could have spared may be too much for a smaller one.
+        self.damage = Damage::default();
+    }
+
+    /// The same plan for so many clients.
+    pub fn set_clients(&mut self, clients: usize) {
+        self.clients = clients;
+        self.registers = self.registers.max(clients / 4);
+        if clients > FEW_CLIENTS_MAX {
+            self.fill_len = self.fill_len.max(BUSY_FILL_LEN);
         }
     }
 }
@@ -189,9 +220,11 @@ impl Faults {
             leave: chance(150, 30),
             seal_crash: chance(500, 250),
             seal_cut: chance(500, 300),
-            seal_slow: chance(250, 300),
+            seal_slow: chance(250, 700),
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
+            slow_news: chance(300, 700),
+            passive_apart: chance(250, 700),
             disk_loss: chance(400, 300),
         }
     }

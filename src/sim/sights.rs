@@ -17,6 +17,8 @@ marks! {
     CutInFrame = "a connection breaks in the middle of a message of a seal",
     PromiseHangs = "a disk becomes slow just when a promise is written",
     SealStalled = "a message of a seal is delayed",
+    SlowNews = "only a minority learns of a decision for a while",
+    PassiveApart = "a passive node reaches no sender, but another passive node",
     BitOnTheWay = "a bit is inverted on its way",
     BadFrame = "a frame is found to be damaged, and its connection closed",
     PartOfFrame = "part of a frame arrives",
