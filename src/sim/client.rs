@@ -100,11 +100,11 @@ impl Client {
             return Kind::Open;
         }
         let keys = plan.registers;
-        if random.permille(plan.reads) {
-            return Kind::Get(Consistency::Linearizable);
-        }
         if plan.workload == Workload::Everything {
             return Kind::Any(any_command(keys, id, random));
+        }
+        if random.permille(plan.reads) {
+            return Kind::Get(Consistency::Linearizable);
         }
         match random.below(100) {
             0..30 => Kind::Append,

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::node::NodeInput;
+use crate::protocol::Decision;
 use crate::storage::Operation;
 
 use super::host::{Copy, Fate};
@@ -72,17 +73,36 @@ impl World {
         }
         if self.faults.permille(faults.leave) {
             let node = self.faults.index(n);
-            if self.hosts[node].machine.is_some() {
-                self.note(|| format!("n{node} asks to leave"));
-                self.hosts[node].leaving = true;
-                self.give(node, NodeInput::Leave);
-                // It stops when it has answered what it had, or has waited long enough; then it is started again.
-                let patience = self.faults.between(10 * MS, 3_000 * MS);
-                let down = self.faults.between(MS, 500 * MS);
-                let boot = self.hosts[node].boot;
-                self.at(self.now + patience, Event::Crash { node, boot, down });
+            let patience = self.faults.between(10 * MS, 3_000 * MS);
+            self.leave(node, patience);
+        }
+        if self.faults.permille(faults.farewell) {
+            // Only a sender that leaves ends a view while everything flows.
+            let at_rest = |node: &usize| {
+                let report = self.hosts[*node].machine.as_ref().map(|m| m.node.report());
+                report.is_some_and(|r| r.sender && !r.sealed)
+            };
+            let senders: Vec<usize> = (0..n).filter(at_rest).collect();
+            if senders.len() > 1 {
+                let node = senders[self.faults.index(senders.len())];
+                let patience = self.faults.between(300 * MS, 1_000 * MS);
+                self.leave(node, patience);
             }
         }
+    }
+
+    /// A node asks to leave. It is stopped when it has answered what it had, or has waited long enough; then it
+    /// is started again.
+    fn leave(&mut self, node: usize, patience: u64) {
+        if self.hosts[node].machine.is_none() {
+            return;
+        }
+        self.note(|| format!("n{node} asks to leave"));
+        self.hosts[node].leaving = true;
+        self.give(node, NodeInput::Leave);
+        let down = self.faults.between(MS, 500 * MS);
+        let boot = self.hosts[node].boot;
+        self.at(self.now + patience, Event::Crash { node, boot, down });
     }
 
     // ---- the net ----
@@ -128,45 +148,58 @@ impl World {
             if owns { senders.push(node) } else { passive.push(node) }
         }
         let few = (self.hosts.len() - 1) / 2;
-        while senders.len() > few {
-            // Whoever starts again is passive for a second.
-            let node = senders.swap_remove(self.faults.index(senders.len()));
+        if senders.len() > few {
+            // Whoever starts again is passive for a second. One after the other, so that the rest stay what they are.
+            let node = senders[self.faults.index(senders.len())];
             let down = self.faults.between(MS, 20 * MS);
-            self.crash_for(node, down);
+            return self.crash_for(node, down);
         }
-        if passive.len() <= few || senders.is_empty() {
+        if senders.is_empty() || passive.len() <= few {
             return;
         }
-        let node = passive[self.faults.index(passive.len())];
-        if self.faults.permille(500) {
-            self.see(Sight::PassiveApart);
-            let long = self.faults.between(500 * MS, 2_500 * MS);
-            for sender in senders {
-                self.stall(node, sender, long);
-                self.stall(sender, node, long);
+        let now = self.now;
+        let (n, links) = (self.hosts.len(), &self.links);
+        let is_apart = |node: &usize| senders.iter().all(|s| links[*node * n + *s].stalled_until > now + 100 * MS);
+        let apart = match passive.iter().copied().find(is_apart) {
+            Some(node) => node,
+            None => {
+                let node = passive[self.faults.index(passive.len())];
+                self.see(Sight::PassiveApart);
+                let long = self.faults.between(500 * MS, 2_500 * MS);
+                for sender in &senders {
+                    self.hold(node, *sender, long);
+                    self.hold(*sender, node, long);
+                }
+                node
             }
-        } else {
-            let sender = senders[self.faults.index(senders.len())];
-            let long = self.faults.between(100 * MS, 900 * MS);
-            self.hold(node, sender, long);
+        };
+        for relay in passive.into_iter().filter(|node| *node != apart) {
+            if self.faults.permille(300) {
+                let sender = senders[self.faults.index(senders.len())];
+                let long = self.faults.between(300 * MS, 900 * MS);
+                self.hold(relay, sender, long);
+            }
         }
     }
 
-    /// Who has just decided a view, and perhaps some others, too few to decide anything, are not heard by the rest.
-    pub(super) fn slow_news(&mut self, first: usize) {
+    /// Who has just decided a view, and perhaps another sender, are heard by too few of the rest for a while: these
+    /// stay in a view that has ended, and are a majority.
+    pub(super) fn slow_news(&mut self, first: usize, decision: &Decision) {
         let n = self.hosts.len();
         let mut knowing = vec![first];
-        for _ in 1..=self.faults.index(n.div_ceil(2)) {
-            let other = self.faults.index(n);
-            if !knowing.contains(&other) {
-                knowing.push(other);
-            }
+        if n >= 5 {
+            // Somebody whose entries nothing but the decision makes chosen, if there is one.
+            let others: Vec<usize> =
+                self.invariants.rescued(decision).map(|node| node.index()).filter(|node| *node != first).collect();
+            let all: Vec<usize> = (0..n).filter(|node| *node != first).collect();
+            let others = if others.is_empty() { all } else { others };
+            knowing.push(others[self.faults.index(others.len())]);
         }
         self.see(Sight::SlowNews);
         let long = self.faults.between(20 * MS, 800 * MS);
-        for from in knowing.clone() {
+        for from in &knowing {
             for to in (0..n).filter(|to| !knowing.contains(to)) {
-                self.stall(from, to, long);
+                self.hold(*from, to, long);
             }
         }
     }

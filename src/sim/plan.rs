@@ -102,6 +102,8 @@ pub struct Faults {
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
+    /// A sender asks to leave while everything flows.
+    pub farewell: u64,
     /// Chance that who decides a view first cannot tell most of the others for a while.
     pub slow_news: u64,
     /// Passive nodes reach no sender for a while, but each other.
@@ -133,6 +135,16 @@ pub struct Damage {
     pub link: bool,
 }
 
+/// What a plan leads up to: situations of several steps, to which faults drawn one by one lead too seldom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Aim {
+    Nothing,
+    /// A view is ended while everything flows, only a minority learns of it, and the others are asked for reads.
+    SlowNews,
+    /// Most nodes are passive, and some of them reach the senders by way of others only.
+    PassiveApart,
+}
+
 /// With more clients than that the nodes have no time to spare.
 const FEW_CLIENTS_MAX: usize = 7;
 /// Much traffic and tiny messages would make catching up a race that cannot be won.
@@ -142,10 +154,16 @@ impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
-        let busy = random.permille(50);
-        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(FEW_CLIENTS_MAX) };
-        let faults = Faults::draw(&mut random);
+        let aim = [Aim::Nothing, Aim::SlowNews, Aim::PassiveApart][[1, 2, 0, 0, 0, 0, 0, 0, 0, 0][random.index(10)]];
+        let aims = aim != Aim::Nothing;
+        let nodes = if aims { 5 } else { [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)] };
+        let busy = !aims && random.permille(50);
+        let clients = match (busy, aims) {
+            (true, _) => 16 + random.index(48),
+            (false, true) => 2 * FEW_CLIENTS_MAX,
+            (false, false) => 1 + random.index(FEW_CLIENTS_MAX),
+        };
+        let faults = Faults::draw(&mut random, aim);
         let damage = Damage::draw(&mut random, nodes);
         // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
         let quiet_us =
@@ -154,22 +172,34 @@ impl Plan {
             seed,
             nodes,
             clients,
-            keys: 1 + random.index(3),
+            keys: if aims { 1 } else { 1 + random.index(3) },
             registers: if busy { 16 } else { 1 + random.index(4) },
-            operations: clients as u64 * random.between(20, 60),
+            operations: clients as u64 * if aims { 20 } else { random.between(20, 60) },
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
-            reads: [0, 0, 0, 400, 800][random.index(5)],
-            loyal: [900, 900, 900, 500, 100][random.index(5)],
-            think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
-            // Nodes become passive, are parted, and notice it: that takes its time.
-            storm_us: random.between(300_000, if faults.passive_apart > 0 { 3_000_000 } else { 1_800_000 }),
+            reads: match aim {
+                Aim::SlowNews => 600,
+                Aim::PassiveApart => 0,
+                Aim::Nothing => [0, 0, 0, 0, 800][random.index(5)],
+            },
+            loyal: match aim {
+                Aim::SlowNews => 100,
+                Aim::PassiveApart => 500,
+                Aim::Nothing => [900, 900, 900, 900, 100][random.index(5)],
+            },
+            think_us: match (busy, aim) {
+                (true, _) => 4_000,
+                (false, Aim::Nothing) => [4_000, 20_000, 40_000][random.index(3)],
+                (false, Aim::SlowNews) => 40_000,
+                (false, Aim::PassiveApart) => 300_000,
+            },
+            storm_us: if aims { random.between(1_500_000, 3_000_000) } else { random.between(300_000, 1_800_000) },
             quiet_us,
-            delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
+            delay_us: [200, 1_000, 5_000, 30_000][if aims { 2 + random.index(2) } else { random.index(4) }],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
             turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            fill_len: if busy { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
+            fill_len: if busy || aims { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             faults,
             damage,
@@ -194,8 +224,11 @@ impl Plan {
 }
 
 impl Faults {
-    fn draw(random: &mut Random) -> Faults {
-        let calm = random.permille(100);
+    fn draw(random: &mut Random, aim: Aim) -> Faults {
+        let calm = random.permille(if aim == Aim::Nothing { 100 } else { 600 });
+        let slow_news = if aim == Aim::SlowNews { random.between(500, 1000) } else { 0 };
+        let passive_apart = if aim == Aim::PassiveApart { random.between(500, 1000) } else { 0 };
+        let farewell = if aim == Aim::SlowNews { random.between(200, 500) } else { 0 };
         let mut chance = |on: u64, most: u64| {
             if !calm && random.permille(on) { random.between(1, most) } else { 0 }
         };
@@ -223,8 +256,9 @@ impl Faults {
             seal_slow: chance(250, 700),
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
-            slow_news: chance(300, 700),
-            passive_apart: chance(250, 700),
+            farewell,
+            slow_news,
+            passive_apart,
             disk_loss: chance(400, 300),
         }
     }
