@@ -159,7 +159,8 @@ impl World {
         }
         let now = self.now;
         let (n, links) = (self.hosts.len(), &self.links);
-        let is_apart = |node: &usize| senders.iter().all(|s| links[*node * n + *s].stalled_until > now + 100 * MS);
+        let is_apart =
+            |node: &usize| senders.iter().all(|s| links[*node * n + *s].stalled_until > now + 100 * MS);
         let apart = match passive.iter().copied().find(is_apart) {
             Some(node) => node,
             None => {
@@ -174,9 +175,10 @@ impl World {
             }
         };
         for relay in passive.into_iter().filter(|node| *node != apart) {
-            if self.faults.permille(300) {
+            let well = senders.iter().all(|s| self.link(relay, *s).stalled_until <= now);
+            if well && self.faults.permille(300) {
                 let sender = senders[self.faults.index(senders.len())];
-                let long = self.faults.between(300 * MS, 900 * MS);
+                let long = self.faults.between(350 * MS, 700 * MS);
                 self.hold(relay, sender, long);
             }
         }
@@ -189,8 +191,12 @@ impl World {
         let mut knowing = vec![first];
         if n >= 5 {
             // Somebody whose entries nothing but the decision makes chosen, if there is one.
-            let others: Vec<usize> =
-                self.invariants.rescued(decision).map(|node| node.index()).filter(|node| *node != first).collect();
+            let others: Vec<usize> = self
+                .invariants
+                .rescued(decision)
+                .map(|node| node.index())
+                .filter(|node| *node != first)
+                .collect();
             let all: Vec<usize> = (0..n).filter(|node| *node != first).collect();
             let others = if others.is_empty() { all } else { others };
             knowing.push(others[self.faults.index(others.len())]);

@@ -154,9 +154,14 @@ impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let aim = [Aim::Nothing, Aim::SlowNews, Aim::PassiveApart][[1, 2, 0, 0, 0, 0, 0, 0, 0, 0][random.index(10)]];
+        let aim = [Aim::Nothing, Aim::SlowNews, Aim::PassiveApart]
+            [[1, 2, 0, 0, 0, 0, 0, 0, 0, 0][random.index(10)]];
         let aims = aim != Aim::Nothing;
-        let nodes = if aims { 5 } else { [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)] };
+        let nodes = if aims {
+            5
+        } else {
+            [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)]
+        };
         let busy = !aims && random.permille(50);
         let clients = match (busy, aims) {
             (true, _) => 16 + random.index(48),
@@ -174,7 +179,7 @@ impl Plan {
             clients,
             keys: if aims { 1 } else { 1 + random.index(3) },
             registers: if busy { 16 } else { 1 + random.index(4) },
-            operations: clients as u64 * if aims { 20 } else { random.between(20, 60) },
+            operations: clients as u64 * if aims { 25 } else { random.between(20, 60) },
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
             reads: match aim {
                 Aim::SlowNews => 600,
@@ -192,7 +197,12 @@ impl Plan {
                 (false, Aim::SlowNews) => 40_000,
                 (false, Aim::PassiveApart) => 300_000,
             },
-            storm_us: if aims { random.between(1_500_000, 3_000_000) } else { random.between(300_000, 1_800_000) },
+            storm_us: match aim {
+                Aim::SlowNews => random.between(1_500_000, 3_000_000),
+                // Nodes become passive one by one, are parted, and notice it: that takes its time.
+                Aim::PassiveApart => random.between(2_500_000, 4_500_000),
+                Aim::Nothing => random.between(300_000, 1_800_000),
+            },
             quiet_us,
             delay_us: [200, 1_000, 5_000, 30_000][if aims { 2 + random.index(2) } else { random.index(4) }],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
