@@ -142,11 +142,7 @@ impl World {
     /// A step towards a node that hears a majority and no sender: what it offers goes by way of another passive
     /// node. And towards a bad link behind that one, so that of two batches the second may be the quicker.
     fn passive_apart(&mut self) {
-        let (mut senders, mut passive) = (Vec::new(), Vec::new());
-        for node in self.alive() {
-            let owns = self.hosts[node].machine.as_ref().is_some_and(|m| m.node.report().sender);
-            if owns { senders.push(node) } else { passive.push(node) }
-        }
+        let (senders, passive) = self.senders_and_others();
         let few = (self.hosts.len() - 1) / 2;
         if senders.len() > few {
             // Whoever starts again is passive for a second. One after the other, so that the rest stay what they are.
@@ -158,10 +154,7 @@ impl World {
             return;
         }
         let now = self.now;
-        let (n, links) = (self.hosts.len(), &self.links);
-        let is_apart =
-            |node: &usize| senders.iter().all(|s| links[*node * n + *s].stalled_until > now + 100 * MS);
-        let apart = match passive.iter().copied().find(is_apart) {
+        let apart = match self.apart(&senders, &passive) {
             Some(node) => node,
             None => {
                 let node = passive[self.faults.index(passive.len())];
@@ -182,6 +175,19 @@ impl World {
                 self.hold(relay, sender, long);
             }
         }
+    }
+
+    /// The running nodes that own lanes, and those that do not.
+    fn senders_and_others(&self) -> (Vec<usize>, Vec<usize>) {
+        let owns = |node: &usize| self.hosts[*node].machine.as_ref().is_some_and(|m| m.node.report().sender);
+        self.alive().partition(owns)
+    }
+
+    /// A passive node that reaches no sender for some time yet.
+    fn apart(&self, senders: &[usize], passive: &[usize]) -> Option<usize> {
+        let n = self.hosts.len();
+        let held = |node: &usize, s: &usize| self.links[*node * n + *s].stalled_until > self.now + 50 * MS;
+        passive.iter().copied().find(|node| senders.iter().all(|s| held(node, s)))
     }
 
     /// Who has just decided a view, and perhaps another sender, are heard by too few of the rest for a while: these
@@ -441,6 +447,8 @@ impl World {
             }
             left -= fate.0.min(left);
         }
+        let (senders, passive) = self.senders_and_others();
+        let apart = self.apart(&senders, &passive);
         for node in 0..n {
             let host = &mut self.hosts[node];
             host.paused_until = 0;
@@ -469,6 +477,15 @@ impl World {
         for node in 0..n {
             self.at(self.now, Event::Start { node });
             self.wake(node, self.now);
+        }
+        if damage.apart
+            && let (Some(apart), &[first, second], true) = (apart, &senders[..], passive.len() == 3)
+        {
+            self.see(Sight::PassiveForGood);
+            let others: Vec<usize> = passive.into_iter().filter(|node| *node != apart).collect();
+            for (a, b) in [(apart, first), (apart, second), (others[0], first), (others[1], second)] {
+                self.break_for_good(a, b);
+            }
         }
         if damage.link && n >= 3 && self.sound().count() == n {
             let (from, to) = self.pair();

@@ -133,6 +133,8 @@ pub struct Damage {
     pub isolated: usize,
     /// Some link stays broken.
     pub link: bool,
+    /// One passive node never reaches a sender, and two more miss one sender each, so that none of them is promoted.
+    pub apart: bool,
 }
 
 /// What a plan leads up to: situations of several steps, to which faults drawn one by one lead too seldom.
@@ -169,10 +171,13 @@ impl Plan {
             (false, false) => 1 + random.index(FEW_CLIENTS_MAX),
         };
         let faults = Faults::draw(&mut random, aim);
-        let damage = Damage::draw(&mut random, nodes);
+        let damage = Damage::draw(&mut random, nodes, aim);
         // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
-        let quiet_us =
-            if damage.link { 4_000_000 } else { [200_000, 300_000, 500_000, 1_500_000][random.index(4)] };
+        let quiet_us = if damage.link || damage.apart {
+            4_000_000
+        } else {
+            [200_000, 300_000, 500_000, 1_500_000][random.index(4)]
+        };
         Plan {
             seed,
             nodes,
@@ -275,7 +280,10 @@ impl Faults {
 }
 
 impl Damage {
-    fn draw(random: &mut Random, nodes: u8) -> Damage {
+    fn draw(random: &mut Random, nodes: u8, aim: Aim) -> Damage {
+        if aim == Aim::PassiveApart {
+            return Damage { apart: true, ..Damage::default() };
+        }
         let mut left = usize::from(nodes - 1) / 2;
         let mut take = |random: &mut Random, chance| {
             let taken = if random.permille(chance) { random.index(left + 1) } else { 0 };
@@ -287,7 +295,7 @@ impl Damage {
         let isolated = take(random, 300);
         // A link may be missing only where everybody else is there.
         let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(120);
-        Damage { disks, dead, isolated, link }
+        Damage { disks, dead, isolated, link, apart: false }
     }
 }
 

@@ -19,6 +19,7 @@ marks! {
     SealStalled = "a message of a seal is delayed",
     SlowNews = "only a minority learns of a decision for a while",
     PassiveApart = "a passive node reaches no sender, but another passive node",
+    PassiveForGood = "three nodes stay passive, since each misses a sender for good",
     BitOnTheWay = "a bit is inverted on its way",
     BadFrame = "a frame is found to be damaged, and its connection closed",
     PartOfFrame = "part of a frame arrives",
