@@ -132,7 +132,7 @@ impl Replica {
                 // In the open view votes would be mixed up with fillings before the vector is frozen.
                 None => log.frozen.is_some(),
             };
-            // Nobody else has an entry of this process's lanes that is not here.
+            // Nobody else has an entry of this process's lanes that is not here (rule A).
             let wanted = wanted && !leap && !forged && owned != Some(lane);
             if wanted && log.lanes[lane].take(lsn, entry) == Taken::Added {
                 self.witness(entry.t);

@@ -139,6 +139,7 @@ impl Replica {
         self.offers.waiting.push_back(Offer { seq, ticket, batch, place: Place::Nowhere });
     }
 
+    /// How this process names its batch of a number, once its disk is registered.
     pub(crate) fn label(&self, seq: u64) -> Option<Label> {
         let registered = self.log().view.voter(self.settings.me)?.registered;
         let pair = OriginPair { registered, incarnation: self.identity.incarnation };

@@ -474,7 +474,8 @@ impl Replica {
         self.clock = self.clock.max(t);
     }
 
-    /// Whether something claims to be a batch of this process that this process has not made.
+    /// Whether something claims to be a batch of this process that this process has not made. (A wiped node's
+    /// predecessor may have had the same incarnation; its batches are not this process's.)
     pub(crate) fn is_forged(&self, label: &Label) -> bool {
         // Of this incarnation on this disk: one before it may have had the same number.
         self.label(label.seq) == Some(*label) && label.seq > self.offers.last_seq()

@@ -480,6 +480,14 @@ impl World {
             self.see(Sight::PromiseHangs);
             self.hosts[node].slow_disk_until = self.now + long;
         }
+        if let Record::Decision(decision) = record
+            && !self.storm_over
+            && decision.view > ViewNumber(0)
+            && !self.invariants.is_decided(decision.view)
+            && self.faults.permille(self.plan.faults.slow_news)
+        {
+            self.slow_news(node, decision);
+        }
         let of_seal = matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
         if of_seal && !self.storm_over && self.faults.permille(self.plan.faults.seal_crash) {
             let delay_bits = self.faults.between(6, 17);
