@@ -17,6 +17,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -154,10 +155,14 @@ class Bench:
         begun = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         warmup = min(WARMUP, self.arguments.seconds)
-        time.sleep(warmup + self.arguments.seconds * KILL_AT)
-        started.kill(victim)
-        killed_at = time.monotonic() - begun - warmup
-        out, error = process.communicate()
+        try:
+            time.sleep(warmup + self.arguments.seconds * KILL_AT)
+            started.kill(victim)
+            killed_at = time.monotonic() - begun - warmup
+            out, error = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
         if process.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {error.strip()}")
         lines = timeline.read_text().splitlines()[1:]
@@ -276,7 +281,14 @@ def main():
     say(f"written: {arguments.out / 'results.md'}")
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # However it is ended, the servers end with it. (A shell's background job does not hear SIGINT by itself.)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, interrupt)
     try:
         main()
     except KeyboardInterrupt:
