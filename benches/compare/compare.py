@@ -32,8 +32,10 @@ import report  # noqa: E402
 import servers  # noqa: E402
 from loads import CORE, FLOOR, LANEKV, LOADS, ONE  # noqa: E402
 
-#: A node is killed after this part of the measured time.
+#: A node is killed after this part of the measured time, which is so long at least that etcd has a leader again
+#: within it.
 KILL_AT = 0.35
+KILL_SECONDS_MIN = 6.0
 INTERVAL_MS = 20
 WARMUP = 1.0
 
@@ -137,8 +139,8 @@ class Bench:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return json.loads(done.stdout)
 
-    def flags(self, load, started):
-        return ["--dialect", started.dialect, "-s", self.arguments.seconds, "--warmup",
+    def flags(self, load, started, seconds=None):
+        return ["--dialect", started.dialect, "-s", seconds or self.arguments.seconds, "--warmup",
                 min(WARMUP, self.arguments.seconds), *load.flags, *started.extra_flags()]
 
     def measure(self, load, started):
@@ -150,13 +152,14 @@ class Bench:
         victim = started.victim()
         survivors = [address for index, address in enumerate(started.targets()) if index != victim]
         timeline = self.work / "timeline.csv"
-        command = self.kvbench(*survivors, *self.flags(load, started), "--timeline", timeline,
+        seconds = self.arguments.seconds if self.arguments.smoke else max(self.arguments.seconds, KILL_SECONDS_MIN)
+        command = self.kvbench(*survivors, *self.flags(load, started, seconds), "--timeline", timeline,
                                "--interval", INTERVAL_MS)
         begun = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         warmup = min(WARMUP, self.arguments.seconds)
         try:
-            time.sleep(warmup + self.arguments.seconds * KILL_AT)
+            time.sleep(warmup + seconds * KILL_AT)
             started.kill(victim)
             killed_at = time.monotonic() - begun - warmup
             out, error = process.communicate()
