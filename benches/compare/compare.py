@@ -191,8 +191,12 @@ def about(systems, tools, arguments):
     """What has to be known about the machine and the programs."""
     model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                  platform.machine())
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True,
-                            text=True).stdout.strip()
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    commit = git("describe", "--always")
+    if git("status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock"):
+        commit += " with changes"
     versions = {cls(".", tools).version() for cls in systems.values()}
     return {
         "date": datetime.date.today().isoformat(),
