@@ -14,7 +14,7 @@ use std::io;
 
 use crate::storage::{
     Disk, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotReader, SnapshotReceiver,
-    UnpublishedSnapshot, remove_old_snapshots, snapshots_on,
+    UnpublishedSnapshot, remove_old_snapshots, remove_unfinished_snapshots, snapshots_on,
 };
 use crate::store::{Limits, Store, StoreBuilder, StoreImage};
 use crate::types::{Lsn, NodeId, Position, SnapshotId, limits};
@@ -236,7 +236,7 @@ impl<D: Disk> Keeper<D> {
             Task::Take { front, header, image } => {
                 match SnapshotJob::new(&self.disk, front, header, image) {
                     Ok(job) => self.job = Job::Making(Box::new(job)),
-                    Err(error) => return Keeper::<D>::fail(error),
+                    Err(error) => return self.fail(error),
                 }
                 Ok(None)
             }
@@ -267,10 +267,8 @@ impl<D: Disk> Keeper<D> {
                     Ok(Some(Done::Verified))
                 }
                 Err(error) => {
-                    // A full disk has room again for what is needed more than this.
                     job.abandon()?;
-                    crate::storage::remove_unfinished_snapshots(&self.disk).map_err(self.io())?;
-                    Keeper::<D>::fail(error)
+                    self.fail(error)
                 }
             },
             Job::Loading(mut loading) => {
@@ -303,7 +301,9 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// A snapshot that cannot be taken for lack of room is no reason to stop.
-    fn fail(error: SnapshotFailure) -> Result<Option<Done>, SnapshotFailure> {
+    fn fail(&self, error: SnapshotFailure) -> Result<Option<Done>, SnapshotFailure> {
+        // A full disk has room again for what is needed more than this.
+        remove_unfinished_snapshots(&self.disk).map_err(self.io())?;
         match &error {
             SnapshotFailure::File(SnapshotError::Io { source, .. })
                 if !matches!(
@@ -439,3 +439,6 @@ impl<D: Disk> Loading<D> {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

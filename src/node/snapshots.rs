@@ -337,12 +337,31 @@ impl Node {
 
     fn publish_when_durable(&mut self) {
         let snapshots = &mut self.backend.snapshots;
-        if let Some(pending) = &mut snapshots.pending
-            && pending.verified
-            && snapshots.durable.next() >= pending.log_from
+        let durable = snapshots.durable.next();
+        let Some(pending) = snapshots.pending.filter(|it| it.verified && durable >= it.log_from) else {
+            return;
+        };
+        // Once it is published the older ones are gone; what this node has learnt meanwhile may speak against it.
+        if pending.work == Work::Load
+            && let Some(header) = snapshots.fetch.as_ref().and_then(|fetch| fetch.complete.clone())
+            && let Err(objection) = self.acceptable(&header)
         {
-            pending.verified = false;
-            self.effects.tasks.push(Task::Publish);
+            self.backend.snapshots.pending = None;
+            return self.drop_fetched(&objection);
+        }
+        self.backend.snapshots.pending = Some(Pending { verified: false, ..pending });
+        self.effects.tasks.push(Task::Publish);
+    }
+
+    /// What a snapshot from a peer says about the order, if it may be installed here.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn acceptable(&self, header: &SnapshotHeader) -> Result<Base, String> {
+        let base = base_of(header).map_err(|error| error.to_string())?;
+        match self.backend.replica.objection(&base) {
+            Some(objection) => Err(objection.to_owned()),
+            None => Ok(base),
         }
     }
 
@@ -362,14 +381,11 @@ impl Node {
         if snapshots.pending.is_some() {
             return;
         }
-        let base = match base_of(header) {
+        let header = header.clone();
+        let base = match self.acceptable(&header) {
             Ok(base) => base,
-            Err(error) => return self.drop_fetched(&error.to_string()),
+            Err(objection) => return self.drop_fetched(&objection),
         };
-        // Once it is published the older ones are gone, so this is asked before.
-        if let Some(objection) = self.backend.replica.objection(&base) {
-            return self.drop_fetched(objection);
-        }
         let log_from = self.backend.replica.log_from(&base);
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });
@@ -414,7 +430,7 @@ impl Node {
 }
 
 /// The header of a snapshot of this base; the counts and the digest of the state are filled in later.
-fn header_of(base: &Base) -> SnapshotHeader {
+pub(super) fn header_of(base: &Base) -> SnapshotHeader {
     let BaseParts { view, lanes, origins } = base.parts();
     SnapshotHeader {
         cluster: base.cluster,
