@@ -22,6 +22,9 @@ pub(crate) fn settings(me: usize, count: usize) -> Settings {
         heartbeat: Millis(50),
         fill_len: lanekv::types::limits::FILL_LEN_SOFT,
         window: 64 << 20,
+        history_len: 32 << 20,
+        pinned_history_len: 64 << 20,
+        views_kept: 16,
         seed: 1,
     }
 }
@@ -177,6 +180,7 @@ impl Host {
                         }
                     }
                     Output::ReadReady(_) | Output::Note(_) => {}
+                    Output::Behind(_) | Output::Overtaken(_) => panic!("nobody was ever away"),
                     Output::Halt(reason) => panic!("{reason}"),
                 }
             }

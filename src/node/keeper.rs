@@ -28,7 +28,7 @@ pub enum Task {
         /// What it says about this node.
         front: SnapshotFront,
         /// What it is of.
-        header: SnapshotHeader,
+        header: Box<SnapshotHeader>,
         /// The state.
         image: StoreImage,
     },
@@ -234,7 +234,7 @@ impl<D: Disk> Keeper<D> {
     fn carry_out(&mut self, task: Task) -> Result<Option<Done>, SnapshotFailure> {
         match task {
             Task::Take { front, header, image } => {
-                match SnapshotJob::new(&self.disk, front, header, image) {
+                match SnapshotJob::new(&self.disk, front, *header, image) {
                     Ok(job) => self.job = Job::Making(Box::new(job)),
                     Err(error) => return self.fail(error),
                 }

@@ -413,7 +413,7 @@ impl Node {
             return;
         }
         let log_from = self.backend.replica.log_from(&base);
-        let (front, header) = (self.front(log_from), header_of(&base));
+        let (front, header) = (self.front(log_from), Box::new(header_of(&base)));
         let image = self.backend.store.freeze();
         self.backend.replica.move_pin();
         let snapshots = &mut self.backend.snapshots;

@@ -71,7 +71,7 @@ fn keeper(disk: &MemoryDisk) -> Keeper<MemoryDisk> {
 }
 
 fn take(index: u64) -> Task {
-    Task::Take { front: front(index), header: header(index), image: store(index).freeze() }
+    Task::Take { front: front(index), header: Box::new(header(index)), image: store(index).freeze() }
 }
 
 /// Whatever is done until there is nothing left to do.
