@@ -117,9 +117,10 @@ impl Backend {
     /// The text of INFO; all sections if none is named.
     fn info(&self, wanted: &[Box<[u8]>]) -> String {
         type Section = (&'static str, fn(&Backend, &mut String));
-        const SECTIONS: [Section; 7] = [
+        const SECTIONS: [Section; 8] = [
             ("Server", Backend::info_server),
             ("Clients", Backend::info_clients),
+            ("Persistence", Backend::info_persistence),
             ("Stats", Backend::info_stats),
             ("Replication", Backend::info_replication),
             ("Lanes", Backend::info_lanes),
@@ -170,6 +171,12 @@ impl Backend {
         line(text, "blocked_clients", 0);
     }
 
+    fn info_persistence(&self, text: &mut String) {
+        line(text, "loading", u8::from(!self.replica.report(self.now).serving));
+        line(text, "rdb_changes_since_last_save", 0);
+        line(text, "aof_enabled", 1);
+    }
+
     fn info_stats(&self, text: &mut String) {
         line(text, "total_connections_received", self.opened_count);
         line(text, "total_commands_processed", self.stats.commands);
@@ -177,6 +184,9 @@ impl Backend {
         line(text, "timed_out_commands", self.stats.timed_out);
         line(text, "cut_connections", self.stats.cut);
         line(text, "offered_batches", self.stats.batches);
+        line(text, "expired_keys", self.store.expired_count());
+        line(text, "evicted_keys", 0);
+        line(text, "pubsub_patterns", self.subscribers.pattern_count());
         line(text, "client_sessions", self.store.session_count());
     }
 

@@ -10,7 +10,7 @@ use crate::types::{Reply, decimal};
 use crate::wire::client::Consistency;
 
 use super::backend::{Backend, REDIS_VERSION};
-use super::client_command::client_command;
+use super::client_command::{client_command, is_about_replies};
 use super::clients::{Client, Replies};
 use super::cluster_view::NO_CLUSTER;
 use super::config_command::config;
@@ -62,7 +62,7 @@ pub(super) fn carry_out(
 ) {
     match outcome(client, backend, &mut style, spec, arguments) {
         // Who wants no replies is not told that either.
-        _ if client.replies != Replies::On && spec.name == "CLIENT" => {}
+        _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
         Outcome::Reply(reply) => client.queue.push_settled(style, reply),
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));

@@ -91,7 +91,10 @@ impl Node {
         arguments: &[&[u8]],
     ) -> Option<()> {
         let reply = match name {
-            "MULTI" if context.session.is_some() => Reply::error("ERR transactions are not for sessions"),
+            // A command that is only queued would leave a gap in its session.
+            "MULTI" if matches!(context.style, ReplyStyle::Binary { .. }) => {
+                Reply::error("ERR the binary dialect has no transactions; use RESP")
+            }
             "MULTI" if client.transaction.is_some() => Reply::error("ERR MULTI calls can not be nested"),
             "MULTI" => {
                 client.transaction = Some(Box::default());

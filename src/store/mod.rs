@@ -244,6 +244,11 @@ impl Store {
         self.keys.mortal_len()
     }
 
+    /// How many keys have expired since this process began; not part of the state.
+    pub fn expired_count(&self) -> u64 {
+        self.keys.died()
+    }
+
     /// The replicated time as of the last command.
     pub fn now(&self) -> Millis {
         self.keys.now()
