@@ -178,7 +178,7 @@ pub(super) fn is(argument: &[u8], word: &str) -> bool {
 
 /// The first bytes of an argument, fit for an error's line.
 pub(super) fn excerpt(argument: &[u8]) -> String {
-    store::excerpt(argument, 128)
+    store::excerpt(argument, 128).replace(['\r', '\n'], " ")
 }
 
 pub(super) fn unknown_subcommand(command: &'static str, arguments: &[&[u8]]) -> Reply {
