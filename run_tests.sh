@@ -52,7 +52,7 @@ figures() {
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes clients errors links chaos redis_differential redis_clients)
+process_tests=(cluster crashes clients errors links chaos kvbench redis_differential redis_clients)
 
 # Redis' own programs and the client libraries that are not there, as far as this user may install them. The tests skip
 # what is missing, and say so.
@@ -125,5 +125,7 @@ else
     echo "    skipped: nc scripts, because netcat-openbsd is not installed and cannot be installed by this user"
 fi
 step "commands of the readme" cargo test --quiet --test readme
+# Without etcd and Redis: kvbench, and the machinery of the comparison with them.
+step "comparison, its own machinery" benches/compare/compare.py --smoke --bin-dir target/release
 step "benches compile" cargo bench --no-run --quiet
 finish 0

@@ -14,7 +14,7 @@ use criterion::{BenchmarkId, Throughput};
 
 use common::cluster::Cluster;
 
-const NODE_COUNTS: [usize; 3] = [1, 3, 5];
+const NODE_COUNTS: [usize; 4] = [1, 3, 5, 7];
 const BATCH_COUNTS: [usize; 3] = [1, 16, 256];
 const VALUE_LEN: usize = 16;
 

@@ -6,7 +6,6 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lanekv::node::{SnapshotJob, check_snapshot, load_snapshot};
@@ -15,7 +14,7 @@ use lanekv::store::{Applied, Limits, Store};
 use lanekv::types::{Index, Millis};
 use lanekv::wire::batch::BatchCommand;
 
-use common::SplitMix;
+use common::{Directory, SplitMix};
 
 const KEY_COUNT: usize = 1_000_000;
 const WRITE_COUNT: usize = 300_000;
@@ -55,23 +54,13 @@ impl Filled {
     }
 }
 
-/// A directory that goes with the value.
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn main() {
     // `cargo bench -- name` and `cargo test --benches` pass words on; there is only this one thing to be measured.
-    if std::env::args().any(|word| word == "--test" || word == "--list") {
+    if common::is_mere_try() {
         return;
     }
-    let directory = Directory(std::env::temp_dir().join(format!("lanekv-bench-{}", std::process::id())));
-    std::fs::create_dir_all(&directory.0).expect("a directory for temporary files");
-    let disk = FileDisk::open(&directory.0).expect("just made");
+    let directory = Directory::new("snapshot");
+    let disk = FileDisk::open(directory.path()).expect("just made");
     let store = Store::new(Limits::default(), 1);
     let mut filled = Filled { store, index: 0, set: common::code("SET") };
     for number in 0..KEY_COUNT {
@@ -104,6 +93,7 @@ fn main() {
     let helper = std::thread::spawn(move || job.run(|_| ControlFlow::Continue(())));
     filled.write(&mut random, "while one is written");
     let file = helper.join().expect("no panic").expect("room for the file").expect("not broken off");
+    let file = file.publish().expect("room for the file");
     println!("writing, reading back and publishing {} MiB: {:.2?}", file.len >> 20, start.elapsed());
 
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The key-value store: SET, GET and INCR among a thousand to a million keys, in random order.
+//! The key-value store: SET, GET and INCR among a thousand to ten million keys, in random order.
 //!
 //! SET and INCR go the way of a delivered command, which includes the digest; GET that of a
 //! linearizable read. Keys have sixteen bytes, values sixteen digits.
@@ -14,7 +14,7 @@ use lanekv::wire::batch::BatchCommand;
 
 use common::SplitMix;
 
-const KEY_COUNTS: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+const KEY_COUNTS: [usize; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 /// A store with its keys.
 struct Filled {

@@ -20,14 +20,18 @@
 //! | [`node`] | one turn of a node: core, log, store and clients, without sockets |
 //! | [`net`] | the event loop: the only clock, sockets and threads |
 //! | [`client`] | the client library behind `kvclient` |
+//! | [`maintenance`] | what an operator does with a data directory: rebuild, restore |
 //! | [`sim`] | the deterministic simulator around [`node`] |
 //! | [`chaos`] | real processes, broken on purpose, and the checks of what their clients saw |
+//! | [`bench`] | load on lanekv and on what it is compared with, measured |
 
+pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod config;
 pub mod dialect;
 pub mod linearizability;
+pub mod maintenance;
 pub mod net;
 pub mod node;
 pub mod protocol;

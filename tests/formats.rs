@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use lanekv::node::SnapshotJob;
 use lanekv::protocol::{
-    Ballot, Decision, Hello, Message, Nonce, Promise, Record, Refusal, Status, Value, View, Voter,
-    decode_refusal, encode_hello, encode_message, encode_record, encode_refusal,
+    Ballot, Base, BaseParts, Decision, Hello, Message, Nonce, Promise, Record, Refusal, Status, Value, View,
+    Voter, decode_refusal, encode_hello, encode_message, encode_record, encode_refusal,
 };
-use lanekv::storage::{Disk, DiskFile, MemoryDisk, SNAPSHOT_BLOCK_LEN_MAX, SnapshotFront, SnapshotHeader};
+use lanekv::storage::{Disk, DiskFile, MemoryDisk, SnapshotFront, SnapshotHeader};
 use lanekv::store::{Applied, Limits, Store, lookup};
 use lanekv::types::{
     Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Lsn, Millis, NodeId, NodeSet, OriginPair,
-    Position, SessionId, Timestamp, ViewNumber, limits,
+    Position, SessionId, SnapshotId, Timestamp, ViewNumber, limits,
 };
 use lanekv::wire::FRAME_HEADER_LEN;
 use lanekv::wire::batch::{BatchBuilder, BatchCommand, SessionSeq};
@@ -103,6 +103,7 @@ fn status() -> Status {
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let (view, ballot) = (VIEW, Ballot::default());
     let nonce = Nonce { incarnation: Incarnation(1), counter: 1 };
+    let id = SnapshotId { index: Index(1), digest: 1 };
     let promise = Promise {
         last: Vec::new(),
         accepted: None,
@@ -128,6 +129,9 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("Refused", Message::Refused { label: label(1) }),
         ("ReadProbe", Message::ReadProbe { nonce }),
         ("ReadAnswer", Message::ReadAnswer { nonce, view, sealed: false, accepted: Vec::new() }),
+        ("SnapshotOffer", Message::SnapshotOffer { forgotten: Position::default() }),
+        ("SnapshotAsk", Message::SnapshotAsk { id: None, next: 0 }),
+        ("SnapshotBlocks", Message::SnapshotBlocks { id, first: 0, blocks: Vec::new() }),
     ];
     let encode = |(name, message): (&'static str, Message)| {
         let mut frame = Vec::new();
@@ -142,6 +146,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         disk: DiskId(1),
         incarnation: Incarnation(1),
         boot: 1,
+        joining: false,
         cluster: ClusterId(0),
         members: 1,
         view: ViewNumber(0),
@@ -152,7 +157,8 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     frames.insert(0, ("Hello", frame));
     let mut frame = Vec::new();
     encode_refusal(&mut frame, &Refusal::NotMember);
-    frames.push(("Refusal", frame));
+    let place = frames.iter().position(|(name, _)| *name == "SnapshotOffer").expect("just encoded");
+    frames.insert(place, ("Refusal", frame));
     frames
 }
 
@@ -176,6 +182,7 @@ fn kinds_and_shortest_payloads_of_records() {
         ("Promise", Record::Promise { view, ballot, frozen: frozen.clone() }),
         ("Accept", Record::Accept { view, ballot, frozen, value: Box::new(value()) }),
         ("Decision", Record::Decision(Decision { view, value: value() })),
+        ("Installed", Record::Installed { index: Index(1), position: Position::default() }),
     ];
     let written = records.map(|(name, record)| {
         let mut payload = Vec::new();
@@ -233,7 +240,7 @@ fn the_example() {
 
 fn snapshot_of_nothing() -> Vec<u8> {
     let disk = MemoryDisk::new();
-    let front = SnapshotFront { disk_id: DiskId(9), log_from: Lsn(3) };
+    let front = SnapshotFront { disk_id: DiskId(9), log_from: Lsn(3), incarnation: Incarnation(4) };
     let position = Position { view: VIEW, t: Timestamp(7), node: node(2) };
     let header = SnapshotHeader {
         cluster: ClusterId(1),
@@ -244,7 +251,7 @@ fn snapshot_of_nothing() -> Vec<u8> {
     };
     let job = SnapshotJob::new(&disk, front, header, Store::new(Limits::default(), 1).freeze());
     let file = job.expect("in memory").run(|_| ControlFlow::Continue(()));
-    let file = file.expect("in memory").expect("not broken off");
+    let file = file.expect("in memory").expect("not broken off").publish().expect("in memory");
     let mut bytes = vec![0; usize::try_from(file.len).expect("small")];
     let read = disk.open(&file.name).and_then(|file| file.read_at(0, &mut bytes));
     assert_eq!(read.expect("in memory"), bytes.len());
@@ -262,6 +269,59 @@ fn an_empty_snapshot_byte_by_byte() {
         .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "))
         .collect();
     assert_eq!(example.trim_end(), lines.join("\n"), "as written:\n{}", lines.join("\n"));
+}
+
+/// View, lanes and origins of a header, from the rows of the table of parts; and what does not fit together.
+#[test]
+fn what_a_header_says_about_the_order() {
+    let number = |n: u64| n.to_le_bytes();
+    let voter = |id: u8| [&[id][..], &number(9), &number(1), &[0], &number(0)].concat();
+    let sender = |id: u8| [&[id][..], &number(1)].concat();
+    let view = |number_of: u64, cluster: u64, senders: &[u8]| {
+        let count = |n: usize| u32::try_from(n).expect("few").to_le_bytes();
+        let lists = [&count(3)[..], &[0, 1, 2].map(voter).concat(), &count(senders.len())].concat();
+        let senders: Vec<u8> = senders.iter().flat_map(|id| sender(*id)).collect();
+        [&number(number_of)[..], &number(cluster), &1_u32.to_le_bytes(), &lists, &senders].concat()
+    };
+    let lanes = |a: u64, b: u64| [&2_u32.to_le_bytes()[..], &number(a), &number(b)].concat();
+    let origin = |id: u8, seq: u64| [&[id][..], &number(1), &number(1), &number(seq)].concat();
+    let origins =
+        |all: &[Vec<u8>]| [&u32::try_from(all.len()).expect("few").to_le_bytes()[..], &all.concat()].concat();
+    let sound = BaseParts {
+        view: view(1, 6, &[0, 2]),
+        lanes: lanes(5, 7),
+        origins: origins(&[origin(0, 3), origin(2, u64::MAX - 1)]),
+    };
+    let at = |t, id| Position { view: VIEW, t: Timestamp(t), node: node(id) };
+    let read = |index, position, parts: &BaseParts| {
+        Base::from_parts(ClusterId(6), Index(index), position, Millis(1), 2, parts)
+    };
+    let base = read(4, at(7, 2), &sound).expect("sound");
+    assert_eq!((base.parts(), &base.lanes), (sound.clone(), &vec![Timestamp(5), Timestamp(7)]));
+    let begun = BaseParts { lanes: lanes(0, 0), ..sound.clone() };
+    assert!(read(0, at(0, 0), &begun).is_ok(), "a view of which nothing is delivered");
+    for (index, position, parts) in [
+        (4, at(8, 2), sound.clone()),
+        (4, at(7, 1), sound.clone()),
+        (4, at(5, 0), sound.clone()),
+        (4, at(0, 0), sound.clone()),
+        (4, at(7, 0), BaseParts { lanes: lanes(7, 7), ..sound.clone() }),
+        (4, Position { view: ViewNumber(2), ..at(7, 2) }, sound.clone()),
+        (
+            4,
+            at(limits::CLOCK_MAX + 1, 2),
+            BaseParts { lanes: lanes(5, limits::CLOCK_MAX + 1), ..sound.clone() },
+        ),
+        (limits::INDEX_MAX + 1, at(7, 2), sound.clone()),
+        (4, at(7, 2), BaseParts { view: view(1, 5, &[0, 2]), ..sound.clone() }),
+        (4, at(7, 2), BaseParts { view: view(1, 6, &[0, 1, 2]), ..sound.clone() }),
+        (4, at(7, 3), BaseParts { view: view(1, 6, &[0, 3]), ..sound.clone() }),
+        (0, at(0, 0), BaseParts { view: view(1, 6, &[]), lanes: vec![0; 4], ..sound.clone() }),
+        (4, at(7, 2), BaseParts { origins: origins(&[origin(2, 3), origin(0, 3)]), ..sound.clone() }),
+        (4, at(7, 2), BaseParts { origins: origins(&[origin(2, u64::MAX)]), ..sound.clone() }),
+    ] {
+        assert!(read(index, position, &parts).is_err(), "{index} {position} {parts:?}");
+    }
 }
 
 /// Length and kind of each block behind the first 64 bytes.
@@ -339,7 +399,8 @@ fn the_limits() {
         format!("senders of a view | {} |", limits::MEMBER_COUNT_MAX),
         format!("| entries of one message | {} |", limits::FILL_COUNT_MAX),
         format!("| decisions of one message | {} |", limits::DECISION_COUNT_MAX),
-        format!("| block of a snapshot | {} KiB |", SNAPSHOT_BLOCK_LEN_MAX >> 10),
+        format!("| blocks of one message | {} |", limits::SNAPSHOT_BLOCK_COUNT_MAX),
+        format!("| block of a snapshot | {} KiB |", limits::SNAPSHOT_BLOCK_LEN_MAX >> 10),
     ] {
         assert!(document.contains(&row), "{row}");
     }

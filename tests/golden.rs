@@ -78,7 +78,7 @@ fn scripts_run_as_written() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1");
     let mut wrong = String::new();
     let paths = scripts();
-    assert!(paths.len() >= 46, "only {} scripts were found", paths.len());
+    assert!(paths.len() >= 94, "only {} scripts were found", paths.len());
     for path in paths {
         let old = std::fs::read_to_string(&path).expect("a script can be read");
         assert!(old.starts_with("# "), "{}: the first line is the claim", name(&path));

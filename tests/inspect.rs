@@ -84,7 +84,8 @@ fn a_node_that_runs_and_one_that_was_stopped() {
 fn a_directory_with_snapshots() {
     let dir = TempDir::new("inspect");
     let data = dir.path().join("data");
-    let directory = DataDir::open(&data, NodeId::new(3).expect("below 64"), || DiskId(7)).expect("new");
+    let directory =
+        DataDir::open(&data, NodeId::new(3).expect("below 64"), false, || DiskId(7)).expect("new");
     let options = LogOptions { segment_len: 4096, ..LogOptions::new(directory.identity(), 1) };
     let (mut log, _) = Log::open(directory.disk(), options, |_, _, _| Ok(())).expect("new");
     let mut store = Store::new(Limits::default(), 1);
@@ -97,10 +98,11 @@ fn a_directory_with_snapshots() {
         let command = BatchCommand { session: None, code, arguments: vec![key.as_bytes(), &[b'v'; 2000]] };
         store.apply(at, &command, false);
         if lsn % 20 == 0 {
-            let front = SnapshotFront { disk_id: DiskId(7), log_from: Lsn(lsn + 1) };
+            let front = SnapshotFront { disk_id: DiskId(7), log_from: Lsn(lsn + 1), ..Default::default() };
             let header = SnapshotHeader { index: Index(lsn), ..SnapshotHeader::default() };
             let job = SnapshotJob::new(directory.disk(), front, header, store.freeze()).expect("room for it");
             let made = job.run(|_| ControlFlow::Continue(())).expect("room for it").expect("not broken off");
+            let made = made.publish().expect("room");
             assert_eq!(made.name, snapshot_name(Index(lsn)));
         }
     }

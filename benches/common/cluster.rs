@@ -21,6 +21,9 @@ pub(crate) fn settings(me: usize, count: usize) -> Settings {
         suspicion: Millis(300),
         heartbeat: Millis(50),
         fill_len: lanekv::types::limits::FILL_LEN_SOFT,
+        history_len: 32 << 20,
+        pinned_history_len: 512 << 20,
+        views_kept: 256,
         window: 64 << 20,
         seed: 1,
     }
@@ -29,7 +32,7 @@ pub(crate) fn settings(me: usize, count: usize) -> Settings {
 /// The process that runs as node `me`.
 pub(crate) fn identity(me: usize, incarnation: u64) -> Identity {
     let number = me as u64 + 1;
-    Identity { disk: DiskId(number), incarnation: Incarnation(incarnation), boot: number }
+    Identity { disk: DiskId(number), incarnation: Incarnation(incarnation), boot: number, joining: false }
 }
 
 struct Host {
@@ -176,7 +179,7 @@ impl Host {
                             self.delivered += u64::from(delivery.entry.batch.count());
                         }
                     }
-                    Output::ReadReady(_) | Output::Note(_) => {}
+                    Output::ReadReady(_) | Output::Note(_) | Output::Overtaken(_) | Output::Behind(_) => {}
                     Output::Halt(reason) => panic!("{reason}"),
                 }
             }

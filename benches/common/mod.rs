@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each bench uses its own part of this")]
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::Criterion;
@@ -77,4 +78,32 @@ impl SplitMix {
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).expect("below a usize")
     }
+}
+
+/// A new directory for temporary files that goes with the value.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    /// With the bench's name in its own.
+    pub(crate) fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("lanekv-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory for temporary files");
+        Directory(path)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether nothing is to be measured: `cargo test --benches`, or a list is wanted. For benches without criterion.
+pub(crate) fn is_mere_try() -> bool {
+    std::env::args().any(|word| word == "--test" || word == "--list")
 }

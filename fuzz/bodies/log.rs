@@ -32,7 +32,7 @@ struct Written {
 }
 
 fn identity_of_all() -> Identity {
-    Identity { node: NodeId::new(2).expect("below 64"), disk_id: DiskId(9) }
+    Identity { node: NodeId::new(2).expect("below 64"), disk_id: DiskId(9), joining: false }
 }
 
 fn options(mode: SyncMode, seed: u64) -> LogOptions {
@@ -257,11 +257,12 @@ pub(super) fn identity(input: &[u8]) {
         put(&disk, "IDENTITY", &bytes);
         for node in [2, 63] {
             let node = NodeId::new(node).expect("below 64");
-            match Identity::load_or_create(&disk, node, || DiskId(1)) {
+            match Identity::load_or_create(&disk, node, false, || DiskId(1)) {
                 Ok((found, is_new)) => {
                     assert!(!is_new && found.node == node && found.disk_id != DiskId(0));
                     let twin = MemoryDisk::new();
-                    Identity::load_or_create(&twin, node, || found.disk_id).expect("an empty disk");
+                    Identity::load_or_create(&twin, node, found.joining, || found.disk_id)
+                        .expect("an empty disk");
                     assert_eq!(content(&twin, "IDENTITY"), bytes, "only what was written is read");
                 }
                 Err(error) => assert!(!matches!(error, OpenError::Io { .. }), "{error}"),

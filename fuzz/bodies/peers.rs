@@ -4,12 +4,18 @@
 //! no message may trip one of its assertions, whatever it can read must not have been unreadable when it wrote it, and
 //! it never writes a log that it would refuse to read.
 
-use lanekv::node::{ClientKey, Effects, Node, NodeInput, Observed, Replay};
+use lanekv::node::{
+    ClientKey, Done, Effects, LoadedSnapshot, Node, NodeInput, Observed, Replay, SnapshotInfo, Task,
+};
 use lanekv::protocol::{
     Decision, HELLO_KIND, Message, Record, Sender, Value, View, Voter, decode_hello, decode_message,
     encode_message, encode_record,
 };
-use lanekv::types::{ClusterId, Incarnation, Lsn, Millis, NodeId, Now, ViewNumber};
+use lanekv::storage::{MemoryDisk, SnapshotFront, SnapshotHeader, SnapshotReceiver};
+use lanekv::store::{Limits, Store};
+use lanekv::types::{
+    ClusterId, Incarnation, Lsn, Millis, NodeId, Now, Position, SnapshotId, Timestamp, ViewNumber,
+};
 use lanekv::wire::split_frame;
 
 use super::replay::{START, begin, disk, settings};
@@ -50,6 +56,11 @@ struct Host {
     log: Vec<(Lsn, u8, Vec<u8>)>,
     durable: Lsn,
     halted: bool,
+    /// The header of a snapshot from a peer, all of which is here.
+    coming: Option<SnapshotHeader>,
+    front: SnapshotFront,
+    /// What a start would go on from.
+    published: Option<(SnapshotHeader, SnapshotFront)>,
 }
 
 impl Host {
@@ -76,6 +87,9 @@ impl Host {
             log,
             durable: last,
             halted: false,
+            coming: None,
+            front: SnapshotFront::default(),
+            published: None,
         };
         host.node.observe();
         host.node.client_open(host.now, KEY);
@@ -110,7 +124,60 @@ impl Host {
             let (kind, payload, _) = split_frame(&bytes, usize::MAX).expect("an encoder writes whole frames");
             assert_eq!(decode_message(kind, payload), Ok(message), "peers can read what is sent");
         }
+        let tasks: Vec<Task> = self.effects.tasks.drain(..).collect();
         self.effects.clear();
+        for task in tasks {
+            if let Some(done) = self.keep_snapshots(task) {
+                self.node.keeper_done(self.now, done);
+            }
+        }
+    }
+
+    /// Does what the keeper of snapshots would, without files.
+    fn keep_snapshots(&mut self, task: Task) -> Option<Done> {
+        Some(match task {
+            Task::Discard(_) => return None,
+            Task::Take { .. } => Done::Failed { what: "no room".to_owned() },
+            Task::Read { to, .. } => Done::Gone { to, damage: None },
+            Task::Store { .. } => Done::Refused { what: "damaged".to_owned() },
+            Task::Load { front, .. } => {
+                self.front = front;
+                Done::Verified
+            }
+            Task::Publish => {
+                let header = self.coming.take().expect("only what is complete is loaded");
+                self.published = Some((header.clone(), self.front));
+                let LoadedSnapshot { id, len, store, .. } = loaded(header.clone(), self.front);
+                let info = SnapshotInfo {
+                    id,
+                    position: header.position,
+                    len,
+                    log_from: self.front.log_from,
+                    blocks: 3,
+                };
+                Done::Loaded { info, header: Box::new(header), store: Box::new(store) }
+            }
+            Task::Drop => {
+                self.coming = None;
+                return None;
+            }
+        })
+    }
+
+    /// All blocks of a snapshot have come from a peer, whose first says this.
+    fn receive_snapshot(&mut self, peer: NodeId, payload: &[u8]) {
+        let Ok(receiver) = SnapshotReceiver::begin(&MemoryDisk::new(), &header_block(payload)) else {
+            return;
+        };
+        let forgotten = Position { view: ViewNumber(u64::MAX), t: Timestamp(0), node: peer };
+        let message = Message::SnapshotOffer { forgotten };
+        self.node.handle(self.now, NodeInput::Receive { from: peer, message });
+        self.turn();
+        let header = receiver.header().clone();
+        self.coming.get_or_insert_with(|| header.clone());
+        let done =
+            Done::Stored { id: receiver.id(), next: 9, len: 9, complete: self.coming.clone().map(Box::new) };
+        self.node.keeper_done(self.now, done);
     }
 
     fn persist(&mut self, count: u64) {
@@ -144,6 +211,7 @@ impl Host {
             }
             8 => self.node.client_bytes(self.now, KEY, payload),
             9 => self.node.handle(self.now, NodeInput::Leave),
+            11 => self.receive_snapshot(peer, payload),
             _ => {
                 let [kind, payload @ ..] = payload else { return };
                 if let Ok(message) = decode_message(*kind, payload) {
@@ -158,6 +226,18 @@ fn keep(log: &mut Vec<(Lsn, u8, Vec<u8>)>, lsn: Lsn, record: &Record) {
     let mut payload = Vec::new();
     let kind = encode_record(&mut payload, record);
     log.push((lsn, kind, payload));
+}
+
+/// The payload of a snapshot's first block, with its head (docs/formats.md).
+fn header_block(payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("short").to_le_bytes();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&len), &[&[0; 8][..], payload].concat());
+    [&len[..], &crc.to_le_bytes(), &[0; 8], payload].concat()
+}
+
+fn loaded(header: SnapshotHeader, front: SnapshotFront) -> LoadedSnapshot {
+    let id = SnapshotId { index: header.index, digest: 1 };
+    LoadedSnapshot { header, front, id, len: 1, blocks: 3, store: Store::new(Limits::default(), 1) }
 }
 
 /// The first byte says how far the node is; then a script of messages, links, time and the disk.
@@ -177,8 +257,14 @@ pub(super) fn node_peer(input: &[u8]) {
     }
     host.turn();
     // It must be able to start again from what it has written.
-    let mut replay = Replay::new(&settings(3).protocol);
-    for (lsn, kind, payload) in &host.log {
+    let protocol = settings(3).protocol;
+    let mut replay = match host.published.take() {
+        Some((header, front)) => Replay::on_snapshot(&protocol, loaded(header, front), None)
+            .expect("what was installed makes sense"),
+        None => Replay::new(&protocol),
+    };
+    let needed = replay.needed();
+    for (lsn, kind, payload) in host.log.iter().filter(|(lsn, ..)| *lsn >= needed) {
         if let Err(error) = replay.push(*lsn, *kind, payload) {
             panic!("a log that the node wrote and cannot read: {error}");
         }

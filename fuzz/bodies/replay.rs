@@ -35,7 +35,7 @@ pub(super) fn settings(count: usize) -> Settings {
 pub(super) fn begin(settings: Settings, mut replay: Replay) -> Option<(Node, Lsn)> {
     let mut group = RecordGroup::new();
     let incarnation = replay.begin(&mut group).ok()?;
-    let identity = Identity { disk: disk(0), incarnation, boot: 5 };
+    let identity = Identity { disk: disk(0), incarnation, boot: 5, joining: false };
     let last = group.last_lsn().expect("the record of the start");
     Some((Node::new(settings, identity, replay, 3, START), last))
 }

@@ -8,7 +8,7 @@ use lanekv::storage::{
     Disk, DiskFile, MemoryDisk, SnapshotError, SnapshotFront, SnapshotHeader, SnapshotReceiver, snapshot_name,
 };
 use lanekv::store::{Applied, ImageChecker, Limits, Store, StoreBuilder, lookup};
-use lanekv::types::{ClusterId, DiskId, Index, Lsn, Millis, SessionId};
+use lanekv::types::{ClusterId, DiskId, Incarnation, Index, Lsn, Millis, SessionId};
 use lanekv::wire::batch::{BatchCommand, SessionSeq};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -23,7 +23,7 @@ const FOOTER_LEN: usize = 36;
 const INDEX: Index = Index(9);
 
 fn front() -> SnapshotFront {
-    SnapshotFront { disk_id: DiskId(5), log_from: Lsn(3) }
+    SnapshotFront { disk_id: DiskId(5), log_from: Lsn(3), incarnation: Incarnation(2) }
 }
 
 /// A store with sessions, and with a value of this length.
@@ -64,6 +64,7 @@ fn file(large: usize) -> Vec<u8> {
     };
     let job = SnapshotJob::new(&disk, front(), header, store(large).freeze()).expect("in memory");
     let made = job.run(|_| ControlFlow::Continue(())).expect("in memory").expect("not broken off");
+    let made = made.publish().expect("in memory");
     content(&disk, &made.name)
 }
 

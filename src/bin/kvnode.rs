@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lanekv::config::{Config, Settings};
+use lanekv::maintenance;
 use lanekv::net::{self, NodeOptions};
 use lanekv::node::Inspection;
 use lanekv::types::NodeId;
@@ -67,6 +68,21 @@ fn command() -> Command {
                 .help("Where the log is kept [default: kvdata/node-<ID>]"),
         )
         .arg(
+            Arg::new("rebuild")
+                .long("rebuild")
+                .action(ArgAction::SetTrue)
+                .conflicts_with_all(["inspect", "check", "restore"])
+                .help("Starts with an empty data directory and gets everything from the other nodes, after its own was lost"),
+        )
+        .arg(
+            Arg::new("restore")
+                .long("restore")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .conflicts_with_all(["inspect", "check"])
+                .help("Begins a new cluster with the state of a backup; for every node of it, each once"),
+        )
+        .arg(
             Arg::new("log")
                 .long("log")
                 .value_name("LEVEL")
@@ -110,7 +126,17 @@ fn run(matches: &ArgMatches) -> Result<(), (u8, String)> {
         None => PathBuf::from(format!("kvdata/node-{}", id.get())),
     };
     start_logger(matches)?;
-    net::run(NodeOptions { id, config, data_dir }).map_err(|error| (error.exit_code(), error.to_string()))
+    let rebuild = matches.get_flag("rebuild");
+    if rebuild {
+        maintenance::prepare_rebuild(&config, id, &data_dir)
+            .map_err(|error| (error.exit_code(), error.to_string()))?;
+    }
+    if let Some(backup) = matches.get_one::<PathBuf>("restore") {
+        maintenance::restore_backup(&config, id, &data_dir, backup, net::new_disk_id())
+            .map_err(|error| (error.exit_code(), error.to_string()))?;
+    }
+    net::run(NodeOptions { id, config, data_dir, rebuild })
+        .map_err(|error| (error.exit_code(), error.to_string()))
 }
 
 fn inspect(directory: &Path) -> Result<(), (u8, String)> {

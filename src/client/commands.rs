@@ -34,8 +34,16 @@ pub struct Command {
 }
 
 /// The client's own commands; they are never sent.
-const OWN: &[Command] =
-    &[Command { name: "EXIT", usage: "", summary: "leaves the client", group: "client", alias_of: None }];
+const OWN: &[Command] = &[
+    Command {
+        name: "BACKUP",
+        usage: "file",
+        summary: "writes the whole store as it is at one index to a file",
+        group: "client",
+        alias_of: None,
+    },
+    Command { name: "EXIT", usage: "", summary: "leaves the client", group: "client", alias_of: None },
+];
 
 impl From<&'static CommandSpec> for Command {
     fn from(spec: &'static CommandSpec) -> Command {
@@ -175,7 +183,10 @@ mod tests {
                 1
             );
         }
-        assert!(text.starts_with("string\n  SET key value") && text.contains("\nclient\n  EXIT "), "{text}");
+        assert!(
+            text.starts_with("string\n  SET key value") && text.contains("\nclient\n  BACKUP file "),
+            "{text}"
+        );
         assert_eq!(text.matches("\nserver\n").count(), 1);
         assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
         assert_eq!(help(Some(b"get")).as_deref(), Ok("GET key: answers the value of a key\n"));

@@ -151,7 +151,7 @@ fn start_nodes(dir: &Path, config: &Config) -> Result<Vec<(NodeId, NodeHandle)>,
     for member in config.members() {
         let id = member.id;
         let data_dir = dir.join(format!("node-{}", id.get()));
-        let node = net::spawn(NodeOptions { id, config: config.clone(), data_dir });
+        let node = net::spawn(NodeOptions { id, config: config.clone(), data_dir, rebuild: false });
         nodes.push((id, node.map_err(|error| LocalClusterError::Node { id, error })?));
     }
     Ok(nodes)

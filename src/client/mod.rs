@@ -14,6 +14,7 @@
 //! The client blocks: one thread, one request in flight. Left out on purpose: pipelining, subscriptions,
 //! and everything else that ties a user to one connection.
 
+pub mod backup;
 pub mod commands;
 mod connection;
 mod failover;

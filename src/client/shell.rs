@@ -5,13 +5,17 @@
 //! unknown is answered `TIMEOUT …`, the word that a node uses for the same thing, so that a pipe has one
 //! reply per command.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::dialect;
 use crate::types::limits;
 use crate::wire::client::WireReply;
 
+use super::backup::{self, BackupError};
 use super::print::{Format, print};
 use super::{Client, ClientError, commands, prompt};
 
@@ -60,6 +64,14 @@ pub(super) fn run_command(client: &mut Client, format: Format, arguments: &[Vec<
             Ok(text) => return Next::Print(text.into_bytes(), Status::Success),
             Err(text) => WireReply::Error(text),
         },
+        (b"BACKUP", 2) => {
+            let file = Path::new(OsStr::from_bytes(&arguments[1]));
+            match backup::back_up(client, file) {
+                Ok(done) => WireReply::Status(format!("backup written: {done}")),
+                Err(BackupError::Client(error)) => return Next::Failed(error),
+                Err(error) => WireReply::Error(format!("ERR {}", one_line(&error.to_string()))),
+            }
+        }
         _ => match client.execute(arguments) {
             Ok(reply) => reply,
             Err(error @ (ClientError::NoNode { .. } | ClientError::NoSession)) => return Next::Failed(error),

@@ -24,6 +24,12 @@ pub struct Settings {
     pub clients_max: usize,
     /// `window`: most bytes of its clients' commands that a node has in flight. 64 KiB to 1 GiB.
     pub window_len: usize,
+    /// `snapshot-log`: after so many bytes of log a snapshot is taken; after half the length of the last one if that
+    /// is more. 64 KiB to 1 TiB.
+    pub snapshot_log_len: usize,
+    /// `history`: most bytes of delivered commands that a node keeps in memory for others that missed them. 0 to
+    /// 64 GiB.
+    pub history_len: usize,
     /// `cluster-view`: whether Redis clients in cluster mode are shown a cluster whose slots the nodes share.
     pub cluster_view: bool,
 }
@@ -51,6 +57,8 @@ impl Default for Settings {
             sync_interval: Millis(100),
             clients_max: 10_000,
             window_len: 64 << 20,
+            snapshot_log_len: 32 << 20,
+            history_len: 32 << 20,
             cluster_view: false,
         }
     }
@@ -58,7 +66,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Every name that [`Settings::set`] knows.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 11] = [
         "suspicion-timeout",
         "heartbeat",
         "client-timeout",
@@ -67,6 +75,8 @@ impl Settings {
         "sync-interval",
         "max-clients",
         "window",
+        "snapshot-log",
+        "history",
         "cluster-view",
     ];
 
@@ -103,6 +113,10 @@ impl Settings {
                     Some(count).filter(|n| (1..=1_000_000).contains(n)).ok_or_else(expected)?;
             }
             "window" => self.window_len = ranged_size("window", value, 64 << 10, 1 << 30)?,
+            "snapshot-log" => {
+                self.snapshot_log_len = ranged_size("snapshot-log", value, 64 << 10, 1 << 40)?;
+            }
+            "history" => self.history_len = ranged_size("history", value, 0, 64 << 30)?,
             "cluster-view" => {
                 self.cluster_view = match value {
                     "yes" => true,

@@ -46,6 +46,7 @@ fn a_good_file_is_read() {
             clients_max: 77,
             window_len: 65_536,
             cluster_view: true,
+            ..Settings::default()
         }
     );
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::config::{Address, Fault};
-use crate::node::ReplayError;
+use crate::node::{ReplayError, RestoreError};
 use crate::protocol::{HaltReason, Refusal};
 use crate::storage::OpenError;
 use crate::types::NodeId;
@@ -21,6 +21,8 @@ pub enum StartError {
     Settings(Fault),
     /// The data directory or the log cannot be opened.
     Data(OpenError),
+    /// A snapshot cannot be used.
+    Snapshot(RestoreError),
     /// The log can be read, but makes no sense.
     Replay(ReplayError),
     /// The record of this start could not be made durable.
@@ -57,6 +59,7 @@ impl StartError {
                 OpenError::WrongNode { .. } | OpenError::WrongDisk { .. } => 6,
                 OpenError::NewerFormat { .. } => 8,
             },
+            StartError::Snapshot(error) => error.exit_code(),
             StartError::Replay(_) => 4,
             StartError::Disk(_) => 5,
             StartError::System { .. } => 1,
@@ -75,6 +78,8 @@ impl fmt::Display for StartError {
             StartError::Settings(fault) => fault.fmt(f),
             StartError::Data(error) if self.exit_code() == 4 => write!(f, "{error}; {WAY_OUT}"),
             StartError::Data(error) => error.fmt(f),
+            StartError::Snapshot(error) if self.exit_code() == 4 => write!(f, "{error}; {WAY_OUT}"),
+            StartError::Snapshot(error) => error.fmt(f),
             StartError::Replay(error) => write!(f, "{error}; {WAY_OUT}"),
             StartError::Disk(error) => write!(f, "cannot write the log: {error}"),
             StartError::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
@@ -91,6 +96,12 @@ impl From<OpenError> for StartError {
     }
 }
 
+impl From<RestoreError> for StartError {
+    fn from(error: RestoreError) -> StartError {
+        StartError::Snapshot(error)
+    }
+}
+
 impl From<ReplayError> for StartError {
     fn from(error: ReplayError) -> StartError {
         StartError::Replay(error)
@@ -102,6 +113,8 @@ impl From<ReplayError> for StartError {
 pub enum RunError {
     /// The log could not be written or synced; it is never tried again.
     Disk(io::Error),
+    /// A snapshot could not be written or read; it is never tried again.
+    Snapshots(io::Error),
     /// The core says that this process must not go on.
     Halted(HaltReason),
     /// Most other nodes refuse this one.
@@ -124,7 +137,7 @@ impl RunError {
     /// What `kvnode` exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Disk(_) => 5,
+            RunError::Disk(_) | RunError::Snapshots(_) => 5,
             RunError::Halted(HaltReason::LostVotes { .. }) => 4,
             RunError::Halted(HaltReason::Identity { .. }) => 6,
             RunError::Refused { refusal: Refusal::NotMember } => 7,
@@ -138,6 +151,7 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RunError::Disk(error) => write!(f, "disk error, the log is closed: {error}"),
+            RunError::Snapshots(error) => write!(f, "disk error in a snapshot: {error}"),
             RunError::Halted(reason) => reason.fmt(f),
             RunError::Refused { refusal } => write!(f, "most other nodes refuse this one: {refusal}"),
             RunError::System { what, source } => write!(f, "{what}: {source}"),

@@ -19,13 +19,14 @@ use mio::{Events, Poll, Token, Waker};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::node::{Effects, Node, NodeInput};
-use crate::protocol::{Note, Refusal};
+use crate::protocol::{Message, Note, Refusal};
 use crate::storage::{DataDir, LogWriter};
 use crate::types::{Lsn, Millis, NodeId, Now, limits};
 
 use super::clock::{Clock, Jitter};
 use super::connection::{ConnectionKey, Connections, Role};
 use super::error::RunError;
+use super::keeper::KeeperThread;
 use super::links::Link;
 use super::listener::Listener;
 use super::resolver::Resolver;
@@ -71,6 +72,7 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) node: Node,
     pub(super) writer: LogWriter,
+    pub(super) keeper: KeeperThread,
     pub(super) disk_failure: DiskFailure,
     pub(super) data_dir: DataDir,
     pub(super) listener: Listener,
@@ -108,6 +110,7 @@ pub(super) struct EventLoop {
     pub(super) node: Node,
     effects: Effects,
     writer: LogWriter,
+    keeper: KeeperThread,
     disk_failure: DiskFailure,
     /// Holds the lock on the directory.
     _data_dir: DataDir,
@@ -162,6 +165,7 @@ impl EventLoop {
             node: parts.node,
             effects: Effects::default(),
             writer: parts.writer,
+            keeper: parts.keeper,
             disk_failure: parts.disk_failure,
             _data_dir: parts.data_dir,
             log: LogProgress { submitted: durable, durable, waiting_since: None, is_slow: false },
@@ -211,6 +215,7 @@ impl EventLoop {
             if self.stop_at_once {
                 // The thread of the log may be stuck in the kernel; the log does without its end.
                 std::mem::forget(self.writer);
+                std::mem::forget(self.keeper);
                 return Ok(Ended::AtOnce);
             }
             if self.has_stopped(now) {
@@ -334,6 +339,12 @@ impl EventLoop {
             }
             self.node.handle(now, NodeInput::Persisted(durable));
         }
+        for done in self.keeper.done() {
+            match done {
+                Ok(done) => self.node.keeper_done(now, done),
+                Err(error) => return Err(RunError::Snapshots(error)),
+            }
+        }
         let patience_over = self.log.waiting_since.is_some_and(|at| now.mono.since(at) >= DISK_PATIENCE);
         if patience_over && !self.log.is_slow {
             self.log.is_slow = true;
@@ -370,20 +381,41 @@ impl EventLoop {
         for note in effects.notes.drain(..) {
             self.log_note(now, &note);
         }
+        for line in effects.lines.drain(..) {
+            log::info!("{line}");
+        }
         if let Some(reason) = effects.halt.take() {
             return Err(RunError::Halted(reason));
         }
-        if let Some(last) = effects.records.last_lsn() {
-            let records = std::mem::replace(&mut effects.records, self.writer.recycle());
-            self.writer.submit(records);
-            self.log.submitted = last;
-            self.log.waiting_since.get_or_insert(now.mono);
+        for task in effects.tasks.drain(..) {
+            self.keeper.submit(task);
         }
-        for (to, message) in effects.sends.drain(..) {
-            self.send(to, &message);
+        if let Some(lsn) = effects.truncate.take() {
+            self.writer.truncate_before(lsn);
         }
-        self.flush_links(now);
-        self.flush_clients(now, &effects.written);
+        for (to, message) in &effects.sends {
+            self.send(*to, message);
+        }
+        // The way of an entry of this node is longest over the other nodes' disks, so it leaves before this node's
+        // own log is woken, which takes the processor. What came from others and is to be voted for goes the other
+        // way round: its vote waits for the log. Neither order promises anything: a record counts when it is durable.
+        let has_entry = effects.sends.iter().any(|(_, message)| matches!(message, Message::Append(_)));
+        if has_entry {
+            self.flush_links(now);
+            self.submit(now, &mut effects);
+            self.flush_clients(now, &effects.written);
+        } else {
+            self.submit(now, &mut effects);
+            // A lone client does not wait for what is sent to the other nodes, and they do not for a crowd of clients.
+            if effects.written.len() <= self.links.len() {
+                self.flush_clients(now, &effects.written);
+                self.flush_links(now);
+            } else {
+                self.flush_links(now);
+                self.flush_clients(now, &effects.written);
+            }
+        }
+        effects.sends.clear();
         for key in effects.closing.drain(..) {
             self.close_client(key.into());
         }
@@ -396,6 +428,16 @@ impl EventLoop {
         }
         self.look_whether_ready();
         Ok(())
+    }
+
+    /// Gives the records of the turn to the log's thread.
+    fn submit(&mut self, now: Now, effects: &mut Effects) {
+        if let Some(last) = effects.records.last_lsn() {
+            let records = std::mem::replace(&mut effects.records, self.writer.recycle());
+            self.writer.submit(records);
+            self.log.submitted = last;
+            self.log.waiting_since.get_or_insert(now.mono);
+        }
     }
 
     fn log_note(&mut self, now: Now, note: &Note) {

@@ -10,6 +10,7 @@
 //! | `peers` | connections that peers make, and sending |
 //! | `links` | connections made to peers |
 //! | `connection`, `listener` | one socket |
+//! | `keeper` | the thread that reads and writes snapshots |
 //! | `resolver`, `clock`, `shared` | names, time, the way to whoever started the loop |
 //!
 //! Left out on purpose: what bytes mean. Frames between nodes are split here because a connection ends with a
@@ -20,6 +21,7 @@ mod clock;
 mod connection;
 mod error;
 mod event_loop;
+mod keeper;
 mod links;
 mod listener;
 mod peers;
@@ -39,7 +41,7 @@ use std::time::Duration;
 use mio::Waker;
 
 use crate::config::Config;
-use crate::types::NodeId;
+use crate::types::{DiskId, NodeId};
 
 pub use error::{RunError, StartError};
 
@@ -56,6 +58,8 @@ pub struct NodeOptions {
     pub config: Config,
     /// Where its log is kept.
     pub data_dir: PathBuf,
+    /// A data directory that is made now is to take the place of a lost one.
+    pub rebuild: bool,
 }
 
 /// Why [`run`] ended with an error.
@@ -87,6 +91,11 @@ impl std::fmt::Display for NodeError {
 }
 
 impl std::error::Error for NodeError {}
+
+/// A random name for a disk.
+pub fn new_disk_id() -> DiskId {
+    DiskId(clock::random())
+}
 
 /// Runs a node on this thread until SIGTERM or SIGINT. Prints a line on standard output when it serves.
 ///

@@ -13,8 +13,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{Config, SyncPolicy};
-use crate::node::{Node, Replay, ReplayError, Settings};
+use crate::node::{Keeper, Node, Replay, ReplayError, Restored, Settings, restore};
 use crate::protocol::Identity;
+use crate::storage;
 use crate::storage::{
     DataDir, FileDisk, Log, LogOptions, LogWriter, OpenError, RecordGroup, SyncMode,
     remove_unfinished_snapshots, stored_bytes,
@@ -26,6 +27,7 @@ use super::NodeOptions;
 use super::clock::{Clock, random};
 use super::error::StartError;
 use super::event_loop::{DiskFailure, EventLoop, LISTENER, PEER_LISTENER, Parts, SIGNALS, WAKER};
+use super::keeper::KeeperThread;
 use super::links::Link;
 use super::listener::Listener;
 use super::resolver::Resolver;
@@ -55,7 +57,7 @@ pub(super) struct Started {
 }
 
 pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, StartError> {
-    let NodeOptions { id, config, data_dir } = options;
+    let NodeOptions { id, config, data_dir, rebuild } = options;
     config.settings.check().map_err(StartError::Settings)?;
     let seed = random();
     let mut settings = Settings::new(&config, id, seed).ok_or(StartError::NotMember { id })?;
@@ -65,7 +67,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         (settings.clients_max, connections_max) = allowed_connections(settings.clients_max);
     }
     let clock = Clock::new();
-    let directory = DataDir::open(&data_dir, id, || DiskId(random()))?;
+    let directory = DataDir::open(&data_dir, id, rebuild, || DiskId(random()))?;
     remove_unfinished_snapshots(directory.disk())
         .map_err(|source| OpenError::Io { path: data_dir.clone(), source })?;
     let mode = sync_mode(&config);
@@ -101,6 +103,9 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
     let address = listener.local_address().map_err(system("cannot tell the listening address"))?;
     let shared = Arc::new(Shared::new(address, control == Control::Process));
     let (writer, disk_failure) = spawn_writer(log, Arc::clone(&waker))?;
+    let keeper = Keeper::new(directory.disk().clone(), settings.store.clone(), random());
+    let keeper = KeeperThread::spawn(keeper, Arc::clone(&waker))
+        .map_err(system("cannot start the thread for snapshots"))?;
 
     let suspicion = settings.protocol.suspicion;
     let clients_max = settings.clients_max;
@@ -112,6 +117,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         clock,
         node,
         writer,
+        keeper,
         disk_failure,
         data_dir: directory,
         listener,
@@ -148,8 +154,13 @@ fn open_log(
     settings: &Settings,
 ) -> Result<(Log<FileDisk>, Replay, Identity), StartError> {
     let disk = directory.disk();
-    let options = LogOptions { sync: mode, ..LogOptions::new(directory.identity(), random()) };
-    let mut replay = Replay::new(&settings.protocol);
+    let mut replay = load_state(directory, settings)?;
+    let options = LogOptions {
+        sync: mode,
+        segment_len: segment_len(settings),
+        needed: replay.needed(),
+        ..LogOptions::new(directory.identity(), random())
+    };
     let mut progress = ReplayProgress::new(disk);
     let mut failure: Option<ReplayError> = None;
     let opened = Log::open(disk, options, |lsn, kind, payload| {
@@ -186,7 +197,43 @@ fn open_log(
         recovered.last,
         recovered.clean
     );
-    Ok((log, replay, Identity { disk: identity.disk_id, incarnation, boot: random() }))
+    let storage::Identity { disk_id: disk, joining, .. } = identity;
+    Ok((log, replay, Identity { disk, incarnation, boot: random(), joining }))
+}
+
+/// Segments are removed as a whole, so they are shorter than what is removed at a time.
+fn segment_len(settings: &Settings) -> u64 {
+    (settings.snapshot_log_len / 2).clamp(1 << 20, 64 << 20)
+}
+
+/// Loads the newest snapshot that is sound.
+fn load_state(directory: &DataDir, settings: &Settings) -> Result<Replay, StartError> {
+    let begun = Instant::now();
+    let mut told = begun;
+    let (disk, disk_id) = (directory.disk(), directory.identity().disk_id);
+    let tell = |done: u64, len: u64| {
+        if told.elapsed() >= PROGRESS_EVERY {
+            told = Instant::now();
+            log::info!(
+                "loading the snapshot read_mib={} of_mib={} seconds={}",
+                done >> 20,
+                len >> 20,
+                begun.elapsed().as_secs()
+            );
+        }
+    };
+    let restored = restore(disk, disk_id, &settings.protocol, &settings.store, random(), tell)?;
+    let Restored { replay, snapshot, damaged } = restored;
+    for damage in damaged {
+        log::error!("{damage}");
+    }
+    if let Some((keys, len)) = snapshot {
+        log::info!(
+            "loaded the snapshot keys={keys} bytes={len} milliseconds={}",
+            begun.elapsed().as_millis()
+        );
+    }
+    Ok(replay)
 }
 
 /// Tells how far a long replay is.

@@ -44,7 +44,7 @@ fn config(count: usize, more: &str) -> Config {
 fn start_node(config: &Config, directory: &Path, index: usize) -> NodeHandle {
     let id = config.members()[index].id;
     let data_dir = directory.join(format!("node-{index}"));
-    spawn(NodeOptions { id, config: config.clone(), data_dir }).expect("it starts")
+    spawn(NodeOptions { id, config: config.clone(), data_dir, rebuild: false }).expect("it starts")
 }
 
 fn start_all(config: &Config, directory: &Path) -> Vec<NodeHandle> {
@@ -164,6 +164,7 @@ fn a_hello_of_a_stranger_is_refused_by_name() {
         disk: crate::types::DiskId(1),
         incarnation: crate::types::Incarnation(1),
         boot: 1,
+        joining: false,
         cluster: crate::types::ClusterId(0),
         members: 0,
         view: crate::types::ViewNumber(0),
@@ -228,6 +229,7 @@ fn a_start_that_cannot_be_says_why() {
         id: NodeId::new(id).unwrap(),
         config: config.clone(),
         data_dir: directory.0.join(name),
+        rebuild: false,
     };
     let code = |options| spawn(options).map(|_| ()).expect_err("it must not start").exit_code();
     assert_eq!(code(options(7, "node-0")), 2, "not in the configuration");

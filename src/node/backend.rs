@@ -8,6 +8,7 @@ use crate::store::Store;
 use crate::types::{NodeSet, Now, Reply, ViewNumber};
 
 use super::commands::Question;
+use super::snapshots::Snapshots;
 use super::subscribers::{KeyEvents, Subscribers};
 use super::{Settings, cluster_view};
 
@@ -51,6 +52,7 @@ pub(super) struct Backend {
     /// When the current turn began.
     pub(super) now: Now,
     pub(super) stats: Stats,
+    pub(super) snapshots: Snapshots,
     pub(super) client_count: usize,
     pub(super) opened_count: u64,
     pub(super) subscribers: Subscribers,
@@ -79,7 +81,10 @@ impl Backend {
                     Reply::bulk((wall % 1000 * 1000).to_string().as_bytes()),
                 ])
             }
-            Question::Seconds => Reply::Integer(i64::try_from(self.now.wall.0 / 1000).unwrap_or(i64::MAX)),
+            Question::LastSave => {
+                let at = self.snapshots.taken_at.max(self.started.wall);
+                Reply::Integer(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX))
+            }
             Question::Cluster(arguments) => {
                 let arguments: Vec<&[u8]> = arguments.iter().map(|argument| &**argument).collect();
                 cluster_view::cluster(self, &arguments)
@@ -172,9 +177,25 @@ impl Backend {
     }
 
     fn info_persistence(&self, text: &mut String) {
+        let snapshots = &self.snapshots;
+        let newest = snapshots.newest();
         line(text, "loading", u8::from(!self.replica.report(self.now).serving));
-        line(text, "rdb_changes_since_last_save", 0);
         line(text, "aof_enabled", 1);
+        line(text, "rdb_bgsave_in_progress", u8::from(snapshots.is_taking()));
+        line(text, "rdb_last_save_time", snapshots.taken_at.0 / 1000);
+        line(text, "snapshots_taken", snapshots.taken_count);
+        line(text, "snapshots_failed", snapshots.failed_count);
+        line(text, "snapshots_installed", snapshots.installed_count);
+        line(text, "snapshot_blocks_served", snapshots.served_blocks);
+        line(text, "snapshot_index", newest.map_or(0, |newest| newest.id.index.0));
+        line(text, "snapshot_bytes", newest.map_or(0, |newest| newest.len));
+        match snapshots.coming() {
+            Some((from, len)) => {
+                line(text, "snapshot_from", from.get());
+                line(text, "snapshot_received_bytes", len);
+            }
+            None => line(text, "snapshot_from", ""),
+        }
     }
 
     fn info_stats(&self, text: &mut String) {
@@ -209,6 +230,7 @@ impl Backend {
         line(text, "sender", u8::from(report.sender));
         line(text, "sealed", u8::from(report.sealed));
         line(text, "hears", numbers(report.hears));
+        line(text, "joining", u8::from(report.joining));
         line(text, "serving", u8::from(report.serving));
         line(text, "delivered", report.delivered);
         line(text, "index", report.index);

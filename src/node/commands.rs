@@ -6,7 +6,7 @@
 
 use crate::dialect::{ReplyStyle, RespVersion};
 use crate::store::{self, CommandError, CommandSpec, is_known_sha, known_script};
-use crate::types::{Reply, decimal};
+use crate::types::{Index, Reply, SnapshotId, decimal};
 use crate::wire::client::Consistency;
 
 use super::backend::{Backend, REDIS_VERSION};
@@ -16,6 +16,7 @@ use super::cluster_view::NO_CLUSTER;
 use super::config_command::config;
 use super::describe;
 use super::queue::State;
+use super::snapshots::Later;
 use super::subscribers::unsubscribe_all;
 
 /// What is asked of the node, to be answered when the commands before it are.
@@ -29,8 +30,8 @@ pub(super) enum Question {
     Role,
     /// TIME.
     Time,
-    /// The node's time in seconds since 1970.
-    Seconds,
+    /// LASTSAVE.
+    LastSave,
     /// CLUSTER with these arguments.
     Cluster(Vec<Box<[u8]>>),
     /// How many other nodes are sure to hold what has been acknowledged.
@@ -41,6 +42,7 @@ pub(super) enum Question {
 enum Outcome {
     Reply(Reply),
     Ask(Question),
+    Later(Later),
 }
 
 impl From<Reply> for Outcome {
@@ -67,6 +69,26 @@ pub(super) fn carry_out(
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
         }
+        Outcome::Later(later) => {
+            let slot = client.queue.push(style, State::Later);
+            backend.snapshots.ask(client.key, slot, later);
+        }
+    }
+}
+
+fn snapshot(arguments: &[&[u8]]) -> Outcome {
+    match arguments {
+        [word] if is(word, "BEGIN") => Outcome::Later(Later::Backup),
+        [word, index, digest, block] if is(word, "READ") => {
+            let index = number(index).and_then(|index| u64::try_from(index).ok()).map(Index);
+            let digest = str::from_utf8(digest).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+            let block = number(block).and_then(|block| u32::try_from(block).ok());
+            let (Some(index), Some(digest), Some(block)) = (index, digest, block) else {
+                return Reply::from(CommandError::NotAnInteger).into();
+            };
+            Outcome::Later(Later::Block { id: SnapshotId { index, digest }, block })
+        }
+        _ => unknown_subcommand("SNAPSHOT", arguments).into(),
     }
 }
 
@@ -84,6 +106,7 @@ pub(super) fn answer_now(
     match outcome(client, backend, &mut style, spec, arguments) {
         Outcome::Reply(reply) => reply,
         Outcome::Ask(question) => backend.answer(&question),
+        Outcome::Later(_) => Reply::error("ERR Command not allowed inside a transaction"),
     }
 }
 
@@ -118,11 +141,15 @@ fn outcome(
             Reply::OK.into()
         }
         // What the check lets through; there is nothing to be done.
-        "SELECT" | "SWAPDB" | "SAVE" => Reply::OK.into(),
+        "SELECT" | "SWAPDB" => Reply::OK.into(),
+        "SAVE" => Outcome::Later(Later::Save),
         "ASKING" if !backend.settings.cluster_view => Reply::error(NO_CLUSTER).into(),
         "ASKING" => Reply::OK.into(),
-        "BGSAVE" => Reply::Status("Background saving started").into(),
-        "LASTSAVE" => Outcome::Ask(Question::Seconds),
+        "BGSAVE" => {
+            backend.snapshots.want();
+            Reply::Status("Background saving started").into()
+        }
+        "LASTSAVE" => Outcome::Ask(Question::LastSave),
         "HELLO" => hello(client, backend, style, arguments).into(),
         "RESET" => {
             client.consistency = Consistency::default();
@@ -144,6 +171,7 @@ fn outcome(
         "ROLE" => Outcome::Ask(Question::Role),
         "WAIT" => wait(arguments),
         "CONFIG" => config(backend, arguments).into(),
+        "SNAPSHOT" => snapshot(arguments),
         "CLUSTER" => Outcome::Ask(Question::Cluster(arguments.iter().map(|&a| Box::from(a)).collect())),
         "PUBSUB" => pubsub(backend, arguments).into(),
         "SCRIPT" => script(arguments).into(),

@@ -124,8 +124,9 @@ impl fmt::Display for Inspection {
             }
         }
         match &self.identity {
-            Ok(Some(Identity { node, disk_id })) => {
-                writeln!(f, "identity  node={} disk={disk_id}", node.get())?;
+            Ok(Some(Identity { node, disk_id, joining })) => {
+                let rebuilt = if *joining { " made by --rebuild" } else { "" };
+                writeln!(f, "identity  node={} disk={disk_id}{rebuilt}", node.get())?;
             }
             Ok(None) => writeln!(f, "identity  none")?,
             Err(_) => writeln!(f, "identity  damaged")?,

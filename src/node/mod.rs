@@ -36,11 +36,14 @@ mod describe;
 mod flight;
 mod inspect;
 mod intake;
+mod keeper;
 mod patience;
 mod queue;
 mod replay;
+mod restore;
 mod settings;
 mod snapshot;
+mod snapshots;
 mod subscribers;
 #[cfg(test)]
 mod tests;
@@ -55,22 +58,26 @@ use crate::protocol::{
 };
 use crate::storage::RecordGroup;
 use crate::store::{Applied, Class, Store};
-use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now};
+use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Position};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
 pub use cluster_view::MemberAddress;
 pub use inspect::Inspection;
+pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
+pub use restore::{RestoreError, Restored, restore};
 pub use settings::Settings;
 pub use snapshot::{
     LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
 };
+pub use snapshots::header_for_new_cluster;
 
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
 use flight::{Offers, ReadGroups, Route};
 use patience::SWEEP_EVERY;
+use replay::Replayed;
 
 /// Commands that all connections together may decode in a turn before each has to do with [`COMMANDS_MIN`].
 const COMMANDS_PER_TURN: usize = 1024;
@@ -122,6 +129,15 @@ pub enum Observed {
         /// Digest of the state after it.
         digest: u64,
     },
+    /// A snapshot from a peer has taken the place of the state.
+    Installed {
+        /// Commands delivered in it.
+        index: Index,
+        /// The last entry in it.
+        position: Position,
+        /// Digest of the state.
+        digest: u64,
+    },
     /// A record went to the log under this number.
     Persisted(Lsn, Record),
 }
@@ -129,7 +145,7 @@ pub enum Observed {
 /// What is to be done after a turn. Used again and again; the caller empties it with [`Effects::clear`].
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Records for the log, to be submitted before anything of this turn is sent.
+    /// Records for the log. The messages of the turn rest on none of them, so either may go first.
     pub records: RecordGroup,
     /// Messages, in order.
     pub sends: Vec<(NodeSet, Message)>,
@@ -141,6 +157,12 @@ pub struct Effects {
     pub closing: Vec<ClientKey>,
     /// Lines for the log.
     pub notes: Vec<Note>,
+    /// Further lines for the log, about snapshots.
+    pub lines: Vec<String>,
+    /// For the keeper, in order.
+    pub tasks: Vec<Task>,
+    /// The log is not needed before this record any more.
+    pub truncate: Option<Lsn>,
     /// The process must stop at once and send nothing more.
     pub halt: Option<HaltReason>,
     /// What happened, in order, if [`Node::observe`] asked for it.
@@ -156,6 +178,9 @@ impl Effects {
         self.resumed.clear();
         self.closing.clear();
         self.notes.clear();
+        self.lines.clear();
+        self.tasks.clear();
+        self.truncate = None;
         self.halt = None;
         self.observed.clear();
     }
@@ -202,10 +227,15 @@ pub struct Node {
 impl Node {
     /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable.
     /// `seed` is for the store's hashing alone.
-    pub fn new(settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
-        let replica = Replica::new(settings.protocol.clone(), identity, replay.into_recovery(), now);
-        let store = Store::new(settings.store.clone(), seed);
+    pub fn new(mut settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
+        let Replayed { recovery, store, snapshots, origin } = replay.into_parts();
+        // Nodes that begin with different states must not found a cluster together.
+        settings.protocol.member_hash ^= origin.unwrap_or_default();
+        let store = store.unwrap_or_else(|| Store::new(settings.store.clone(), seed));
+        let replica = Replica::new(settings.protocol.clone(), identity, recovery, now);
+        let observed_index = replica.report(now).index;
         let backend = Backend {
+            snapshots,
             settings,
             identity,
             replica,
@@ -242,8 +272,13 @@ impl Node {
             outputs: Vec::new(),
             effects: Effects::default(),
             observing: false,
-            observed_index: Index(0),
+            observed_index,
         }
+    }
+
+    /// Leaves a line for the log.
+    fn say(&mut self, line: String) {
+        self.effects.lines.push(line);
     }
 
     /// From now on, [`Effects::observed`] tells what happens; for checkers.
@@ -253,7 +288,19 @@ impl Node {
 
     /// Takes in something that happened outside.
     pub fn handle(&mut self, now: Now, input: NodeInput) {
+        let snapshots = &mut self.backend.snapshots;
+        match &input {
+            NodeInput::LinkDown(peer) => snapshots.note_lost(*peer),
+            NodeInput::Persisted(lsn) => snapshots.note_durable(*lsn),
+            _ => {}
+        }
         let input = match input {
+            NodeInput::Receive { from, message: Message::SnapshotAsk { id, next } } => {
+                return self.on_snapshot_ask(from, id, next);
+            }
+            NodeInput::Receive { from, message: Message::SnapshotBlocks { id, first, blocks } } => {
+                return self.on_snapshot_blocks(now, from, id, first, blocks);
+            }
             NodeInput::Receive { from, message } => Input::Receive { from, message },
             NodeInput::Greeted(hello) => Input::Greeted(hello),
             NodeInput::LinkUp(peer) => Input::LinkUp(peer),
@@ -285,6 +332,8 @@ impl Node {
         }
         self.backend.replica.end_turn(now, &mut self.outputs);
         self.carry_out(now);
+        self.backend.snapshots.note_grown(self.effects.records.len_bytes());
+        self.run_snapshots(now);
         self.look_at_intake(now);
         self.unsent_offer = self.next_offer;
         self.turn_budget = COMMANDS_PER_TURN;
@@ -398,6 +447,14 @@ impl Node {
                         self.effects.observed.push(Observed::Delivered { delivery, index, digest });
                     }
                 }
+                Output::Overtaken(ticket) => {
+                    let mut routes = Vec::new();
+                    let last = self.offers.delivered(ticket, &mut routes);
+                    routes.extend_from_slice(&last);
+                    self.give_up(now, &routes);
+                    self.offers.recycle(last);
+                }
+                Output::Behind(peer) => self.on_behind(now, peer),
                 Output::ReadReady(ticket) => {
                     self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
                     while let Some(group) = self.reads.pop_up_to(ticket) {

@@ -74,6 +74,8 @@ pub(super) enum State {
         /// What it waits for.
         needs: Needs,
     },
+    /// It waits for the keeper of snapshots.
+    Later,
     /// A question to the node, answered when all before it is settled.
     Ask(Question),
     /// Answered.
@@ -272,12 +274,13 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command; later answers to the same one are ignored. `published`: how many got each
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored. `published`: how many got each
     /// message that the command published.
     pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize]) {
-        if let Some(slot) = self.slot_mut(number)
-            && let State::Multicast { parts, .. } = &slot.state
-        {
+        let Some(slot) = self.slot_mut(number) else { return };
+        if let State::Later = slot.state {
+            slot.state = State::Settled(reply);
+        } else if let State::Multicast { parts, .. } = &slot.state {
             let reply = match (parts, reply) {
                 (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published),
                 (None, Reply::Integer(_)) if !published.is_empty() => count(published.first()),
@@ -328,7 +331,7 @@ impl Queue {
         while let Some(slot) = self.slots.get_mut(self.settled) {
             let reply = match &slot.state {
                 State::Settled(_) => None,
-                State::Multicast { .. } => break,
+                State::Multicast { .. } | State::Later => break,
                 State::Read { needs: Needs::Ticket(ticket), .. }
                 | State::Watch { needs: Needs::Ticket(ticket), .. }
                     if *ticket > backend.ready_up_to =>
@@ -352,10 +355,12 @@ impl Queue {
         let Some(end) = number.checked_sub(self.first).and_then(|end| usize::try_from(end).ok()) else {
             return;
         };
-        while self.settled < end.min(self.slots.len()) {
-            let slot = &mut self.slots[self.settled];
+        let begin = self.settled;
+        for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
             let reply = match &slot.state {
                 State::Settled(_) => None,
+                // It changes nothing, so the reads behind it need not wait for it.
+                State::Later => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
@@ -366,7 +371,9 @@ impl Queue {
             if let Some(reply) = reply {
                 slot.state = State::Settled(reply);
             }
-            self.settled += 1;
+            if self.settled == number {
+                self.settled += 1;
+            }
         }
     }
 

@@ -5,6 +5,10 @@ use crate::types::{Millis, NodeId, limits};
 use crate::{dialect, protocol, store};
 
 use super::cluster_view::MemberAddress;
+/// For peers that are heard and have not delivered it yet, so many times more is kept in memory.
+const PINNED_TIMES: usize = 16;
+/// Ended views whose decisions are kept in memory.
+const VIEWS_KEPT: usize = 256;
 
 /// What a node is told once, at its start.
 #[derive(Clone, Debug)]
@@ -15,6 +19,8 @@ pub struct Settings {
     pub client_timeout: Millis,
     /// Most connections of clients; the caller enforces it.
     pub clients_max: usize,
+    /// After so many bytes of log a snapshot is taken; later if the last one is more than twice as long.
+    pub snapshot_log_len: u64,
     /// For the store.
     pub store: store::Limits,
     /// For the dialects.
@@ -43,10 +49,14 @@ impl Settings {
                 heartbeat: set.heartbeat,
                 window: set.window_len,
                 fill_len: limits::FILL_LEN_SOFT,
+                history_len: set.history_len,
+                pinned_history_len: set.history_len.max(1 << 20).saturating_mul(PINNED_TIMES),
+                views_kept: VIEWS_KEPT,
                 seed,
             },
             client_timeout: set.client_timeout,
             clients_max: set.clients_max,
+            snapshot_log_len: set.snapshot_log_len as u64,
             store: store::Limits { value_len_max: set.value_len_max, ..store::Limits::default() },
             dialect: dialect::DecodeLimits {
                 bulk_len_max: set.value_len_max.max(limits::KEY_LEN_MAX),

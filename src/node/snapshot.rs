@@ -11,10 +11,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{
-    Disk, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotReader, SnapshotWriter,
-    UnpublishedSnapshot, remove_old_snapshots,
+    Disk, SnapshotError, SnapshotFront, SnapshotHeader, SnapshotReader, SnapshotWriter, UnpublishedSnapshot,
 };
 use crate::store::{ImageChecker, ImageEncoder, ImageError, Limits, Store, StoreBuilder, StoreImage};
+use crate::types::SnapshotId;
 
 /// Why a snapshot cannot be made or loaded.
 #[derive(Debug)]
@@ -83,7 +83,6 @@ pub struct SnapshotProgress {
 
 /// A snapshot that is being made.
 pub struct SnapshotJob<D: Disk> {
-    disk: D,
     digest: u64,
     progress: SnapshotProgress,
     stage: Stage<D>,
@@ -123,7 +122,7 @@ impl<D: Disk> SnapshotJob<D> {
         let (encoder, checker) = (image.into_encoder(), ImageChecker::default());
         let writing = Writing { encoder, checker, writer, chunk: Vec::new() };
         let (progress, stage) = (SnapshotProgress::default(), Stage::Writing(Box::new(writing)));
-        Ok(SnapshotJob { disk: disk.clone(), digest: header.digest, progress, stage })
+        Ok(SnapshotJob { digest: header.digest, progress, stage })
     }
 
     /// How far it is.
@@ -131,12 +130,13 @@ impl<D: Disk> SnapshotJob<D> {
         self.progress
     }
 
-    /// Does the next piece of work, a block or a sync. Returns the snapshot once it is published.
+    /// Does the next piece of work, a block or a sync. Returns the snapshot once it is complete and verified, ready
+    /// to be published.
     ///
     /// # Errors
     /// What the system says, or a file that is not what was written. The job is of no use then, and the snapshots
     /// from before are as they were.
-    pub fn step(&mut self) -> Result<Option<SnapshotFile>, SnapshotFailure> {
+    pub fn step(&mut self) -> Result<Option<UnpublishedSnapshot<D>>, SnapshotFailure> {
         match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Writing(mut writing) => {
                 let Writing { encoder, checker, writer, chunk } = &mut *writing;
@@ -163,12 +163,21 @@ impl<D: Disk> SnapshotJob<D> {
                     self.stage = Stage::Checking(file);
                     return Ok(None);
                 }
-                let published = file.publish()?;
-                remove_old_snapshots(&self.disk)
-                    .map_err(|source| SnapshotError::Io { path: self.disk.path("."), source })?;
-                Ok(Some(published))
+                Ok(Some(*file))
             }
             Stage::Ended => panic!("a job that has ended is not asked to go on"),
+        }
+    }
+
+    /// Gives up, and removes what was written.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn abandon(self) -> Result<(), SnapshotError> {
+        match self.stage {
+            Stage::Writing(writing) => writing.writer.abandon(),
+            Stage::Checking(file) => file.abandon(),
+            Stage::Ended => Ok(()),
         }
     }
 
@@ -180,17 +189,13 @@ impl<D: Disk> SnapshotJob<D> {
     pub fn run(
         mut self,
         mut pace: impl FnMut(SnapshotProgress) -> ControlFlow<()>,
-    ) -> Result<Option<SnapshotFile>, SnapshotFailure> {
+    ) -> Result<Option<UnpublishedSnapshot<D>>, SnapshotFailure> {
         loop {
             if let Some(file) = self.step()? {
                 return Ok(Some(file));
             }
             if pace(self.progress).is_break() {
-                match self.stage {
-                    Stage::Writing(writing) => writing.writer.abandon()?,
-                    Stage::Checking(file) => file.abandon()?,
-                    Stage::Ended => {}
-                }
+                self.abandon()?;
                 return Ok(None);
             }
         }
@@ -203,6 +208,12 @@ pub struct LoadedSnapshot {
     pub header: SnapshotHeader,
     /// What it says about the node's own log.
     pub front: SnapshotFront,
+    /// Its name among all snapshots.
+    pub id: SnapshotId,
+    /// The length of the file in bytes.
+    pub len: u64,
+    /// How many blocks it has.
+    pub blocks: u32,
     /// The state.
     pub store: Store,
 }
@@ -227,7 +238,14 @@ pub fn load_snapshot<D: Disk>(
     })?;
     let header = reader.header().clone();
     let store = builder.finish(limits, header.digest).map_err(SnapshotFailure::image(reader.path()))?;
-    Ok(LoadedSnapshot { header, front: reader.front(), store })
+    Ok(LoadedSnapshot {
+        header,
+        front: reader.front(),
+        id: reader.id(),
+        len: reader.len_bytes(),
+        blocks: reader.block_count(),
+        store,
+    })
 }
 
 /// Reads a snapshot to its end, and whether it makes the state that it names, without keeping any of it.
@@ -295,7 +313,7 @@ mod tests {
         let mut last = SnapshotProgress::default();
         let file = loop {
             if let Some(file) = job.step().unwrap() {
-                break file;
+                break file.publish().unwrap();
             }
             assert!(job.progress().written - last.written <= (1 << 16) + 300, "a step is a block");
             last = job.progress();
@@ -328,7 +346,7 @@ mod tests {
                 left -= 1;
                 if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
-            assert_eq!(result.unwrap(), None);
+            assert!(result.unwrap().is_none());
             assert_eq!(disk.list().unwrap(), [""; 0]);
         }
         let disk = MemoryDisk::new();
@@ -345,7 +363,9 @@ mod tests {
             disk.fail(operation, calls_before, std::io::ErrorKind::StorageFull);
             let job =
                 SnapshotJob::new(&disk, SnapshotFront::default(), header(1), filled().freeze()).unwrap();
-            let error = job.run(|_| ControlFlow::Continue(())).expect_err("the disk fails");
+            let result = job.run(|_| ControlFlow::Continue(()));
+            let published = result.and_then(|file| Ok(file.expect("not given up").publish()?));
+            let error = published.expect_err("the disk fails");
             assert_eq!(error.exit_code(), 5, "{error}");
             assert_eq!(snapshots_on(&disk).unwrap(), []);
         }

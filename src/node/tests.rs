@@ -65,7 +65,7 @@ impl Cluster {
             let mut group = RecordGroup::new();
             let incarnation = replay.begin(&mut group).unwrap();
             let disk = DiskId(100 + i as u64);
-            let identity = Identity { disk, incarnation, boot: 1 + i as u64 };
+            let identity = Identity { disk, incarnation, boot: 1 + i as u64, joining: false };
             let durable = group.last_lsn().unwrap();
             Host {
                 node: Node::new(settings, identity, replay, 3, now),

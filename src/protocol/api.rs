@@ -27,6 +27,12 @@ pub struct Settings {
     /// A catching-up message ends with the entry that makes it as long as this, in bytes;
     /// [`limits::FILL_LEN_SOFT`](crate::types::limits::FILL_LEN_SOFT) if nothing else is wanted.
     pub fill_len: usize,
+    /// Delivered entries are kept in memory for nodes that have missed them, up to about so many bytes.
+    pub history_len: usize,
+    /// So many views are remembered with their decisions, at least the last of them.
+    pub views_kept: usize,
+    /// As `history_len`, while a peer is heard that has not delivered what is over that limit.
+    pub pinned_history_len: usize,
     /// For jitter and the cluster id; may be anything, the same seed gives the same run.
     pub seed: u64,
 }
@@ -40,6 +46,9 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// Random, drawn by this process.
     pub boot: u64,
+    /// The disk was made to take the place of another one of this node: until a view registers it, the node only
+    /// learns, and it takes no part in founding a cluster (protocol, section 8).
+    pub joining: bool,
 }
 
 /// The node's own name for a batch that it offers; comes back with its delivery.
@@ -116,8 +125,12 @@ pub enum Output {
     },
     /// The next entry of the total order.
     Deliver(Delivery),
+    /// This offer was applied in a snapshot that is installed now: its replies are not known here.
+    Overtaken(OfferTicket),
     /// Everything that the reads of this ticket must see is delivered.
     ReadReady(ReadTicket),
+    /// What this node lacks is only in a snapshot: this peer, who has delivered it, has one or can make one.
+    Behind(NodeId),
     /// Something worth a line in the log.
     Note(Note),
     /// This process must stop at once.
@@ -214,6 +227,13 @@ pub enum Note {
     Heard(NodeId),
     /// Waits for these nodes to found the cluster.
     Waiting(NodeSet),
+    /// A snapshot from a peer has taken the place of what came before.
+    Installed {
+        /// Its index.
+        index: Index,
+        /// Its position.
+        position: Position,
+    },
     /// A peer said something that it never should; it was ignored.
     Ignored {
         /// The peer.
@@ -231,6 +251,9 @@ impl fmt::Display for Note {
             Note::Lost(node) => write!(f, "lost peer={node}"),
             Note::Heard(node) => write!(f, "heard peer={node}"),
             Note::Waiting(nodes) => write!(f, "waiting to found the cluster, missing={nodes}"),
+            Note::Installed { index, position } => {
+                write!(f, "installed a snapshot index={index} position={position}")
+            }
             Note::Ignored { from, what } => write!(f, "ignored from={from}: {what}"),
         }
     }
@@ -251,6 +274,8 @@ pub struct Report {
     pub sender: bool,
     /// Whether it has promised to seal the view.
     pub sealed: bool,
+    /// Whether its disk waits to be registered in the place of another one.
+    pub joining: bool,
     /// Whom it hears, itself included.
     pub hears: NodeSet,
     /// The last delivered position.

@@ -12,7 +12,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 use super::api::Output;
 use super::lane::{Fill, Taken};
 use super::marks::Mark;
-use super::message::{Decision, LaneVector, Message, Record, Sender};
+use super::message::{Decision, LaneVector, Message, Record};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
@@ -45,6 +45,9 @@ impl Replica {
         }
         let log = self.log();
         let Some(lane) = log.view.lane_of(lane) else { return };
+        if log.lanes[lane].base() > after {
+            return self.offer_snapshot(from, out);
+        }
         let mut fill = Fill::new(self.settings.fill_len);
         for entry in log.lanes[lane].after(after) {
             if !fill.push(entry) {
@@ -69,20 +72,27 @@ impl Replica {
         have: &LaneVector,
         out: &mut Vec<Output>,
     ) {
+        if self.views.keys().next() > Some(&view) {
+            return self.offer_snapshot(from, out);
+        }
         let mut fill = Fill::new(self.settings.fill_len);
         for (number, log) in self.views.range(view..) {
             // Of the open view only what was asked for: somebody seals it.
             if fill.is_full() || (*number == self.current && *number != view) {
                 break;
             }
-            if *number == view {
-                if have.len() != log.lanes.len() {
-                    return;
-                }
-                log.fill(have, &mut fill);
-            } else {
-                log.fill(&vec![Timestamp::ZERO; log.lanes.len()], &mut fill);
+            let none = vec![Timestamp::ZERO; log.lanes.len()];
+            let have = if *number == view { have } else { &none };
+            if have.len() != log.lanes.len() {
+                return;
             }
+            if log.has_forgotten(have) {
+                if *number == view {
+                    return self.offer_snapshot(from, out);
+                }
+                break;
+            }
+            log.fill(have, &mut fill);
         }
         if !fill.entries.is_empty() {
             self.mark(if fill.is_full() { Mark::CatchUpPart } else { Mark::CatchUpServed });
@@ -91,7 +101,10 @@ impl Replica {
     }
 
     /// Tells a node decisions from its view on.
-    pub(crate) fn tell_decisions(&self, to: NodeId, view: ViewNumber, out: &mut Vec<Output>) {
+    pub(crate) fn tell_decisions(&mut self, to: NodeId, view: ViewNumber, out: &mut Vec<Output>) {
+        if self.views.keys().next() > Some(&view) {
+            return self.offer_snapshot(to, out);
+        }
         let decisions: Vec<Decision> = self
             .views
             .range(view..)
@@ -110,6 +123,8 @@ impl Replica {
         let mut progress = false;
         for entry in entries {
             let (leap, forged) = (self.is_leap(entry.t), self.is_forged(&entry.label));
+            let lsn = self.last_lsn.next();
+            let owned = self.views.get(&entry.view).and_then(|log| self.owned_lane(&log.view));
             let Some(log) = self.views.get_mut(&entry.view) else { continue };
             let Some(lane) = log.view.lane_of(entry.node) else { continue };
             let wanted = match log.end(lane) {
@@ -117,10 +132,9 @@ impl Replica {
                 // In the open view votes would be mixed up with fillings before the vector is frozen.
                 None => log.frozen.is_some(),
             };
-            // Nobody else has an entry of this incarnation's lanes that is not here (rule A).
-            let own = Sender { node: self.settings.me, incarnation: self.identity.incarnation };
-            let wanted = wanted && !leap && !forged && log.view.senders[lane] != own;
-            if wanted && log.lanes[lane].take(entry) == Taken::Added {
+            // Nobody else has an entry of this process's lanes that is not here (rule A).
+            let wanted = wanted && !leap && !forged && owned != Some(lane);
+            if wanted && log.lanes[lane].take(lsn, entry) == Taken::Added {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);
                 progress = true;

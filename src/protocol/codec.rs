@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::types::{
     Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, OriginPair,
-    Position, Timestamp, ViewNumber, limits,
+    Position, SnapshotId, Timestamp, ViewNumber, limits,
 };
 use crate::wire::{DecodeError, Reader, Writer, begin_frame, end_frame};
 
@@ -16,6 +16,7 @@ use super::message::{
     Ballot, Decision, Hello, LaneRow, LaneVector, Message, Nonce, Promise, Record, Refusal, Remembered,
     Sender, Status, Value, View, Voter,
 };
+use super::origins::Origins;
 
 /// Frame kinds of the peer dialect.
 mod kind {
@@ -37,6 +38,9 @@ mod kind {
     pub(super) const READ_PROBE: u8 = 0x10;
     pub(super) const READ_ANSWER: u8 = 0x11;
     pub(super) const REFUSAL: u8 = 0x12;
+    pub(super) const SNAPSHOT_OFFER: u8 = 0x13;
+    pub(super) const SNAPSHOT_ASK: u8 = 0x14;
+    pub(super) const SNAPSHOT_BLOCKS: u8 = 0x15;
 }
 
 /// Kinds of log records.
@@ -47,6 +51,7 @@ mod record_kind {
     pub(super) const PROMISE: u8 = 4;
     pub(super) const ACCEPT: u8 = 5;
     pub(super) const DECISION: u8 = 6;
+    pub(super) const INSTALLED: u8 = 7;
 }
 
 type Result<T> = std::result::Result<T, DecodeError>;
@@ -202,6 +207,78 @@ fn get_view(r: &mut Reader<'_>) -> Result<View> {
     Ok(View { number, cluster, format, voters, senders })
 }
 
+fn put_snapshot_id(w: &mut Writer<'_>, id: SnapshotId) {
+    w.u64(id.index.0);
+    w.u64(id.digest);
+}
+
+fn get_snapshot_id(r: &mut Reader<'_>) -> Result<SnapshotId> {
+    Ok(SnapshotId { index: Index(r.u64()?), digest: r.u64()? })
+}
+
+fn put_origins(w: &mut Writer<'_>, origins: &Origins) {
+    let all = origins.iter();
+    w.count(all.len());
+    for (node, (pair, seq)) in all {
+        put_label(w, Label { origin: *node, pair: *pair, seq: *seq });
+    }
+}
+
+fn get_origins(r: &mut Reader<'_>) -> Result<Origins> {
+    const ORIGIN_LEN: usize = 25;
+    let count = r.count("origins", limits::MEMBER_COUNT_MAX, ORIGIN_LEN)?;
+    let mut origins = Origins::default();
+    let mut last = None;
+    for _ in 0..count {
+        let label = get_label(r)?;
+        if last >= Some(label.origin) {
+            return Err(DecodeError::Invalid {
+                what: "order of origins",
+                found: u64::from(label.origin.get()),
+            });
+        }
+        // The next one would have no number.
+        if label.seq == u64::MAX {
+            return Err(DecodeError::Invalid { what: "number of a batch", found: label.seq });
+        }
+        last = Some(label.origin);
+        origins.insert(label);
+    }
+    Ok(origins)
+}
+
+/// Reads all of some bytes.
+fn decode_part<T>(bytes: &[u8], get: impl FnOnce(&mut Reader<'_>) -> Result<T>) -> Result<T> {
+    let mut r = Reader::new(bytes);
+    let part = get(&mut r)?;
+    r.finish()?;
+    Ok(part)
+}
+
+pub(crate) fn encode_view(out: &mut Vec<u8>, view: &View) {
+    put_view(&mut Writer::new(out), view);
+}
+
+pub(crate) fn decode_view(bytes: &[u8]) -> Result<View> {
+    decode_part(bytes, get_view)
+}
+
+pub(crate) fn encode_lanes(out: &mut Vec<u8>, lanes: &LaneVector) {
+    put_lanes(&mut Writer::new(out), lanes);
+}
+
+pub(crate) fn decode_lanes(bytes: &[u8]) -> Result<LaneVector> {
+    decode_part(bytes, get_lanes)
+}
+
+pub(crate) fn encode_origins(out: &mut Vec<u8>, origins: &Origins) {
+    put_origins(&mut Writer::new(out), origins);
+}
+
+pub(crate) fn decode_origins(bytes: &[u8]) -> Result<Origins> {
+    decode_part(bytes, get_origins)
+}
+
 fn put_value(w: &mut Writer<'_>, v: &Value) {
     put_lanes(w, &v.ends);
     put_view(w, &v.next);
@@ -324,6 +401,9 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
         Message::Refused { .. } => kind::REFUSED,
         Message::ReadProbe { .. } => kind::READ_PROBE,
         Message::ReadAnswer { .. } => kind::READ_ANSWER,
+        Message::SnapshotOffer { .. } => kind::SNAPSHOT_OFFER,
+        Message::SnapshotAsk { .. } => kind::SNAPSHOT_ASK,
+        Message::SnapshotBlocks { .. } => kind::SNAPSHOT_BLOCKS,
     };
     let start = begin_frame(out, kind);
     let w = &mut Writer::new(out);
@@ -384,6 +464,22 @@ pub fn encode_message(out: &mut Vec<u8>, message: &Message) {
             w.bool(*sealed);
             put_lanes(w, accepted);
         }
+        Message::SnapshotOffer { forgotten } => put_position(w, *forgotten),
+        Message::SnapshotAsk { id, next } => {
+            w.bool(id.is_some());
+            if let Some(id) = id {
+                put_snapshot_id(w, *id);
+                w.u32(*next);
+            }
+        }
+        Message::SnapshotBlocks { id, first, blocks } => {
+            put_snapshot_id(w, *id);
+            w.u32(*first);
+            w.count(blocks.len());
+            for block in blocks {
+                w.blob(block);
+            }
+        }
     }
     end_frame(out, start);
 }
@@ -436,6 +532,17 @@ pub fn decode_message(kind: u8, payload: &[u8]) -> Result<Message> {
             sealed: r.bool("sealed")?,
             accepted: get_lanes(r)?,
         },
+        kind::SNAPSHOT_OFFER => Message::SnapshotOffer { forgotten: get_position(r)? },
+        kind::SNAPSHOT_ASK => match r.bool("snapshot id")? {
+            true => Message::SnapshotAsk { id: Some(get_snapshot_id(r)?), next: r.u32()? },
+            false => Message::SnapshotAsk { id: None, next: 0 },
+        },
+        kind::SNAPSHOT_BLOCKS => {
+            let (id, first) = (get_snapshot_id(r)?, r.u32()?);
+            let count = r.count("blocks", limits::SNAPSHOT_BLOCK_COUNT_MAX, 4)?;
+            let block = |_| Ok(r.blob("block", limits::SNAPSHOT_BLOCK_LEN_MAX)?.to_vec());
+            Message::SnapshotBlocks { id, first, blocks: (0..count).map(block).collect::<Result<_>>()? }
+        }
         found => return Err(DecodeError::Invalid { what: "message kind", found: u64::from(found) }),
     };
     r.finish()?;
@@ -452,11 +559,13 @@ pub fn encode_hello(out: &mut Vec<u8>, hello: &Hello) {
     w.u64(hello.disk.0);
     w.u64(hello.incarnation.0);
     w.u64(hello.boot);
+    w.bool(hello.joining);
     w.u64(hello.cluster.0);
     w.u64(hello.members);
     w.u64(hello.view.0);
     w.bool(hello.remembered.is_some());
     if let Some(seen) = &hello.remembered {
+        w.u64(seen.disk.0);
         w.u64(seen.incarnation.0);
         w.u64(seen.view.0);
         put_lanes(w, &seen.accepted);
@@ -485,11 +594,13 @@ pub fn decode_hello(kind: u8, payload: &[u8]) -> Result<Hello> {
         disk: DiskId(r.u64()?),
         incarnation: Incarnation(r.u64()?),
         boot: r.u64()?,
+        joining: r.bool("joining")?,
         cluster: ClusterId(r.u64()?),
         members: r.u64()?,
         view: ViewNumber(r.u64()?),
         remembered: if r.bool("remembered")? {
             Some(Remembered {
+                disk: DiskId(r.u64()?),
                 incarnation: Incarnation(r.u64()?),
                 view: ViewNumber(r.u64()?),
                 accepted: get_lanes(r)?,
@@ -565,6 +676,7 @@ pub fn record_kind(record: &Record) -> u8 {
         Record::Promise { .. } => record_kind::PROMISE,
         Record::Accept { .. } => record_kind::ACCEPT,
         Record::Decision(_) => record_kind::DECISION,
+        Record::Installed { .. } => record_kind::INSTALLED,
     }
 }
 
@@ -601,6 +713,11 @@ pub fn encode_record(out: &mut Vec<u8>, record: &Record) -> u8 {
             put_decision(w, d);
             record_kind::DECISION
         }
+        Record::Installed { index, position } => {
+            w.u64(index.0);
+            put_position(w, *position);
+            record_kind::INSTALLED
+        }
     }
 }
 
@@ -624,6 +741,7 @@ pub fn decode_record(kind: u8, payload: &[u8]) -> Result<Record> {
             value: Box::new(get_value(r)?),
         },
         record_kind::DECISION => Record::Decision(get_decision(r)?),
+        record_kind::INSTALLED => Record::Installed { index: Index(r.u64()?), position: get_position(r)? },
         found => return Err(DecodeError::Invalid { what: "record kind", found: u64::from(found) }),
     };
     r.finish()?;

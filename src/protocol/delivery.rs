@@ -28,6 +28,10 @@ impl Replica {
                 continue;
             }
             let Some((lane, position)) = log.head() else { break };
+            // Void, or a lie: what came before the end of a snapshot is in it, or never will be delivered.
+            if position <= self.history.covered() {
+                break;
+            }
             let open = log.decided.is_none();
             // Up to the ends of a decided view everything is chosen.
             let chosen = !open || position.t <= log.chosen(lane, mine) || mutated(Mutation::DeliverUnchosen);
@@ -57,6 +61,7 @@ impl Replica {
             let log = self.views.get_mut(&self.delivering).expect("it was there a moment ago");
             let entry = Arc::clone(log.lanes[lane].head().expect("the head of the queue is a lane's head"));
             log.lanes[lane].advance();
+            self.history.push(lane, &entry);
             self.deliver_one(entry, now, out);
         }
         self.blocked = None;

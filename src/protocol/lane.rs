@@ -3,20 +3,29 @@
 //! A lane is the log of one sender in one view. It has one writer for ever (rule A), its entries are held without a
 //! gap from the start, and nothing below its frontier is still to come (rule B). A view's log is its
 //! lanes, the votes on them, and what this node has said in the view's seal.
+//!
+//! What is delivered may be forgotten, from the front. Then the lane begins at its base, and what lies up to there is
+//! in a snapshot or nowhere.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::types::{Entry, NodeId, Position, Timestamp, limits};
+use crate::types::{Entry, Lsn, NodeId, Position, Timestamp, limits};
 
+use super::base::Base;
 use super::message::{Ballot, LaneVector, Value, View};
 use super::mutation::{Mutation, mutated};
 
 /// The entries of one sender in one view, as far as this node has them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lane {
-    entries: Vec<Arc<Entry>>,
+    /// Entries up to this one were delivered and are forgotten.
+    base: Timestamp,
+    /// Those after it, each with the log record that it is in.
+    entries: VecDeque<(Lsn, Arc<Entry>)>,
     frontier: Timestamp,
     accepted: Timestamp,
+    /// So many of `entries` are delivered.
     delivered: usize,
 }
 
@@ -35,9 +44,14 @@ pub(crate) enum Taken {
 }
 
 impl Lane {
-    /// The timestamp of the last entry held; zero if there is none.
+    /// The timestamp of the last entry received; zero if there is none.
     pub(crate) fn received(&self) -> Timestamp {
-        self.entries.last().map_or(Timestamp::ZERO, |e| e.t)
+        self.entries.back().map_or(self.base, |(_, e)| e.t)
+    }
+
+    /// Entries up to this one are not held any more.
+    pub(crate) fn base(&self) -> Timestamp {
+        self.base
     }
 
     /// Nothing in `(received, frontier]` is still to come.
@@ -52,16 +66,16 @@ impl Lane {
 
     /// The timestamp of the last entry delivered.
     pub(crate) fn delivered(&self) -> Timestamp {
-        if self.delivered == 0 { Timestamp::ZERO } else { self.entries[self.delivered - 1].t }
+        if self.delivered == 0 { self.base } else { self.entries[self.delivered - 1].1.t }
     }
 
     /// The next entry to be delivered, if it is here.
     pub(crate) fn head(&self) -> Option<&Arc<Entry>> {
-        self.entries.get(self.delivered)
+        self.entries.get(self.delivered).map(|(_, entry)| entry)
     }
 
-    /// Adds an entry if it is the next one.
-    pub(crate) fn take(&mut self, entry: &Arc<Entry>) -> Taken {
+    /// Adds an entry, which record `lsn` holds, if it is the next one.
+    pub(crate) fn take(&mut self, lsn: Lsn, entry: &Arc<Entry>) -> Taken {
         if entry.t <= self.received() {
             return Taken::Known;
         }
@@ -71,7 +85,7 @@ impl Lane {
         if entry.t <= self.frontier && !mutated(Mutation::FrontierOverGap) {
             return Taken::Contradicts;
         }
-        self.entries.push(Arc::clone(entry));
+        self.entries.push_back((lsn, Arc::clone(entry)));
         self.frontier = self.frontier.max(entry.t);
         Taken::Added
     }
@@ -101,20 +115,48 @@ impl Lane {
         debug_assert!(self.delivered <= self.entries.len(), "only a head can be delivered");
     }
 
-    /// Entries above `end` are void: forgets them.
-    pub(crate) fn cut(&mut self, end: Timestamp) {
-        let keep = self.entries.partition_point(|e| e.t <= end);
+    /// Entries above `end` are void: forgets them. Returns the first record that held one.
+    fn cut(&mut self, end: Timestamp) -> Option<Lsn> {
+        let keep = self.entries.partition_point(|(_, e)| e.t <= end);
         assert!(
             keep >= self.delivered,
             "No resurrection: delivered up to {}, which is above the lane's end {end}",
             self.delivered()
         );
+        let first = self.entries.get(keep).map(|(lsn, _)| *lsn);
         self.entries.truncate(keep);
+        first
     }
 
-    /// Entries after a timestamp, in order.
-    pub(crate) fn after(&self, t: Timestamp) -> &[Arc<Entry>] {
-        &self.entries[self.entries.partition_point(|e| e.t <= t)..]
+    /// The entries held after a timestamp, in order. Below the base there may have been more.
+    pub(crate) fn after(&self, t: Timestamp) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.range(self.count_up_to(t)..).map(|(_, entry)| entry)
+    }
+
+    fn count_up_to(&self, t: Timestamp) -> usize {
+        self.entries.partition_point(|(_, e)| e.t <= t)
+    }
+
+    /// The first record that holds an entry after `t`.
+    fn record_after(&self, t: Timestamp) -> Option<Lsn> {
+        self.entries.get(self.count_up_to(t)).map(|(lsn, _)| *lsn)
+    }
+
+    /// Forgets the first entry held, which is delivered. Returns where it was.
+    pub(crate) fn forget_first(&mut self) -> Position {
+        assert!(self.delivered > 0, "only what is delivered is forgotten; the lane is at {}", self.base);
+        let (_, entry) = self.entries.pop_front().expect("as many entries as are delivered, at least");
+        self.base = entry.t;
+        self.delivered -= 1;
+        entry.position()
+    }
+
+    /// A snapshot covers entries up to `t`, whether they are here or not. Those above stay (rule R).
+    fn install(&mut self, t: Timestamp) {
+        self.entries.drain(..self.count_up_to(t));
+        self.base = t;
+        self.delivered = 0;
+        self.frontier = self.frontier.max(t);
     }
 }
 
@@ -135,13 +177,84 @@ pub(crate) struct ViewLog {
     pub(crate) accepted: Option<(Ballot, Value)>,
     /// The view's decision.
     pub(crate) decided: Option<Value>,
+    /// The last records of a promise, an acceptance, a decision.
+    pub(crate) said: [Option<Lsn>; 3],
+    /// The first record of an entry that the decision has made void.
+    void: Option<Lsn>,
+}
+
+/// Which of [`ViewLog::said`] is which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Said {
+    Promise = 0,
+    Accept = 1,
+    Decision = 2,
 }
 
 impl ViewLog {
     pub(crate) fn new(view: View) -> ViewLog {
         let lanes = vec![Lane::default(); view.senders.len()];
         let votes = vec![vec![Timestamp::ZERO; lanes.len()]; view.voters.len()];
-        ViewLog { view, lanes, votes, promised: None, frozen: None, accepted: None, decided: None }
+        ViewLog {
+            view,
+            lanes,
+            votes,
+            promised: None,
+            frozen: None,
+            accepted: None,
+            decided: None,
+            said: [None; 3],
+            void: None,
+        }
+    }
+
+    /// The first record that a node needs which has this view up to `covered` from elsewhere: one of an
+    /// entry above that, or of something said in the view's seal.
+    pub(crate) fn first_needed(&self, covered: &[Timestamp]) -> Option<Lsn> {
+        let entries = self.lanes.iter().zip(covered).filter_map(|(lane, t)| lane.record_after(*t));
+        // Void entries too: what was said before the decision can only be read back with them.
+        entries.chain(self.said.into_iter().flatten()).chain(self.void).min()
+    }
+
+    /// The view is decided: entries above the ends are void. Returns whether there were any.
+    pub(crate) fn decide(&mut self, value: Value) -> bool {
+        let cut = self.lanes.iter_mut().zip(&value.ends).filter_map(|(lane, end)| lane.cut(*end)).min();
+        self.void = cut;
+        self.decided = Some(value);
+        cut.is_some()
+    }
+
+    /// The last entry delivered of each lane.
+    pub(crate) fn delivered(&self) -> LaneVector {
+        self.lanes.iter().map(Lane::delivered).collect()
+    }
+
+    /// A snapshot covers the lanes up to these entries, durably. They are delivered, so they are chosen, and held
+    /// is held: that is a vote, unless the votes are frozen (rules H and R).
+    pub(crate) fn install(&mut self, covered: &[Timestamp]) {
+        for (lane, t) in self.lanes.iter_mut().zip(covered) {
+            lane.install(*t);
+            if mutated(Mutation::SnapshotDropsVotes) {
+                lane.entries.clear();
+                lane.override_accepted(*t);
+            } else if self.frozen.is_none() {
+                lane.accept(*t);
+            }
+        }
+    }
+
+    /// Whether a snapshot cannot be of this view as it is known here: of another history, or of none.
+    pub(crate) fn contradicts(&self, base: &Base) -> bool {
+        let exceeds = |ends: &LaneVector| base.lanes.iter().zip(ends).any(|(t, end)| t > end);
+        self.view != base.view
+            || self.lanes.iter().zip(&base.lanes).any(|(lane, t)| lane.delivered() > *t)
+            // A value that was only accepted may have lost, and another one may have longer lanes.
+            || self.decided.as_ref().is_some_and(|value| exceeds(&value.ends))
+    }
+
+    /// Whether entries after `have` are forgotten.
+    pub(crate) fn has_forgotten(&self, have: &[Timestamp]) -> bool {
+        self.lanes.iter().zip(have).any(|(lane, t)| lane.base() > *t)
     }
 
     /// The last entry held of each lane.
@@ -205,12 +318,16 @@ impl ViewLog {
         self.frozen.get_or_insert(received).clone()
     }
 
+    /// Whether a value ends no lane before what is delivered of it. One that was accepted and lost may.
+    pub(crate) fn is_beyond_delivered(&self, value: &Value) -> bool {
+        self.lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
+    }
+
     /// Whether a value makes sense for this view.
     pub(crate) fn allows(&self, value: &Value) -> bool {
         let View { number, cluster, senders, .. } = &self.view;
         let next = &value.next;
         value.ends.len() == senders.len()
-            && self.lanes.iter().zip(&value.ends).all(|(lane, end)| lane.delivered() <= *end)
             && next.number.0.checked_sub(1) == Some(number.0)
             && next.cluster.0 != 0
             && (cluster.0 == 0 || *cluster == next.cluster)
@@ -222,7 +339,11 @@ impl ViewLog {
     pub(crate) fn fill(&self, have: &LaneVector, fill: &mut Fill) {
         for (i, lane) in self.lanes.iter().enumerate() {
             let end = self.end(i).unwrap_or(Timestamp::INFINITE);
-            for entry in lane.after(have[i]).iter().take_while(|e| e.t <= end) {
+            // Without those before it an entry would be of no use.
+            if lane.base() > have[i] {
+                continue;
+            }
+            for entry in lane.after(have[i]).take_while(|e| e.t <= end) {
                 if !fill.push(entry) {
                     return;
                 }
@@ -312,17 +433,30 @@ mod tests {
     #[test]
     fn a_lane_takes_entries_without_gaps_only() {
         let mut lane = Lane::default();
-        assert_eq!(lane.take(&entry(5, 0, 3)), Taken::Gap);
-        assert_eq!(lane.take(&entry(3, 0, 0)), Taken::Added);
-        assert_eq!(lane.take(&entry(3, 0, 0)), Taken::Known);
+        assert_eq!(lane.take(Lsn(1), &entry(5, 0, 3)), Taken::Gap);
+        assert_eq!(lane.take(Lsn(1), &entry(3, 0, 0)), Taken::Added);
+        assert_eq!(lane.take(Lsn(1), &entry(3, 0, 0)), Taken::Known);
         assert!(!lane.hear_frontier(Timestamp(5), Timestamp(9)), "rule B");
         assert_eq!(lane.frontier(), Timestamp(3));
-        assert_eq!(lane.take(&entry(5, 0, 3)), Taken::Added);
+        assert_eq!(lane.take(Lsn(1), &entry(5, 0, 3)), Taken::Added);
         assert!(lane.hear_frontier(Timestamp(5), Timestamp(9)));
         assert_eq!(lane.frontier(), Timestamp(9));
-        assert_eq!(lane.take(&entry(9, 0, 5)), Taken::Contradicts, "the frontier was said to be true");
-        lane.cut(Timestamp(4));
+        assert_eq!(
+            lane.take(Lsn(1), &entry(9, 0, 5)),
+            Taken::Contradicts,
+            "the frontier was said to be true"
+        );
+        assert_eq!(lane.cut(Timestamp(4)), Some(Lsn(1)));
         assert_eq!(lane.received(), Timestamp(3));
+        lane.advance();
+        assert_eq!(lane.forget_first().t, Timestamp(3));
+        let state = (lane.received(), lane.delivered(), lane.base(), lane.head().is_none());
+        assert_eq!(state, (Timestamp(3), Timestamp(3), Timestamp(3), true));
+        assert_eq!(lane.take(Lsn(2), &entry(11, 0, 3)), Taken::Added);
+        lane.install(Timestamp(3));
+        assert_eq!(lane.received(), Timestamp(11), "what is above a snapshot stays");
+        lane.install(Timestamp(20));
+        assert_eq!((lane.received(), lane.frontier()), (Timestamp(20), Timestamp(20)));
     }
 
     #[test]
@@ -343,8 +477,8 @@ mod tests {
     fn the_head_is_the_smallest_position() {
         let mut log = ViewLog::new(view(3, 2));
         assert_eq!(log.head(), None);
-        log.lanes[1].take(&entry(4, 1, 0));
-        log.lanes[0].take(&entry(4, 0, 0));
+        log.lanes[1].take(Lsn(1), &entry(4, 1, 0));
+        log.lanes[0].take(Lsn(1), &entry(4, 0, 0));
         assert_eq!(log.head().map(|(lane, _)| lane), Some(0), "the lower node goes first");
         log.lanes[0].advance();
         assert_eq!(log.head().map(|(lane, _)| lane), Some(1));

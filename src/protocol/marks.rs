@@ -81,6 +81,7 @@ marks! {
     SealBlocked = "a silent lane kept a chosen entry from delivery for too long",
     SealLeaving = "a sender asked to leave",
     SealPromotion = "a passive node is promoted",
+    SealReplacement = "a new disk is registered in the place of another",
     SealNoSender = "no live sender is left",
     SteppedIn = "a voter steps in for a sealer that does not finish",
     BallotRejected = "a prepare or an accept meets a higher promise",
@@ -125,4 +126,9 @@ marks! {
     AheadMessage = "a message of a later view is answered with a request",
     HelloRefused = "a hello is refused",
     LostVotesFound = "a peer remembers votes that the log has lost",
+    SnapshotOffered = "what a peer asks for is only in a snapshot",
+    Behind = "what a node lacks is only in a snapshot",
+    Installed = "a snapshot of a view that is known is installed",
+    InstalledAhead = "a snapshot of a later view is installed",
+    InstalledBelow = "a snapshot is installed below entries that stay",
 }

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::types::{
-    Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, Position, Timestamp,
-    ViewNumber,
+    Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, Position,
+    SnapshotId, Timestamp, ViewNumber,
 };
 
 /// One timestamp per lane of a view, in the order of the view's senders.
@@ -319,11 +319,34 @@ pub enum Message {
         /// The speaker's votes.
         accepted: LaneVector,
     },
+    /// What was asked for is forgotten here: it is only in a snapshot.
+    SnapshotOffer {
+        /// The last entry forgotten. A listener that has delivered it has asked too late.
+        forgotten: Position,
+    },
+    /// Asks for blocks of a snapshot. Blocks are for the node around the core, which has the files.
+    SnapshotAsk {
+        /// Which one; `None` for the newest, from its beginning.
+        id: Option<SnapshotId>,
+        /// The first block wanted.
+        next: u32,
+    },
+    /// Blocks of a snapshot.
+    SnapshotBlocks {
+        /// Which one.
+        id: SnapshotId,
+        /// The number of the first.
+        first: u32,
+        /// Each with a checksum of its own.
+        blocks: Vec<Vec<u8>>,
+    },
 }
 
 /// What a peer remembers of an identity: the highest vote it was told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Remembered {
+    /// The disk of the one that spoke.
+    pub disk: DiskId,
     /// The incarnation that spoke.
     pub incarnation: Incarnation,
     /// The view it spoke of.
@@ -347,6 +370,8 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// Random, drawn at the start of the process: tells a clone of a directory from its original.
     pub boot: u64,
+    /// The speaker's disk is new, and wants to be registered in the place of the one that the view lists.
+    pub joining: bool,
     /// The cluster, zero before it is founded.
     pub cluster: ClusterId,
     /// Hash of the member list in the configuration file; compared while either is in view 0.
@@ -407,7 +432,9 @@ impl fmt::Display for Refusal {
             Refusal::WrongNode { meant } => write!(f, "meant for {meant}, which is not here"),
             Refusal::NotMember => f.write_str("not a member of this cluster"),
             Refusal::OtherCluster { found } => write!(f, "belongs to another cluster, {found}"),
-            Refusal::OtherMembers => f.write_str("its configuration file lists other members or addresses"),
+            Refusal::OtherMembers => f.write_str(
+                "its configuration file lists other members or addresses, or it was begun from another backup",
+            ),
             Refusal::OtherDisk { registered } => write!(
                 f,
                 "its data directory is not the registered one ({registered}): wiped, replaced, or a second \
@@ -455,6 +482,13 @@ pub enum Record {
     },
     /// A decision learnt.
     Decision(Decision),
+    /// A snapshot from a peer has taken the place of what came before: without it, what follows makes no sense.
+    Installed {
+        /// Its index.
+        index: Index,
+        /// Its position.
+        position: Position,
+    },
 }
 
 impl Record {
@@ -549,6 +583,12 @@ impl fmt::Display for Message {
                 }
                 write!(f, " accepted={}", Lanes(accepted))
             }
+            Message::SnapshotOffer { forgotten } => write!(f, "snapshot-offer forgotten={forgotten}"),
+            Message::SnapshotAsk { id: None, .. } => f.write_str("snapshot-ask"),
+            Message::SnapshotAsk { id: Some(id), next } => write!(f, "snapshot-ask {id} next={next}"),
+            Message::SnapshotBlocks { id, first, blocks } => {
+                write!(f, "snapshot-blocks {id} first={first} count={}", blocks.len())
+            }
         }
     }
 }
@@ -564,6 +604,7 @@ impl fmt::Display for Record {
             }
             Record::Accept { view, ballot, value, .. } => write!(f, "accept {view} ballot={ballot} {value}"),
             Record::Decision(d) => write!(f, "decision {} {}", d.view, d.value),
+            Record::Installed { index, position } => write!(f, "installed index={index} at {position}"),
         }
     }
 }

@@ -5,9 +5,11 @@
 //! the same outputs.
 
 mod api;
+mod base;
 mod catch_up;
 mod codec;
 mod delivery;
+mod forgetting;
 mod lane;
 pub(crate) mod marks;
 mod message;
@@ -25,6 +27,7 @@ pub use api::{
     Delivery, HaltReason, Identity, Input, Intake, Note, OfferTicket, Output, ReadTicket, Report, Settings,
     Verdict,
 };
+pub use base::{Base, BaseParts};
 pub use codec::{
     HELLO_KIND, REFUSAL_KIND, decode_hello, decode_message, decode_record, decode_refusal, encode_hello,
     encode_message, encode_record, encode_refusal, record_kind,

@@ -95,6 +95,27 @@ impl Offers {
         }
     }
 
+    /// Takes out, in order, the tickets of batches in front that a snapshot has brought: their replies are lost.
+    pub(crate) fn overtaken(&mut self, is_applied: impl Fn(u64) -> bool) -> Vec<OfferTicket> {
+        let mut tickets = Vec::new();
+        while let Some(offer) = self.waiting.pop_front_if(|offer| is_applied(offer.seq)) {
+            self.placed = self.placed.saturating_sub(1);
+            self.bytes -= offer.batch.bytes().len();
+            tickets.push(offer.ticket);
+        }
+        tickets
+    }
+
+    /// A snapshot has taken the place of everything up to `position`: copies in there that were not applied were
+    /// skipped as too early, and those forwarded may have been.
+    pub(crate) fn on_install(&mut self, position: Position) {
+        self.lose(|offer| match offer.place {
+            Place::Own(at) => at <= position,
+            Place::Forwarded(_) => true,
+            Place::Nowhere => false,
+        });
+    }
+
     /// A view has ended, the own lane (if there was one) at `end`: copies above it are void, forwarded ones may
     /// be. Returns whether there are any.
     pub(crate) fn on_view_end(&mut self, view: ViewNumber, end: Option<Timestamp>) -> bool {
@@ -118,7 +139,8 @@ impl Replica {
         self.offers.waiting.push_back(Offer { seq, ticket, batch, place: Place::Nowhere });
     }
 
-    fn label(&self, seq: u64) -> Option<Label> {
+    /// How this process names its batch of a number, once its disk is registered.
+    pub(crate) fn label(&self, seq: u64) -> Option<Label> {
         let registered = self.log().view.voter(self.settings.me)?.registered;
         let pair = OriginPair { registered, incarnation: self.identity.incarnation };
         (registered > ViewNumber(0) && self.is_voter()).then_some(Label {
@@ -145,7 +167,8 @@ impl Replica {
             wall: self.median_wall(),
             batch,
         });
-        let taken = self.log_mut().lanes[lane].take(&entry);
+        let lsn = self.last_lsn.next();
+        let taken = self.log_mut().lanes[lane].take(lsn, &entry);
         assert_eq!(taken, Taken::Added, "Single writer: {entry} does not continue the own lane");
         let held = Held::Vote { view: entry.view, lane, t: entry.t };
         self.persist(Record::Entry(Arc::clone(&entry)), Some(held), out);
@@ -286,6 +309,15 @@ impl Replica {
                 self.send(from, Message::Refused { label }, out);
             }
         }
+    }
+
+    /// Counts the forwarded batches that wait in the own lane.
+    pub(crate) fn count_relayed(&mut self) {
+        let me = self.settings.me;
+        let lane = self.my_lane().map(|mine| &self.log().lanes[mine]);
+        let waiting = lane.into_iter().flat_map(|lane| lane.after(lane.delivered()));
+        let relayed = waiting.filter(|entry| entry.label.origin != me);
+        self.offers.relayed_bytes = relayed.map(|entry| entry.batch.bytes().len()).sum();
     }
 
     pub(crate) fn on_refused(&mut self, now: Millis, from: NodeId, label: Label, out: &mut Vec<Output>) {

@@ -31,9 +31,19 @@ impl Origins {
             Verdict::TooEarly
         };
         if verdict == Verdict::Applied {
-            self.last.insert(label.origin, (label.pair, label.seq));
+            self.insert(*label);
         }
         verdict
+    }
+
+    /// The last label applied of each origin, in the order of the origins.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&NodeId, &(OriginPair, u64))> {
+        self.last.iter()
+    }
+
+    /// Notes the last label applied of an origin.
+    pub(crate) fn insert(&mut self, label: Label) {
+        self.last.insert(label.origin, (label.pair, label.seq));
     }
 
     /// Whether this batch was applied before.

@@ -17,6 +17,8 @@ pub(crate) struct Peer {
     pub(crate) boot: u64,
     /// Its disk, once it said hello.
     pub(crate) disk: DiskId,
+    /// Its disk wants to be registered in the place of another one.
+    pub(crate) joining: bool,
     /// Its last Status.
     pub(crate) row: Option<Arc<Status>>,
     /// The last Status of its incarnation before, until this one speaks: its log must have what that voted (rule E).

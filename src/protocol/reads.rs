@@ -150,7 +150,7 @@ impl Replica {
         let quorum = log.view.quorum();
         // Answers of sealed voters and of other views are not counted.
         let sealed = sealed && !mutated(Mutation::SealedAnswersCount);
-        let counts = view == self.current && !sealed && log.view.voter(from).is_some();
+        let counts = view == self.current && !sealed && self.speaks_as_voter(from);
         if !counts || nonce.incarnation != self.identity.incarnation || accepted.len() != log.lanes.len() {
             return;
         }

@@ -9,7 +9,8 @@ use std::fmt;
 use crate::types::{ClusterId, DiskId, Incarnation, Lsn, Millis, Timestamp, ViewNumber, limits};
 
 use super::api::Settings;
-use super::lane::{Taken, ViewLog};
+use super::base::Base;
+use super::lane::{Said, Taken, ViewLog};
 use super::message::{Ballot, LaneVector, Record, Value, View, Voter};
 use super::mutation::{Mutation, mutated};
 
@@ -38,6 +39,10 @@ pub struct Recovery {
     incarnation: Incarnation,
     last_lsn: Lsn,
     clock: Timestamp,
+    /// What the snapshot says that the log goes on from.
+    base: Base,
+    /// The incarnation that wrote the snapshot; the record of its start may be gone.
+    snapshot_by: Incarnation,
 }
 
 impl Recovery {
@@ -62,12 +67,36 @@ impl Recovery {
             voters,
             senders: Vec::new(),
         };
+        Recovery::on(Base::of_view(view))
+    }
+
+    /// Nothing read yet beside a snapshot: `log_from` is the first record that is still needed, `incarnation` the one
+    /// that wrote the snapshot.
+    pub fn from_base(settings: &Settings, base: Base, log_from: Lsn, incarnation: Incarnation) -> Recovery {
+        let mut recovery = Recovery::new(settings);
+        if base.view.number > ViewNumber(0) {
+            recovery = Recovery::on(base);
+        } else {
+            // State for a new cluster: who is in it, the configuration file says.
+            recovery.base = Base { view: recovery.base.view.clone(), ..base };
+        }
+        recovery.last_lsn = Lsn(log_from.0.saturating_sub(1));
+        recovery.snapshot_by = incarnation;
+        recovery
+    }
+
+    fn on(base: Base) -> Recovery {
+        let number = base.view.number;
+        let mut log = ViewLog::new(base.view.clone());
+        log.install(&base.lanes);
         Recovery {
-            views: BTreeMap::from([(ViewNumber(0), ViewLog::new(view))]),
-            current: ViewNumber(0),
+            views: BTreeMap::from([(number, log)]),
+            current: number,
             incarnation: Incarnation(0),
             last_lsn: Lsn(0),
-            clock: Timestamp::ZERO,
+            clock: base.position.t,
+            base,
+            snapshot_by: Incarnation(0),
         }
     }
 
@@ -85,7 +114,21 @@ impl Recovery {
     }
 
     fn apply(&mut self, record: Record) -> Result<(), String> {
+        let (lsn, covered) = (self.last_lsn, self.base.view.number);
         match record {
+            // What a snapshot covers has been.
+            Record::Entry(ref entry) | Record::Fill(ref entry) if entry.view < covered => {}
+            Record::Promise { view, .. } | Record::Accept { view, .. } if view < covered => {}
+            Record::Decision(ref decision) if decision.view < covered => {}
+            Record::Installed { index, position } => {
+                if position > self.base.position {
+                    let found = self.base.index;
+                    return Err(format!(
+                        "what follows needs the snapshot of index {index}, which is missing or damaged; the \
+                         newest that is sound has index {found}"
+                    ));
+                }
+            }
             Record::Start { incarnation } => {
                 if incarnation <= self.incarnation {
                     return Err(format!("incarnation {incarnation} after {}", self.incarnation));
@@ -108,7 +151,8 @@ impl Recovery {
                 if log.end(lane).is_some_and(|end| entry.t > end) {
                     return Err(format!("{entry} above the end of its lane"));
                 }
-                if log.lanes[lane].take(entry) != Taken::Added {
+                let is_covered = entry.t <= log.lanes[lane].base();
+                if !is_covered && log.lanes[lane].take(lsn, entry) != Taken::Added {
                     return Err(format!("{entry} after {}", log.lanes[lane].received()));
                 }
                 if is_vote || mutated(Mutation::FrozenFromLog) {
@@ -119,21 +163,24 @@ impl Recovery {
             Record::Promise { view, ballot, frozen } => {
                 let log = self.open(view)?;
                 Self::promise(log, ballot, frozen)?;
+                log.said[Said::Promise as usize] = Some(lsn);
             }
             Record::Accept { view, ballot, frozen, value } => {
                 let log = self.open(view)?;
                 Self::promise(log, ballot, frozen)?;
                 Self::check_value(log, &value)?;
                 log.accepted = Some((ballot, *value));
+                log.said[Said::Accept as usize] = Some(lsn);
             }
             Record::Decision(decision) => {
                 let log = self.open(decision.view)?;
                 Self::check_value(log, &decision.value)?;
-                for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
-                    lane.cut(*end);
+                if !log.is_beyond_delivered(&decision.value) {
+                    return Err(format!("{} ends {} before what is delivered", decision.value, log.view));
                 }
                 let next = decision.value.next.clone();
-                log.decided = Some(decision.value);
+                log.decide(decision.value);
+                log.said[Said::Decision as usize] = Some(lsn);
                 self.current = next.number;
                 self.views.insert(next.number, ViewLog::new(next));
             }
@@ -182,7 +229,7 @@ impl Recovery {
 
     /// The incarnation of the last start in the log; the next start has one more.
     pub fn last_incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.incarnation.max(self.snapshot_by)
     }
 
     /// The last record.
@@ -198,7 +245,11 @@ impl Recovery {
         self.clock
     }
 
-    pub(crate) fn into_views(self) -> BTreeMap<ViewNumber, ViewLog> {
-        self.views
+    pub(crate) fn into_base(self) -> Base {
+        self.base
+    }
+
+    pub(crate) fn into_parts(self) -> (BTreeMap<ViewNumber, ViewLog>, Base) {
+        (self.views, self.base)
     }
 }

@@ -8,14 +8,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::types::{
-    Entry, Index, Label, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
+    DiskId, Entry, Index, Label, Lsn, Millis, NodeId, NodeSet, Now, Position, Timestamp, ViewNumber, limits,
     splitmix64,
 };
 
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
+use super::forgetting::History;
 use super::lane::{Taken, ViewLog};
 use super::marks::{Mark, Marks};
-use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
+use super::message::{
+    Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View, Voter,
+};
 use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
@@ -72,6 +75,8 @@ pub struct Replica {
     /// A chosen entry that only these lanes' frontiers keep from delivery, and since when.
     pub(crate) blocked: Option<(Position, NodeSet, Millis)>,
 
+    /// What is delivered and still held, oldest first.
+    pub(crate) history: History,
     pub(crate) offers: Offers,
     pub(crate) reads: Reads,
     pub(crate) sealing: Sealing,
@@ -114,21 +119,23 @@ impl Replica {
         if log.accepted.is_some() {
             marks.hit(Mark::AcceptedRecovered);
         }
-        let mut replica = Replica {
-            views: recovery.into_views(),
+        let (views, base) = recovery.into_parts();
+        Replica {
+            views,
             current,
             clock,
             peers,
             last_lsn,
             persisted: last_lsn,
             held: VecDeque::new(),
-            delivering: ViewNumber(0),
-            delivered: Position::default(),
-            index: Index(0),
-            digest: 0,
-            time: Millis(0),
-            origins: Origins::default(),
+            delivering: base.position.view,
+            delivered: base.position,
+            index: base.index,
+            digest: base.digest,
+            time: base.time,
+            origins: base.origins,
             blocked: None,
+            history: History::new(base.position),
             offers: Offers::default(),
             reads: Reads::default(),
             sealing: Sealing::new(now.mono),
@@ -146,9 +153,7 @@ impl Replica {
             wall: now.wall,
             settings,
             identity,
-        };
-        replica.delivered.view = replica.delivering;
-        replica
+        }
     }
 
     /// Takes one input.
@@ -207,6 +212,7 @@ impl Replica {
         let now = now.mono;
         self.note_hearing(now, out);
         self.deliver(now, out);
+        self.forget(now);
         self.run_seal(now, out);
         self.place_offers(now, out);
         self.ask_for_missing(now, out);
@@ -225,8 +231,10 @@ impl Replica {
 
     /// The hello for this peer.
     pub fn hello(&self, to: NodeId) -> Hello {
-        let row = self.peers.get(to).and_then(|p| p.row.as_ref().or(p.before.as_ref()));
-        let remembered = row.map(|row| Remembered {
+        let peer = self.peers.get(to);
+        let row = peer.and_then(|p| Some((p.disk, p.row.as_ref().or(p.before.as_ref())?)));
+        let remembered = row.map(|(disk, row)| Remembered {
+            disk,
             incarnation: row.incarnation,
             view: row.view,
             accepted: row.lanes.iter().map(|lane| lane.accepted).collect(),
@@ -238,6 +246,7 @@ impl Replica {
             disk: self.identity.disk,
             incarnation: self.identity.incarnation,
             boot: self.identity.boot,
+            joining: self.is_joining(),
             cluster: self.log().view.cluster,
             members: self.settings.member_hash,
             view: self.current,
@@ -262,11 +271,20 @@ impl Replica {
         if hello.cluster.0 != 0 && view.cluster.0 != 0 && hello.cluster != view.cluster {
             return Err(Refusal::OtherCluster { found: view.cluster });
         }
-        if (hello.cluster.0 == 0 || view.cluster.0 == 0) && hello.members != self.settings.member_hash {
+        // Once one of the two is founded, it knows the other by its disk.
+        let unfounded = hello.cluster.0 == 0 && view.cluster.0 == 0;
+        if unfounded && hello.members != self.settings.member_hash {
             return Err(Refusal::OtherMembers);
         }
         if voter.disk.0 != 0 && voter.disk != hello.disk {
-            return Err(Refusal::OtherDisk { registered: voter.disk });
+            // A learner is heard, told everything, and counts for nothing; so does whoever is ahead, and may
+            // have been registered there.
+            let ahead = hello.view > self.current;
+            return if hello.joining || ahead {
+                Ok(())
+            } else {
+                Err(Refusal::OtherDisk { registered: voter.disk })
+            };
         }
         let listed = view.senders.iter().find(|s| s.node == hello.from).map(|s| s.incarnation);
         if let Some(seen) = listed.filter(|listed| hello.incarnation < *listed) {
@@ -308,6 +326,7 @@ impl Replica {
             senders: log.view.sender_set(),
             sender,
             sealed: log.frozen.is_some(),
+            joining: self.is_joining(),
             hears: self.hearing(now.mono),
             delivered: self.delivered,
             index: self.index,
@@ -344,18 +363,46 @@ impl Replica {
         self.log()
             .view
             .voter(self.settings.me)
-            .is_some_and(|voter| self.current == ViewNumber(0) || voter.disk == self.identity.disk)
+            .is_some_and(|voter| self.has_disk(voter, self.identity.disk, self.identity.joining))
     }
 
-    /// The lane that this incarnation owns in the current view (rule A).
-    pub(crate) fn my_lane(&self) -> Option<usize> {
-        // A node on another disk may have the same incarnation: a wiped one counts its starts anew (rule C).
-        if !self.is_voter() {
-            return None;
+    /// Whether this disk is the one that a voter votes with.
+    fn has_disk(&self, voter: &Voter, disk: DiskId, joining: bool) -> bool {
+        if self.current == ViewNumber(0) { !joining } else { voter.disk == disk }
+    }
+
+    /// Whether this node's disk waits to be registered.
+    fn is_joining(&self) -> bool {
+        self.identity.joining && !self.is_voter()
+    }
+
+    /// Whether whoever speaks for this node is the voter: not a learner on another disk (rule C).
+    pub(crate) fn speaks_as_voter(&self, node: NodeId) -> bool {
+        if node == self.settings.me {
+            return self.is_voter();
         }
-        let senders = &self.log().view.senders;
-        senders.iter().position(|s| {
-            s.node == self.settings.me
+        let voter = self.log().view.voter(node);
+        let peer = self.peers.get(node);
+        voter.zip(peer).is_some_and(|(voter, peer)| self.has_disk(voter, peer.disk, peer.joining))
+    }
+
+    /// The voters of the current view that speak for themselves.
+    pub(crate) fn speaking_voters(&self) -> NodeSet {
+        self.log().view.voter_set().iter().filter(|node| self.speaks_as_voter(*node)).collect()
+    }
+
+    /// The lane that this process owns in the current view.
+    pub(crate) fn my_lane(&self) -> Option<usize> {
+        self.owned_lane(&self.log().view)
+    }
+
+    /// The lane that this process owns in a view: it is the incarnation that is listed (rule A), on the disk that is
+    /// registered (rule C). On another disk starts are counted anew, so the incarnation alone says nothing.
+    pub(crate) fn owned_lane(&self, view: &View) -> Option<usize> {
+        let me = self.settings.me;
+        view.voter(me).filter(|voter| voter.disk == self.identity.disk)?;
+        view.senders.iter().position(|s| {
+            s.node == me
                 && (s.incarnation == self.identity.incarnation || mutated(Mutation::RestartedSenderContinues))
         })
     }
@@ -379,12 +426,13 @@ impl Replica {
     pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
         let me = self.settings.me;
         let view = &self.log().view;
-        view.voters.iter().filter(|v| hearing.links(me, v.node)).count() >= view.quorum()
+        self.speaking_voters().iter().filter(|node| hearing.links(me, *node)).count() >= view.quorum()
     }
 
     /// Appends a record to the log; `held` waits for it.
     pub(crate) fn persist(&mut self, record: Record, held: Option<Held>, out: &mut Vec<Output>) {
         self.last_lsn = self.last_lsn.next();
+        self.note_said(&record);
         if let Some(held) = held {
             self.held.push_back((self.last_lsn, held));
         }
@@ -426,11 +474,11 @@ impl Replica {
         self.clock = self.clock.max(t);
     }
 
-    /// Whether something claims to be a batch of this process that this process has not made.
+    /// Whether something claims to be a batch of this process that this process has not made. (A wiped node's
+    /// predecessor may have had the same incarnation; its batches are not this process's.)
     pub(crate) fn is_forged(&self, label: &Label) -> bool {
-        label.origin == self.settings.me
-            && label.pair.incarnation == self.identity.incarnation
-            && label.seq > self.offers.last_seq()
+        // Of this incarnation on this disk: one before it may have had the same number.
+        self.label(label.seq) == Some(*label) && label.seq > self.offers.last_seq()
     }
 
     /// Whether a timestamp is too far ahead to be true.
@@ -475,6 +523,9 @@ impl Replica {
             Message::ReadAnswer { nonce, view, sealed, accepted } => {
                 self.on_read_answer(from, nonce, view, sealed, accepted);
             }
+            Message::SnapshotOffer { forgotten } => self.on_snapshot_offer(from, forgotten, out),
+            // Whoever has the files has seen them before they came here.
+            Message::SnapshotAsk { .. } | Message::SnapshotBlocks { .. } => {}
         }
     }
 
@@ -520,6 +571,7 @@ impl Replica {
             );
         }
         let mine = self.my_lane();
+        let lsn = self.last_lsn.next();
         let log = self.log_mut();
         let Some(lane) = log.view.lane_of(entry.node) else {
             return Self::ignore(from, format!("entry {entry} of a lane that the view does not have"), out);
@@ -532,7 +584,7 @@ impl Replica {
             }
             return;
         }
-        let taken = log.lanes[lane].take(entry);
+        let taken = log.lanes[lane].take(lsn, entry);
         if taken == Taken::Gap {
             self.mark(Mark::AppendGap);
         }
@@ -552,6 +604,7 @@ impl Replica {
 
     fn on_status(&mut self, now: Millis, from: NodeId, status: &Arc<Status>, out: &mut Vec<Output>) {
         let mine = self.my_lane();
+        let votes = self.speaks_as_voter(from);
         let Some(peer) = self.peers.get_mut(from) else { return };
         if status.incarnation < peer.incarnation {
             return;
@@ -584,7 +637,9 @@ impl Replica {
             return Self::ignore(from, format!("{status}, which does not fit the view or the clock"), out);
         }
         for (i, stated) in status.lanes.iter().enumerate() {
-            log.hear_vote(from, i, stated.accepted);
+            if votes {
+                log.hear_vote(from, i, stated.accepted);
+            }
             if mine != Some(i) {
                 let before = log.lanes[i].frontier();
                 log.lanes[i].hear_frontier(stated.received, stated.frontier);
@@ -654,6 +709,7 @@ impl Replica {
         if let Some(peer) = self.peers.get_mut(hello.from) {
             peer.boot = hello.boot;
             peer.disk = hello.disk;
+            peer.joining = hello.joining;
         }
         if let Some(seen) = &hello.remembered {
             self.check_remembered(hello.from, seen, out);
@@ -664,7 +720,7 @@ impl Replica {
 
     /// Rule E: a log that ends before what peers remember of it has lost votes.
     fn check_remembered(&mut self, peer: NodeId, seen: &Remembered, out: &mut Vec<Output>) {
-        if seen.incarnation >= self.identity.incarnation {
+        if seen.incarnation >= self.identity.incarnation || seen.disk != self.identity.disk {
             return;
         }
         let (view, received) = &self.recovered;
@@ -791,19 +847,13 @@ impl Replica {
         }
     }
 
-    /// Goes to the next view, which a decision names. Everything that was about the old one starts anew.
+    /// Goes to the next view, which a decision names.
     pub(crate) fn enter_view(&mut self, now: Millis, decision: Decision, out: &mut Vec<Output>) {
         assert_eq!(decision.view, self.current, "decisions are learnt in order");
         let next: View = decision.value.next.clone();
         self.persist(Record::Decision(decision.clone()), None, out);
-        let log = self.log_mut();
-        let before = log.received();
-        for (lane, end) in log.lanes.iter_mut().zip(&decision.value.ends) {
-            lane.cut(*end);
-        }
         let ends = decision.value.ends.clone();
-        let cut = before != log.received();
-        log.decided = Some(decision.value);
+        let cut = self.log_mut().decide(decision.value);
         let mine = self.my_lane().map(|lane| ends[lane]);
         if self.offers.on_view_end(self.current, mine) {
             self.mark(Mark::OfferedAgain);
@@ -811,13 +861,18 @@ impl Replica {
         if cut {
             self.mark(Mark::EntriesCut);
         }
-        if self.reads.is_under_way() {
-            self.mark(Mark::ReadRestarted);
-        }
+        self.begin_view(now, next, out);
+    }
+
+    /// Stands in a view from now on. Everything that was about the one before starts anew.
+    pub(crate) fn begin_view(&mut self, now: Millis, next: View, out: &mut Vec<Output>) {
         self.current = next.number;
         self.views.insert(next.number, ViewLog::new(next.clone()));
         self.peers.enter_view(now, next.number, next.senders.len());
         self.sealing.enter_view(now);
+        if self.reads.is_under_way() {
+            self.mark(Mark::ReadRestarted);
+        }
         self.reads.restart();
         self.resends.clear();
         self.blocked = None;

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{ClusterId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
+use crate::types::{ClusterId, DiskId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::{Note, Output};
 use super::lane::Fill;
@@ -47,6 +47,8 @@ pub(crate) struct Attempt {
     drop: NodeSet,
     /// Passive nodes that shall become senders.
     promote: NodeSet,
+    /// A node whose disk shall be registered, and that disk.
+    replace: Option<(NodeId, DiskId)>,
 }
 
 /// Everything about sealing that is not part of the view's log.
@@ -118,6 +120,7 @@ impl Replica {
                 phase: Phase::Preparing,
                 drop: reason.drop,
                 promote: reason.promote,
+                replace: reason.replace,
             });
             // Its own ballot is promised durably before anybody hears of it.
             self.promise(ballot, Some(Held::Opened { view: self.current, ballot }), out);
@@ -270,7 +273,10 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let sound = ballot.node == from && ballot.round <= Ballot::ROUND_MAX;
-        if !self.same_view(now, from, view, out) || !sound || !self.log().allows(&value) {
+        if !self.same_view(now, from, view, out) || !sound {
+            return;
+        }
+        if !self.log().allows(&value) || !self.log().is_beyond_delivered(&value) {
             return;
         }
         let me = self.settings.me;
@@ -426,7 +432,7 @@ impl Replica {
         let quorum = view.quorum();
         let voters = view.voter_set();
         let hearing = self.who_hears(now);
-        let heard: NodeSet = voters.iter().filter(|v| hearing.links(me, *v)).collect();
+        let heard: NodeSet = self.speaking_voters().iter().filter(|v| hearing.links(me, *v)).collect();
         let suspicion = self.settings.suspicion;
         let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
@@ -534,6 +540,10 @@ impl Replica {
             next.registered = view.number.next();
         }
         let now = self.median_wall();
+        if let Some((_, disk)) = attempt.replace.filter(|(node, _)| *node == voter.node) {
+            // A new member, whatever its predecessor did.
+            return Voter { disk, registered: view.number.next(), drops: 0, drops_at: now, ..*voter };
+        }
         let drops = voter.drops_left(now);
         let was_sender = view.lane_of(voter.node).is_some();
         let is_sender = senders.iter().any(|s| s.node == voter.node);
@@ -632,7 +642,7 @@ impl Replica {
         let current = self.current;
         let log_view = &self.log().view;
         let quorum = log_view.quorum();
-        let voters = log_view.voter_set();
+        let voters = self.speaking_voters();
         let (me, my_disk, peers) = (self.settings.me, self.identity.disk, &self.peers);
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
         let Phase::Accepting { value, accepted, .. } = &mut attempt.phase else { return };
@@ -670,7 +680,11 @@ impl Replica {
                 // Something before it is missing.
                 return self.send(from, Message::ViewRequest { view: self.current }, out);
             }
-            if decision.view == self.current && self.log().allows(&decision.value) {
+            let log = self.log();
+            if decision.view == self.current
+                && log.allows(&decision.value)
+                && log.is_beyond_delivered(&decision.value)
+            {
                 self.enter_view(now, decision, out);
             }
         }

@@ -3,7 +3,7 @@
 //! Each reason is a line of section 4 of `docs/protocol.md`. The voter that hears the most acts at once;
 //! the others step in one after the other, so that two seldom duel.
 
-use crate::types::{Millis, NodeId, NodeSet, Timestamp, ViewNumber};
+use crate::types::{DiskId, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::Output;
 use super::marks::Mark;
@@ -21,11 +21,13 @@ pub(crate) struct Reason {
     pub(crate) drop: NodeSet,
     /// Passive nodes to be taken in.
     pub(crate) promote: NodeSet,
+    /// A node whose disk is to be registered, and that disk.
+    pub(crate) replace: Option<(NodeId, DiskId)>,
 }
 
 impl Reason {
     fn new(mark: Mark, text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), mark, drop: NodeSet::EMPTY, promote: NodeSet::EMPTY }
+        Reason { text: text.into(), mark, drop: NodeSet::EMPTY, promote: NodeSet::EMPTY, replace: None }
     }
 }
 
@@ -150,14 +152,16 @@ impl Replica {
         if reason.mark != Mark::Founded {
             self.mark(reason.mark);
         }
-        Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), ..reason })
+        let replace = self.replacement(&hearing);
+        Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), replace, ..reason })
     }
 
     fn reason(&mut self, now: Millis, hearing: &Hearing) -> Option<Reason> {
         let me = self.settings.me;
+        let voters = self.speaking_voters();
         let view = &self.log().view;
         let quorum = view.quorum();
-        let voters = view.voter_set();
+        let spare = view.voters.len() - quorum;
         if self.current == ViewNumber(0) {
             let everybody = self.sealing.watch.missing.is_empty() || mutated(Mutation::MajorityFounds);
             return (everybody && self.settled(now))
@@ -180,9 +184,9 @@ impl Replica {
             }
             let deaf = hearing.known_deaf(sender.node, voters);
             let own = mutated(Mutation::OwnEarsOnly) && !hearing.hears(sender.node);
-            if deaf > voters.len() - quorum || own {
-                let text =
-                    format!("sender {} is not heard by {deaf} of {} voters", sender.node, voters.len());
+            if deaf > spare || own {
+                let count = spare + quorum;
+                let text = format!("sender {} is not heard by {deaf} of {count} voters", sender.node);
                 return Some(Reason {
                     drop: NodeSet::only(sender.node),
                     ..Reason::new(Mark::SealSenderLost, text)
@@ -213,6 +217,9 @@ impl Replica {
         {
             return Some(Reason::new(Mark::SealLeaving, format!("sender {leaver} asks to leave")));
         }
+        if let Some((node, disk)) = self.replacement(hearing) {
+            return Some(Reason::new(Mark::SealReplacement, format!("registering disk {disk} of {node}")));
+        }
         let promote = self.fit_for_promotion(now);
         (!promote.is_empty())
             .then(|| Reason { promote, ..Reason::new(Mark::SealPromotion, format!("promoting {promote}")) })
@@ -221,14 +228,41 @@ impl Replica {
     /// Whether the listed incarnation is gone.
     fn is_gone(&self, sender: &Sender) -> bool {
         if sender.node == self.settings.me {
-            return sender.incarnation != self.identity.incarnation;
+            return sender.incarnation != self.identity.incarnation || !self.is_voter();
         }
-        self.peers.get(sender.node).is_some_and(|p| p.incarnation > sender.incarnation)
+        let disk = self.log().view.voter(sender.node).map(|voter| voter.disk);
+        // On another disk it is somebody else, who counts starts anew.
+        let other = |found: DiskId| found.0 != 0 && Some(found) != disk;
+        self.peers.get(sender.node).is_some_and(|p| p.incarnation > sender.incarnation || other(p.disk))
+    }
+
+    /// A learner on a new disk that has caught up and reaches this node: its disk may take the place of the one that
+    /// is registered. One at a time.
+    fn replacement(&self, hearing: &Hearing) -> Option<(NodeId, DiskId)> {
+        let fits = |node: &NodeId| {
+            self.current > ViewNumber(0)
+                && self.peers.get(*node).is_some_and(|p| p.joining)
+                && !self.speaks_as_voter(*node)
+                && hearing.links(self.settings.me, *node)
+                && self.has_caught_up(*node)
+        };
+        let node = self.log().view.voter_set().iter().find(fits)?;
+        Some((node, self.peers.get(node)?.disk))
+    }
+
+    /// Whether a peer has delivered all older views, and received what anybody had a heartbeat ago.
+    fn has_caught_up(&self, node: NodeId) -> bool {
+        let mark: &[Timestamp] = &self.sealing.watch.mark;
+        self.peers.row(node, self.current).is_some_and(|row| {
+            row.delivered.view == self.current
+                && row.lanes.iter().zip(mark).all(|(lane, m)| lane.received >= *m)
+        })
     }
 
     fn is_live(&self, sender: &Sender, hearing: &Hearing) -> bool {
-        let voters = self.log().view.voter_set();
-        let spare = voters.len() - self.log().view.quorum();
+        let voters = self.speaking_voters();
+        let view = &self.log().view;
+        let spare = view.voters.len() - view.quorum();
         !self.is_gone(sender)
             && (sender.node == self.settings.me || hearing.known_deaf(sender.node, voters) <= spare)
     }
@@ -261,7 +295,7 @@ impl Replica {
     /// How many voters would rather act: those that hear more voters, or as many and have a lower number.
     fn rank(&self, hearing: &Hearing) -> u64 {
         let me = self.settings.me;
-        let voters = self.log().view.voter_set();
+        let voters = self.speaking_voters();
         let mine = hearing.count(me, voters);
         let better = |node: &NodeId| {
             let count = hearing.count(*node, voters);
@@ -316,6 +350,7 @@ impl Replica {
         if self.current == ViewNumber(0)
             || view.senders.contains(&Sender { node, incarnation })
             || self.is_leaving(node)
+            || !self.speaks_as_voter(node)
         {
             return false;
         }
@@ -324,14 +359,10 @@ impl Replica {
             self.delivering == self.current
                 && self.log().lanes.iter().zip(mark).all(|(lane, m)| lane.received() >= *m)
         } else {
-            let row = self.peers.row(node, self.current).filter(|_| hearing.links(me, node));
-            row.is_some_and(|row| {
-                row.delivered.view == self.current
-                    && row.lanes.iter().zip(mark).all(|(lane, m)| lane.received >= *m)
-            })
+            hearing.links(me, node) && self.has_caught_up(node)
         };
         caught_up
-            && hearing.known_deaf(node, view.voter_set()) <= view.voters.len() - view.quorum()
+            && hearing.known_deaf(node, self.speaking_voters()) <= view.voters.len() - view.quorum()
             && view
                 .senders
                 .iter()

@@ -100,6 +100,28 @@ impl Checker {
         first
     }
 
+    /// A node goes on from a snapshot. Returns how many entries are in it.
+    pub(crate) fn at_snapshot(
+        &mut self,
+        node: NodeId,
+        position: Position,
+        index: Index,
+        digest: u64,
+    ) -> usize {
+        let count = self.order.partition_point(|entry| entry.position <= position);
+        let last = count.checked_sub(1).map(|last| &self.order[last]);
+        let known = last.map_or((Index(0), digest), |last| (last.index, last.digest));
+        if known != (index, digest) {
+            let what = format!(
+                "{node} has a snapshot of {position} with index {index} and digest {digest:016x}, others had index {} \
+                 and digest {:016x} there",
+                known.0, known.1
+            );
+            self.fail("Agreement", what);
+        }
+        count
+    }
+
     /// Makes room for so many keys.
     pub(crate) fn with_keys(keys: usize) -> Checker {
         Checker {

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use crate::node::{NodeInput, Observed};
+use crate::node::{Done, NodeInput, Observed};
 use crate::protocol::{HaltReason, Message, Record};
 use crate::storage::{MemoryDisk, Operation};
 use crate::types::{Incarnation, Millis, Now, ViewNumber};
 
-use super::machine::{BootError, Disk, Machine};
+use super::machine::{BootError, Disk, Found, Machine};
 use super::random::Random;
 use super::sights::Sight;
 use super::world::{Event, MS, World};
@@ -68,6 +68,9 @@ pub(super) struct Host {
     pub(super) incarnation: Incarnation,
     pub(super) boot: u64,
     pub(super) inbox: Vec<NodeInput>,
+    /// What the keeper of snapshots has done.
+    done: Vec<Done>,
+    keeping: bool,
     pub(super) turn_at: Option<u64>,
     pub(super) paused_until: u64,
     /// Each turn takes that long, until then.
@@ -96,6 +99,8 @@ impl Host {
             incarnation: Incarnation(0),
             boot: 0,
             inbox: Vec::new(),
+            done: Vec::new(),
+            keeping: false,
             turn_at: None,
             paused_until: 0,
             slow_turns: (0, 0),
@@ -144,6 +149,8 @@ impl World {
         let segment_len = self.plan.segment_len;
         let host = &mut self.hosts[node];
         host.inbox.clear();
+        host.done.clear();
+        host.keeping = false;
         host.turn_at = None;
         host.paused_until = 0;
         host.syncing = false;
@@ -157,6 +164,7 @@ impl World {
                 host.machine = Some(machine);
                 host.incarnation = found.incarnation;
                 self.invariants.started(Self::node(node), &found);
+                self.look_at_snapshot(node, &found);
             }
             Err(BootError::Io(error)) => {
                 self.note(|| format!("n{node} does not start: {error}"));
@@ -169,8 +177,7 @@ impl World {
                 self.note(|| format!("n{node} refuses to start: {error}"));
                 if self.hosts[node].fate == Fate::Doubtful {
                     self.see(Sight::DamageFound);
-                    self.hosts[node].fate = Fate::Gone;
-                    return;
+                    return self.give_up(node);
                 }
                 return self.checker.broken(format!("n{node} refuses to start: {error}"));
             }
@@ -255,7 +262,30 @@ impl World {
             HaltReason::LostVotes { .. } => Sight::AmnesiaFound,
         });
         self.kill(node);
-        self.hosts[node].fate = Fate::Gone;
+        self.give_up(node);
+    }
+
+    /// A node cannot go on with its disk: it stays away, or somebody starts it with `--rebuild`.
+    fn give_up(&mut self, node: usize) {
+        if self.faults.permille(self.plan.faults.rebuild) {
+            self.rebuild(node);
+            let down = self.faults.between(MS, 300 * MS);
+            self.at(self.now + down, Event::Start { node });
+        } else {
+            self.hosts[node].fate = Fate::Gone;
+        }
+    }
+
+    /// A node gets an empty disk in the place of the one that it has, and everything is expected of it again.
+    pub(super) fn rebuild(&mut self, node: usize) {
+        self.note(|| format!("n{node} is to be rebuilt"));
+        self.see(Sight::Rebuilt);
+        let host = &mut self.hosts[node];
+        host.disk.wipe();
+        host.disk.joining = true;
+        host.copy = None;
+        host.fate = Fate::Sound;
+        self.invariants.wiped(Self::node(node));
     }
 
     pub(super) fn wake(&mut self, node: usize, when: u64) {
@@ -279,7 +309,8 @@ impl World {
         }
         let Some(machine) = &mut host.machine else { return };
         let inputs = std::mem::take(&mut host.inbox);
-        machine.turn(now, inputs.into_iter());
+        let done = std::mem::take(&mut host.done);
+        machine.turn(now, inputs.into_iter(), done.into_iter());
         let deadline = machine.node.deadline();
         let busy = machine.node.has_work();
         let clock = host.clock;
@@ -306,6 +337,9 @@ impl World {
         for note in effects.notes.drain(..) {
             self.note(|| format!("n{node} {note}"));
         }
+        for line in effects.lines.drain(..) {
+            self.note(|| format!("n{node} {line}"));
+        }
         for observed in effects.observed.drain(..) {
             match observed {
                 Observed::Delivered { delivery, index, digest } => {
@@ -313,6 +347,11 @@ impl World {
                     self.hosts[node].count += 1;
                     let first = self.checker.delivered(id, count, &delivery, digest, index);
                     self.invariants.delivered(id, &delivery.entry, first);
+                }
+                Observed::Installed { index, position, digest } => {
+                    self.see(Sight::SnapshotInstalled);
+                    self.hosts[node].count = self.checker.at_snapshot(id, position, index, digest);
+                    self.invariants.installed(id, position);
                 }
                 Observed::Persisted(lsn, record) => {
                     self.note(|| format!("n{node} persists {record}"));
@@ -355,7 +394,70 @@ impl World {
         if let Some(machine) = &mut self.hosts[node].machine {
             machine.effects = effects;
         }
+        self.keep(node);
         self.sync(node);
+    }
+
+    /// A process has started from what its disk has.
+    fn look_at_snapshot(&mut self, node: usize, found: &Found) {
+        for damage in &found.damaged {
+            self.note(|| format!("n{node} {damage}"));
+            self.see(Sight::SnapshotSetAside);
+            if self.hosts[node].fate == Fate::Sound {
+                self.checker.broken(format!("n{node} finds a damaged snapshot: {damage}"));
+            }
+        }
+        if found.has_snapshot {
+            self.see(Sight::StartedFromSnapshot);
+        }
+        if let Some(machine) = self.hosts[node].machine.as_ref().filter(|_| found.has_snapshot) {
+            let report = machine.node.report();
+            let digest = machine.node.store().digest();
+            let id = Self::node(node);
+            self.hosts[node].count = self.checker.at_snapshot(id, report.delivered, report.index, digest);
+            // It may be one of a peer that was published just before the process was killed.
+            self.invariants.installed(id, report.delivered);
+        }
+    }
+
+    /// Lets the keeper of snapshots go on, if it has something to do.
+    fn keep(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        if !host.keeping && host.machine.as_ref().is_some_and(|machine| machine.keeper.has_work()) {
+            host.keeping = true;
+            let boot = host.boot;
+            let length = self.disks.between(10, self.plan.keeper_us);
+            self.at(self.now + length, Event::Keep { node, boot });
+        }
+    }
+
+    pub(super) fn kept(&mut self, node: usize, boot: u64) {
+        let host = &mut self.hosts[node];
+        let Some(machine) = host.machine.as_mut().filter(|_| host.boot == boot) else { return };
+        host.keeping = false;
+        if host.full_until > self.now {
+            host.disk.fail(Operation::Write, 0, io::ErrorKind::StorageFull);
+        }
+        let done = match machine.keeper.step() {
+            Ok(done) => done,
+            Err(error) => return self.disk_failed(node, &error),
+        };
+        match &done {
+            Some(Done::Taken(_)) => self.see(Sight::SnapshotTaken),
+            Some(Done::Failed { .. }) => self.see(Sight::SnapshotFailed),
+            _ => {}
+        }
+        if let Some(done) = done {
+            self.hosts[node].done.push(done);
+            self.wake(node, self.now);
+        }
+        if !self.storm_over && self.faults.permille(self.plan.faults.keeper_crash) {
+            self.see(Sight::KeeperCrash);
+            let down_bits = self.faults.between(8, 20);
+            let down = self.faults.below(1 << down_bits);
+            return self.crash_for(node, down);
+        }
+        self.keep(node);
     }
 
     /// Who has promised may be the only one to hold what the sealer still has to fetch.
@@ -377,6 +479,14 @@ impl World {
             self.note(|| format!("the disk of n{node} takes {} ms", long / MS));
             self.see(Sight::PromiseHangs);
             self.hosts[node].slow_disk_until = self.now + long;
+        }
+        if let Record::Decision(decision) = record
+            && !self.storm_over
+            && decision.view > ViewNumber(0)
+            && !self.invariants.is_decided(decision.view)
+            && self.faults.permille(self.plan.faults.slow_news)
+        {
+            self.slow_news(node, decision);
         }
         let of_seal = matches!(record, Record::Promise { .. } | Record::Accept { .. } | Record::Decision(_));
         if of_seal && !self.storm_over && self.faults.permille(self.plan.faults.seal_crash) {
@@ -418,6 +528,11 @@ impl World {
         host.syncing = false;
         match machine.sync(&mut host.disk) {
             Ok(lsn) => {
+                match machine.truncate() {
+                    Ok(true) => self.see(Sight::LogTruncated),
+                    Ok(false) => {}
+                    Err(error) => return self.disk_failed(node, &error),
+                }
                 self.invariants.durable(Self::node(node), lsn);
                 self.give(node, NodeInput::Persisted(lsn));
                 self.sync(node);

@@ -24,6 +24,8 @@ struct Holder {
     held: BTreeMap<Lane, Timestamp>,
     /// The last entry of each lane that is held as a vote.
     voted: BTreeMap<Lane, Timestamp>,
+    /// A snapshot has everything of the views before this one.
+    installed: ViewNumber,
     /// The highest ballot promised, and accepted, in each view.
     promised: BTreeMap<ViewNumber, Ballot>,
     accepted: BTreeMap<ViewNumber, Ballot>,
@@ -38,7 +40,7 @@ impl Holder {
             *t = (*t).max(entry.t);
         };
         match record {
-            Record::Start { .. } | Record::Decision(_) => {}
+            Record::Start { .. } | Record::Decision(_) | Record::Installed { .. } => {}
             Record::Entry(entry) => {
                 raise(&mut self.held, entry);
                 raise(&mut self.voted, entry);
@@ -58,6 +60,9 @@ impl Holder {
     }
 
     fn held(&self, lane: &Lane) -> Timestamp {
+        if lane.0 < self.installed {
+            return Timestamp::INFINITE;
+        }
         self.held.get(lane).copied().unwrap_or_default()
     }
 }
@@ -105,6 +110,21 @@ impl Invariants {
         self.decisions.len()
     }
 
+    /// The senders of the view that a decision ends whose last entry nobody is known to have a majority for.
+    pub(crate) fn rescued(&self, decision: &Decision) -> impl Iterator<Item = NodeId> {
+        let view = self.views.get(&decision.view);
+        let lanes = view.into_iter().flat_map(|view| {
+            let ends = view.senders.iter().zip(&decision.value.ends);
+            ends.filter(|(sender, end)| self.chosen(view, &(view.number, sender.node)) < **end)
+        });
+        lanes.map(|(sender, _)| sender.node)
+    }
+
+    /// Whether anybody has decided a view.
+    pub(crate) fn is_decided(&self, view: ViewNumber) -> bool {
+        self.decisions.contains_key(&view)
+    }
+
     /// A process has started. What it read back from its disk is durable now; what is not there any more was
     /// never promised to anybody.
     pub(crate) fn started(&mut self, node: NodeId, found: &Found) {
@@ -113,6 +133,26 @@ impl Invariants {
         for record in &found.records {
             holder.keep(record);
         }
+    }
+
+    /// A node holds all entries up to this one durably, in a snapshot of a peer.
+    pub(crate) fn installed(&mut self, node: NodeId, position: Position) {
+        let holder = &mut self.holders[node.index()];
+        holder.installed = holder.installed.max(position.view);
+        let lanes = self.lanes.range((position.view, NodeId::default())..);
+        for (lane, entries) in lanes.take_while(|(lane, _)| lane.0 == position.view) {
+            let at = |t| Position { view: lane.0, t, node: lane.1 };
+            let Some(last) = entries.iter().copied().filter(|t| at(*t) <= position).max() else { continue };
+            for map in [&mut holder.held, &mut holder.voted] {
+                let t = map.entry(*lane).or_default();
+                *t = (*t).max(last);
+            }
+        }
+    }
+
+    /// A node has another disk, which is empty.
+    pub(crate) fn wiped(&mut self, node: NodeId) {
+        self.holders[node.index()] = Holder::default();
     }
 
     /// A node wrote a record to its log.
@@ -127,7 +167,7 @@ impl Invariants {
                     self.fail("One decision", what);
                 }
             }
-            Record::Start { .. } | Record::Promise { .. } => {}
+            Record::Start { .. } | Record::Promise { .. } | Record::Installed { .. } => {}
         }
         self.holders[node.index()].pending.push_back((lsn, record));
     }

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
-use crate::node::{ClientKey, Effects, Node, NodeInput, Replay, Settings};
+use crate::node::{
+    ClientKey, Done, Effects, Keeper, Node, NodeInput, RestoreError, Restored, Settings, restore,
+};
 use crate::protocol::{Identity, Record, decode_record};
 use crate::storage::{self, Disk as _, DiskFile as _, Log, LogOptions, MemoryDisk, OpenError, Operation};
-use crate::storage::{RecordGroup, SegmentSpan};
+use crate::storage::{RecordGroup, SegmentSpan, remove_unfinished_snapshots};
 use crate::types::{DiskId, Incarnation, Lsn, NodeId, Now};
 
 use super::random::Random;
@@ -16,6 +18,8 @@ use super::random::Random;
 pub(crate) struct Disk {
     files: MemoryDisk,
     ids: Random,
+    /// An identity that is made on it is to take the place of a lost one.
+    pub(crate) joining: bool,
     /// Everything below this place of the log was durable before something behind it was: damage there
     /// must never be taken for a torn write.
     pub(crate) sealed_below: Option<(u64, u64)>,
@@ -23,7 +27,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new(ids: Random) -> Disk {
-        Disk { files: MemoryDisk::new(), ids, sealed_below: None }
+        Disk { files: MemoryDisk::new(), ids, joining: false, sealed_below: None }
     }
 
     /// The power fails: of what was not synced, any part may be left.
@@ -62,7 +66,11 @@ impl Disk {
     pub(crate) fn rot(&self, random: &mut Random) -> Option<String> {
         let (last, end) = self.sealed_below?;
         let names = self.files.list().ok()?;
-        let name = &names[random.index(names.len())];
+        let snapshots: Vec<&String> = names.iter().filter(|name| name.ends_with(".snap")).collect();
+        let name = match snapshots.last() {
+            Some(newest) if random.permille(300) => newest,
+            _ => &names[random.index(names.len())],
+        };
         let seq =
             name.strip_prefix("wal-").and_then(|rest| u64::from_str_radix(rest.split('.').next()?, 16).ok());
         let len = match seq {
@@ -98,10 +106,24 @@ impl From<OpenError> for BootError {
     }
 }
 
+impl From<RestoreError> for BootError {
+    fn from(error: RestoreError) -> BootError {
+        if error.exit_code() == 5 {
+            BootError::Io(error.to_string())
+        } else {
+            BootError::Refused(error.to_string())
+        }
+    }
+}
+
 /// What a start found on the disk.
 pub(crate) struct Found {
     pub(crate) incarnation: Incarnation,
     pub(crate) records: Vec<Record>,
+    /// It goes on from a snapshot.
+    pub(crate) has_snapshot: bool,
+    /// Snapshots that are damaged.
+    pub(crate) damaged: Vec<String>,
 }
 
 /// A running process.
@@ -111,6 +133,9 @@ pub(crate) struct Machine {
     /// Groups that came while a sync was running, as in the log writer's queue.
     queue: VecDeque<RecordGroup>,
     pub(crate) effects: Effects,
+    pub(crate) keeper: Keeper<MemoryDisk>,
+    /// The log is not needed before this record.
+    truncate: Option<Lsn>,
     /// Where the write that is being synced began.
     written_from: (u64, u64),
 }
@@ -126,9 +151,18 @@ impl Machine {
     ) -> Result<(Machine, Found), BootError> {
         let me: NodeId = settings.protocol.me;
         let ids = &mut disk.ids;
-        let (identity, _) = storage::Identity::load_or_create(&disk.files, me, || DiskId(ids.next() | 1))?;
-        let mut replay = Replay::new(&settings.protocol);
-        let options = LogOptions { segment_len, window_len: 4 << 10, ..LogOptions::new(identity, boot) };
+        let (identity, _) =
+            storage::Identity::load_or_create(&disk.files, me, disk.joining, || DiskId(ids.next() | 1))?;
+        remove_unfinished_snapshots(&disk.files).map_err(|error| BootError::Io(error.to_string()))?;
+        let restored =
+            restore(&disk.files, identity.disk_id, &settings.protocol, &settings.store, boot, |_, _| ());
+        let Restored { mut replay, snapshot, damaged } = restored?;
+        let options = LogOptions {
+            segment_len,
+            window_len: 4 << 10,
+            needed: replay.needed(),
+            ..LogOptions::new(identity, boot)
+        };
         let mut fault = None;
         let mut records = Vec::new();
         let opened = Log::open(&disk.files, options, |lsn, kind, payload| {
@@ -146,26 +180,47 @@ impl Machine {
         let incarnation = replay.begin(&mut group).map_err(|error| BootError::Refused(error.to_string()))?;
         let io = |error: io::Error| BootError::Io(error.to_string());
         log.append(&mut group).and_then(|()| log.sync()).map_err(io)?;
-        let identity = Identity { disk: identity.disk_id, incarnation, boot };
+        let storage::Identity { disk_id, joining, .. } = identity;
+        let identity = Identity { disk: disk_id, incarnation, boot, joining };
+        let keeper = Keeper::new(disk.files.clone(), settings.store.clone(), boot);
         let mut node = Node::new(settings, identity, replay, boot, now);
         node.observe();
         disk.sealed_below = None;
-        let machine =
-            Machine { node, log, queue: VecDeque::new(), effects: Effects::default(), written_from: (0, 0) };
-        Ok((machine, Found { incarnation, records }))
+        let machine = Machine {
+            node,
+            log,
+            queue: VecDeque::new(),
+            effects: Effects::default(),
+            keeper,
+            truncate: None,
+            written_from: (0, 0),
+        };
+        Ok((machine, Found { incarnation, records, has_snapshot: snapshot.is_some(), damaged }))
     }
 
     /// One turn of the loop; what it did is in `effects` until the next.
-    pub(crate) fn turn(&mut self, now: Now, inputs: impl Iterator<Item = NodeInput>) {
+    pub(crate) fn turn(
+        &mut self,
+        now: Now,
+        inputs: impl Iterator<Item = NodeInput>,
+        done: impl Iterator<Item = Done>,
+    ) {
         self.effects.clear();
         for input in inputs {
             self.node.handle(now, input);
+        }
+        for done in done {
+            self.node.keeper_done(now, done);
         }
         self.node.run_backlog(now);
         self.node.end_turn(now, &mut self.effects);
         if !self.effects.records.is_empty() {
             self.queue.push_back(std::mem::take(&mut self.effects.records));
         }
+        for task in self.effects.tasks.drain(..) {
+            self.keeper.submit(task);
+        }
+        self.truncate = self.truncate.max(self.effects.truncate);
     }
 
     /// Writes what is queued; `false` if there is nothing.
@@ -191,6 +246,16 @@ impl Machine {
             self.log.write_durable_mark()?;
         }
         Ok(self.log.durable())
+    }
+
+    /// Removes one segment that is needed no more; says whether there was one.
+    pub(crate) fn truncate(&mut self) -> io::Result<bool> {
+        let Some(lsn) = self.truncate else { return Ok(false) };
+        let removed = self.log.truncate_before(lsn)?;
+        if !removed {
+            self.truncate = None;
+        }
+        Ok(removed)
     }
 
     /// Segment and offset at which the log ends.

@@ -72,11 +72,7 @@ impl World {
             if self.faults.permille((self.plan.faults.seal_stall * often).min(700)) {
                 self.see(Sight::SealStalled);
                 let long = self.faults.between(20 * MS, 1_500 * MS);
-                let until = self.now + long;
-                self.note(|| format!("and stays under way for {} ms", long / MS));
-                let link = self.link(from, to);
-                link.stalled_until = link.stalled_until.max(until);
-                self.at(until, Event::Heal { from, to });
+                self.hold(from, to, long);
             }
             if self.faults.permille(self.plan.faults.seal_cut) {
                 self.note(|| format!("the connection n{from} -> n{to} breaks under it"));

@@ -22,6 +22,10 @@ pub struct Plan {
     pub operations: u64,
     /// What they ask.
     pub workload: Workload,
+    /// So many of what they ask, per mille, are reads and nothing else.
+    pub reads: u64,
+    /// So often, per mille, a client stays with the node that it asked last.
+    pub loyal: u64,
     /// Longest pause of a client between two operations, in virtual microseconds.
     pub think_us: u64,
     /// How long faults happen, in virtual microseconds.
@@ -42,6 +46,14 @@ pub struct Plan {
     pub fill_len: usize,
     /// Bytes of a log segment.
     pub segment_len: u64,
+    /// Bytes of delivered entries that a node keeps in memory.
+    pub history_len: usize,
+    /// Ended views whose decisions a node keeps in memory.
+    pub views_kept: usize,
+    /// Bytes of log after which a node takes a snapshot.
+    pub snapshot_log_len: u64,
+    /// Longest step of a node's keeper of snapshots, in microseconds.
+    pub keeper_us: u64,
     /// Which faults, how often.
     pub faults: Faults,
     /// What stays broken after the storm.
@@ -98,6 +110,16 @@ pub struct Faults {
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
+    /// Chance that a node crashes after a step of its keeper of snapshots.
+    pub keeper_crash: u64,
+    /// Chance that a node which cannot go on with its disk is started with an empty one, to be rebuilt.
+    pub rebuild: u64,
+    /// A sender asks to leave while everything flows.
+    pub farewell: u64,
+    /// Chance that who decides a view first cannot tell most of the others for a while.
+    pub slow_news: u64,
+    /// Passive nodes reach no sender for a while, but each other.
+    pub passive_apart: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -123,48 +145,121 @@ pub struct Damage {
     pub isolated: usize,
     /// Some link stays broken.
     pub link: bool,
+    /// One passive node never reaches a sender, and two more miss one sender each, so that none of them is promoted.
+    pub apart: bool,
 }
+
+/// What a plan leads up to: situations of several steps, to which faults drawn one by one lead too seldom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Aim {
+    Nothing,
+    /// A view is ended while everything flows, only a minority learns of it, and the others are asked for reads.
+    SlowNews,
+    /// Most nodes are passive, and some of them reach the senders by way of others only.
+    PassiveApart,
+}
+
+/// With more clients than that the nodes have no time to spare.
+const FEW_CLIENTS_MAX: usize = 7;
+/// Much traffic and tiny messages would make catching up a race that cannot be won.
+const BUSY_FILL_LEN: usize = 20_000;
 
 impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
-        let busy = random.permille(50);
-        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
-        let faults = Faults::draw(&mut random);
-        let damage = Damage::draw(&mut random, nodes);
+        let aim = [Aim::Nothing, Aim::SlowNews, Aim::PassiveApart]
+            [[1, 2, 0, 0, 0, 0, 0, 0, 0, 0][random.index(10)]];
+        let aims = aim != Aim::Nothing;
+        let nodes = if aims {
+            5
+        } else {
+            [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)]
+        };
+        let busy = !aims && random.permille(50);
+        let clients = match (busy, aims) {
+            (true, _) => 16 + random.index(48),
+            (false, true) => 2 * FEW_CLIENTS_MAX,
+            (false, false) => 1 + random.index(FEW_CLIENTS_MAX),
+        };
+        let faults = Faults::draw(&mut random, aim);
+        let damage = Damage::draw(&mut random, nodes, aim);
         // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
-        let quiet_us =
-            if damage.link { 4_000_000 } else { [200_000, 300_000, 500_000, 1_500_000][random.index(4)] };
+        let quiet_us = if damage.link || damage.apart {
+            4_000_000
+        } else {
+            [200_000, 300_000, 500_000, 1_500_000][random.index(4)]
+        };
         Plan {
             seed,
             nodes,
             clients,
-            keys: 1 + random.index(3),
+            keys: if aims { 1 } else { 1 + random.index(3) },
             registers: if busy { 16 } else { 1 + random.index(4) },
-            operations: clients as u64 * random.between(20, 60),
+            operations: clients as u64 * if aims { 25 } else { random.between(20, 60) },
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
-            think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
-            storm_us: random.between(300_000, 1_800_000),
+            reads: match aim {
+                Aim::SlowNews => 600,
+                Aim::PassiveApart => 0,
+                Aim::Nothing => [0, 0, 0, 0, 800][random.index(5)],
+            },
+            loyal: match aim {
+                Aim::SlowNews => 100,
+                Aim::PassiveApart => 500,
+                Aim::Nothing => [900, 900, 900, 900, 100][random.index(5)],
+            },
+            think_us: match (busy, aim) {
+                (true, _) => 4_000,
+                (false, Aim::Nothing) => [4_000, 20_000, 40_000][random.index(3)],
+                (false, Aim::SlowNews) => 40_000,
+                (false, Aim::PassiveApart) => 300_000,
+            },
+            storm_us: match aim {
+                Aim::SlowNews => random.between(1_500_000, 3_000_000),
+                // Nodes become passive one by one, are parted, and notice it: that takes its time.
+                Aim::PassiveApart => random.between(2_500_000, 4_500_000),
+                Aim::Nothing => random.between(300_000, 1_800_000),
+            },
             quiet_us,
-            delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
+            delay_us: [200, 1_000, 5_000, 30_000][if aims { 2 + random.index(2) } else { random.index(4) }],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
             turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            // Much traffic and tiny messages would make catching up a race that cannot be won.
-            fill_len: if busy { 20_000 } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
+            fill_len: if busy || aims { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
+            history_len: [0, 2_000, 20_000, 32 << 20][random.index(4)],
+            views_kept: [1, 3, 256][random.index(3)],
+            snapshot_log_len: [2_000, 10_000, 50_000, 1 << 40][random.index(4)],
+            keeper_us: [100, 1_000, 10_000][random.index(3)],
             faults,
             damage,
+        }
+    }
+
+    /// The same plan for so many nodes.
+    pub fn set_nodes(&mut self, nodes: u8) {
+        self.nodes = nodes;
+        // What a larger cluster could have spared may be too much for a smaller one.
+        self.damage = Damage::default();
+    }
+
+    /// The same plan for so many clients.
+    pub fn set_clients(&mut self, clients: usize) {
+        self.clients = clients;
+        self.registers = self.registers.max(clients / 4);
+        if clients > FEW_CLIENTS_MAX {
+            self.fill_len = self.fill_len.max(BUSY_FILL_LEN);
         }
     }
 }
 
 impl Faults {
-    fn draw(random: &mut Random) -> Faults {
-        let calm = random.permille(100);
+    fn draw(random: &mut Random, aim: Aim) -> Faults {
+        let calm = random.permille(if aim == Aim::Nothing { 100 } else { 600 });
+        let slow_news = if aim == Aim::SlowNews { random.between(500, 1000) } else { 0 };
+        let passive_apart = if aim == Aim::PassiveApart { random.between(500, 1000) } else { 0 };
+        let farewell = if aim == Aim::SlowNews { random.between(200, 500) } else { 0 };
         let mut chance = |on: u64, most: u64| {
             if !calm && random.permille(on) { random.between(1, most) } else { 0 }
         };
@@ -189,16 +284,24 @@ impl Faults {
             leave: chance(150, 30),
             seal_crash: chance(500, 250),
             seal_cut: chance(500, 300),
-            seal_slow: chance(250, 300),
+            seal_slow: chance(250, 700),
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
+            keeper_crash: chance(300, 100),
+            rebuild: chance(700, 1_000),
+            farewell,
+            slow_news,
+            passive_apart,
             disk_loss: chance(400, 300),
         }
     }
 }
 
 impl Damage {
-    fn draw(random: &mut Random, nodes: u8) -> Damage {
+    fn draw(random: &mut Random, nodes: u8, aim: Aim) -> Damage {
+        if aim == Aim::PassiveApart {
+            return Damage { apart: true, ..Damage::default() };
+        }
         let mut left = usize::from(nodes - 1) / 2;
         let mut take = |random: &mut Random, chance| {
             let taken = if random.permille(chance) { random.index(left + 1) } else { 0 };
@@ -210,7 +313,7 @@ impl Damage {
         let isolated = take(random, 300);
         // A link may be missing only where everybody else is there.
         let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(120);
-        Damage { disks, dead, isolated, link }
+        Damage { disks, dead, isolated, link, apart: false }
     }
 }
 
@@ -220,7 +323,8 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes; {} clients, {} operations, {:?}; {:.0} ms of storm; messages take up to {} ms{}, \
-             fsync {} ms, a turn begins within {} ms{}; faults per mille: ",
+             fsync {} ms, a turn begins within {} ms{}; {} bytes of history and {} views kept, a snapshot each {} \
+             bytes of log; faults per mille: ",
             self.seed,
             self.nodes,
             self.clients,
@@ -232,6 +336,9 @@ impl fmt::Display for Plan {
             ms(self.sync_us),
             ms(self.turn_us),
             if self.drift { ", clocks drift" } else { "" },
+            self.history_len,
+            self.views_kept,
+            self.snapshot_log_len,
         )?;
         // Of the many faults only those that are on.
         let faults = format!("{:?}", self.faults);

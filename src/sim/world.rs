@@ -66,6 +66,8 @@ pub(super) enum Event {
     Dial { from: usize, to: usize, boot: u64 },
     /// A disk has synced so much.
     Synced { node: usize, boot: u64 },
+    /// A keeper of snapshots has done a step.
+    Keep { node: usize, boot: u64 },
     /// A process is killed, and starts again.
     Crash { node: usize, boot: u64, down: u64 },
     /// A process starts.
@@ -209,10 +211,14 @@ impl World {
                 heartbeat: Millis(50),
                 window: 1 << 20,
                 fill_len: self.plan.fill_len,
+                history_len: self.plan.history_len,
+                pinned_history_len: self.plan.history_len * 16 + (64 << 10),
+                views_kept: self.plan.views_kept,
                 seed: self.plan.seed ^ (node as u64 + 1).wrapping_mul(0x1234_5678_9abc_def1),
             },
             client_timeout: Millis(5_000),
             clients_max: 100,
+            snapshot_log_len: self.plan.snapshot_log_len,
             store: store::Limits::default(),
             dialect: dialect::DecodeLimits::default(),
             addresses: Vec::new(),
@@ -333,6 +339,7 @@ impl World {
                 }
             }
             Event::Synced { node, boot } => self.synced(node, boot),
+            Event::Keep { node, boot } => self.kept(node, boot),
             Event::Client { client, turn } => {
                 if self.clients[client].turn == turn {
                     self.client(client);

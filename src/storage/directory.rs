@@ -27,7 +27,8 @@ pub struct DataDir {
 
 impl DataDir {
     /// Makes the directory if need be, locks it, and reads or writes its identity; `new_disk_id`
-    /// draws a random number for a new one. Nothing but the lock file is touched before the lock
+    /// draws a random number for a new one, and `joining` says whether that is to take the place of a lost one. Nothing
+    /// but the lock file is touched before the lock
     /// is held.
     ///
     /// # Errors
@@ -35,12 +36,13 @@ impl DataDir {
     pub fn open(
         path: &Path,
         node: NodeId,
+        joining: bool,
         new_disk_id: impl FnOnce() -> DiskId,
     ) -> Result<DataDir, OpenError> {
         create_directories(path)?;
         let lock = lock(path)?;
         let disk = FileDisk::open(path).map_err(OpenError::io(path))?;
-        let (identity, is_new) = Identity::load_or_create(&disk, node, new_disk_id)?;
+        let (identity, is_new) = Identity::load_or_create(&disk, node, joining, new_disk_id)?;
         Ok(DataDir { _lock: lock, disk, identity, is_new })
     }
 
@@ -168,17 +170,17 @@ mod tests {
     fn a_second_opener_gets_the_pid() {
         let temp = TempDir::new("lock");
         let path = temp.path().join("kvdata").join("node-3");
-        let first = DataDir::open(&path, node(3), || DiskId(5)).unwrap();
+        let first = DataDir::open(&path, node(3), false, || DiskId(5)).unwrap();
         assert!(first.is_new());
         assert_eq!(LockState::of(&path).unwrap(), LockState::Held { pid: Some(std::process::id()) });
-        match DataDir::open(&path, node(3), || DiskId(6)) {
+        match DataDir::open(&path, node(3), false, || DiskId(6)) {
             Err(OpenError::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
         drop(first);
         assert_eq!(LockState::of(&path).unwrap(), LockState::Free);
-        let again = DataDir::open(&path, node(3), || DiskId(6)).unwrap();
-        assert_eq!(again.identity(), Identity { node: node(3), disk_id: DiskId(5) });
+        let again = DataDir::open(&path, node(3), false, || DiskId(6)).unwrap();
+        assert_eq!(again.identity(), Identity { node: node(3), disk_id: DiskId(5), joining: false });
         assert!(!again.is_new());
     }
 
@@ -186,7 +188,7 @@ mod tests {
     fn it_is_private_to_the_user() {
         let temp = TempDir::new("modes");
         let path = temp.path().join("data");
-        let _open = DataDir::open(&path, node(0), || DiskId(5)).unwrap();
+        let _open = DataDir::open(&path, node(0), false, || DiskId(5)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
         assert_eq!(mode(&path.join(LOCK_FILE)), 0o600);
@@ -196,13 +198,13 @@ mod tests {
     #[test]
     fn another_nodes_directory_and_a_file_are_refused() {
         let temp = TempDir::new("wrong");
-        drop(DataDir::open(temp.path(), node(1), || DiskId(5)).unwrap());
+        drop(DataDir::open(temp.path(), node(1), false, || DiskId(5)).unwrap());
         assert!(matches!(
-            DataDir::open(temp.path(), node(2), || DiskId(5)),
+            DataDir::open(temp.path(), node(2), false, || DiskId(5)),
             Err(OpenError::WrongNode { .. })
         ));
         let file = temp.path().join("file");
         fs::write(&file, "x").unwrap();
-        assert!(matches!(DataDir::open(&file, node(1), || DiskId(5)), Err(OpenError::Io { .. })));
+        assert!(matches!(DataDir::open(&file, node(1), false, || DiskId(5)), Err(OpenError::Io { .. })));
     }
 }

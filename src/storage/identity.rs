@@ -10,7 +10,8 @@
 //! 12  u32      CRC32C of bytes 0..12
 //! 16  u64      node id, 0 to 63
 //! 24  u64      disk id, not 0
-//! 32  u32      CRC32C of bytes 0..32
+//! 32  u64      1 if the directory was made to take the place of a lost one (`--rebuild`), else 0
+//! 40  u32      CRC32C of bytes 0..40
 //! ```
 //! Every later version keeps the first 16 bytes as they are, so that an older program can tell
 //! "newer than I am" from "damaged".
@@ -27,7 +28,7 @@ pub(super) const IDENTITY_FILE: &str = "IDENTITY";
 const IDENTITY_TEMPORARY: &str = "IDENTITY.tmp";
 const MAGIC: [u8; 8] = *b"lanekvID";
 const FORMAT_VERSION: u32 = 1;
-const IDENTITY_LEN: usize = 36;
+const IDENTITY_LEN: usize = 44;
 
 /// Length of what all files begin with: magic, version, checksum.
 pub(super) const PREAMBLE_LEN: usize = 16;
@@ -94,11 +95,13 @@ pub struct Identity {
     pub node: NodeId,
     /// The disk; never zero.
     pub disk_id: DiskId,
+    /// Made to take the place of a lost one.
+    pub joining: bool,
 }
 
 impl Identity {
-    /// Reads the identity of a data directory, or gives it one: `node`, and the disk id that
-    /// `new_disk_id` draws. Says also whether it was given now. On return it is durable.
+    /// Reads the identity of a data directory, or gives it one: `node`, the disk id that
+    /// `new_disk_id` draws, and `joining`. Says also whether it was given now. On return it is durable.
     ///
     /// # Errors
     /// Another node's directory, a damaged or newer file, a log without an identity, or an I/O error.
@@ -108,6 +111,7 @@ impl Identity {
     pub fn load_or_create<D: Disk>(
         disk: &D,
         node: NodeId,
+        joining: bool,
         new_disk_id: impl FnOnce() -> DiskId,
     ) -> Result<(Identity, bool), OpenError> {
         if let Some(identity) = Identity::load(disk)? {
@@ -120,7 +124,7 @@ impl Identity {
         if names.iter().any(|name| super::segment::parse_name(name).is_some()) {
             return Err(OpenError::damaged(disk, IDENTITY_FILE, 0, "missing, although there is a log"));
         }
-        let identity = Identity { node, disk_id: new_disk_id() };
+        let identity = Identity { node, disk_id: new_disk_id(), joining };
         assert_ne!(identity.disk_id, DiskId(0), "disk id 0 means that it is not known");
         let bytes = identity.encode();
         publish(disk, IDENTITY_TEMPORARY, IDENTITY_FILE, |file| file.write_at(0, &bytes))
@@ -143,6 +147,7 @@ impl Identity {
         let mut w = Writer::new(&mut bytes);
         w.u64(u64::from(self.node.get()));
         w.u64(self.disk_id.0);
+        w.u64(u64::from(self.joining));
         let crc = crc32c::crc32c(&bytes);
         Writer::new(&mut bytes).u32(crc);
         bytes
@@ -162,7 +167,7 @@ impl Identity {
             return Err(damaged(PREAMBLE_LEN as u64, "wrong length"));
         }
         let mut r = Reader::new(&bytes[PREAMBLE_LEN..]);
-        let (Ok(node), Ok(disk_id), Ok(crc)) = (r.u64(), r.u64(), r.u32()) else {
+        let (Ok(node), Ok(disk_id), Ok(joining), Ok(crc)) = (r.u64(), r.u64(), r.u64(), r.u32()) else {
             unreachable!("the length was checked");
         };
         if crc32c::crc32c(&bytes[..IDENTITY_LEN - 4]) != crc {
@@ -170,8 +175,10 @@ impl Identity {
         }
         let node = u8::try_from(node).ok().and_then(NodeId::new);
         match node {
-            Some(node) if disk_id != 0 => Ok(Identity { node, disk_id: DiskId(disk_id) }),
-            _ => Err(damaged(PREAMBLE_LEN as u64, "no valid node or disk id")),
+            Some(node) if disk_id != 0 && joining <= 1 => {
+                Ok(Identity { node, disk_id: DiskId(disk_id), joining: joining == 1 })
+            }
+            _ => Err(damaged(PREAMBLE_LEN as u64, "no valid node, disk id or flag")),
         }
     }
 }
@@ -189,7 +196,7 @@ mod tests {
     fn it_is_written_once_and_published_whole() {
         let disk = MemoryDisk::new();
         disk.record_calls();
-        let (made, fresh) = Identity::load_or_create(&disk, node(3), || DiskId(77)).unwrap();
+        let (made, fresh) = Identity::load_or_create(&disk, node(3), false, || DiskId(77)).unwrap();
         assert!(fresh);
         assert_eq!(
             disk.take_calls(),
@@ -202,10 +209,10 @@ mod tests {
             ]
         );
         let survivor = disk.crash(&mut || 0);
-        let (read, fresh) = Identity::load_or_create(&survivor, node(3), || DiskId(78)).unwrap();
+        let (read, fresh) = Identity::load_or_create(&survivor, node(3), false, || DiskId(78)).unwrap();
         assert_eq!((read, fresh), (made, false));
         assert!(matches!(
-            Identity::load_or_create(&survivor, node(4), || DiskId(78)),
+            Identity::load_or_create(&survivor, node(4), false, || DiskId(78)),
             Err(OpenError::WrongNode { .. })
         ));
     }
@@ -213,8 +220,8 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_damage() {
         let disk = MemoryDisk::new();
-        Identity::load_or_create(&disk, node(3), || DiskId(77)).unwrap();
-        let load = |disk: &MemoryDisk| Identity::load_or_create(disk, node(3), || DiskId(1));
+        Identity::load_or_create(&disk, node(3), false, || DiskId(77)).unwrap();
+        let load = |disk: &MemoryDisk| Identity::load_or_create(disk, node(3), false, || DiskId(1));
         for bit in 0..IDENTITY_LEN * 8 {
             disk.corrupt(IDENTITY_FILE, bit as u64 / 8, 1 << (bit % 8));
             assert!(matches!(load(&disk), Err(OpenError::Damaged { .. })), "bit {bit}");
@@ -233,7 +240,7 @@ mod tests {
         write_preamble(&mut bytes, MAGIC, 9);
         disk.create(IDENTITY_FILE).unwrap().write_at(0, &bytes).unwrap();
         assert!(matches!(
-            Identity::load_or_create(&disk, node(3), || DiskId(1)),
+            Identity::load_or_create(&disk, node(3), false, || DiskId(1)),
             Err(OpenError::NewerFormat { found: 9, supported: FORMAT_VERSION, .. })
         ));
     }
@@ -243,7 +250,7 @@ mod tests {
         let disk = MemoryDisk::new();
         disk.create("wal-0000000000000001.log").unwrap();
         assert!(matches!(
-            Identity::load_or_create(&disk, node(3), || DiskId(1)),
+            Identity::load_or_create(&disk, node(3), false, || DiskId(1)),
             Err(OpenError::Damaged { offset: 0, .. })
         ));
     }

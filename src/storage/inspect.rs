@@ -102,7 +102,7 @@ pub fn inspect_log<D: Disk>(disk: &D, identity: Identity) -> Result<LogInspectio
 fn read<D: Disk>(disk: &D, identity: Identity, log: &mut LogInspection) -> Result<LogEnd, OpenError> {
     let marker = Marker::load(disk)?;
     log.sync = marker.as_ref().map_or(SyncMode::Always, Marker::mode);
-    let Identity { node, disk_id } = identity;
+    let Identity { node, disk_id, .. } = identity;
     let mut found = Vec::new();
     for SegmentInspection { name, .. } in &log.segments {
         let file = disk.open(name).map_err(OpenError::on(disk, name))?;

@@ -57,9 +57,9 @@ pub use memory::{Call, MemoryDisk, MemoryFile, Operation};
 pub use record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordGroup};
 pub use recovery::{Recovered, stored_bytes};
 pub use snapshot::{
-    SNAPSHOT_BLOCK_LEN_MAX, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotId,
-    SnapshotReader, SnapshotReceiver, SnapshotWriter, UnpublishedSnapshot, parse_snapshot_name,
-    remove_old_snapshots, remove_unfinished_snapshots, snapshot_name, snapshots_on,
+    SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotReader, SnapshotReceiver,
+    SnapshotWriter, UnpublishedSnapshot, parse_snapshot_name, remove_old_snapshots,
+    remove_unfinished_snapshots, snapshot_name, snapshots_on,
 };
 pub use sync_mode::SyncMode;
 pub use writer::LogWriter;

@@ -55,7 +55,7 @@ fn splitmix(seed: u64) -> impl FnMut() -> u64 {
 
 pub(super) fn options(segment_len: u64, sync: SyncMode) -> LogOptions {
     static SEED: AtomicU64 = AtomicU64::new(1);
-    let identity = Identity { node: NodeId::new(2).unwrap(), disk_id: DiskId(9) };
+    let identity = Identity { node: NodeId::new(2).unwrap(), disk_id: DiskId(9), joining: false };
     let seed = SEED.fetch_add(1, Ordering::Relaxed);
     LogOptions { segment_len, window_len: segment_len / 8, sync, ..LogOptions::new(identity, seed) }
 }

@@ -102,6 +102,7 @@ impl LogWriter {
             batch: RecordGroup::new(),
             marked: Lsn(reported),
             synced_at: Instant::now(),
+            segments: 0,
         };
         let thread = std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| writer.run(&notify)));
@@ -233,6 +234,8 @@ struct Writer<D: Disk> {
     synced_at: Instant,
     /// What the last durable mark said.
     marked: Lsn,
+    /// How many segments there were when the lengths were last told.
+    segments: usize,
 }
 
 impl<D: Disk> Writer<D> {
@@ -303,6 +306,7 @@ impl<D: Disk> Writer<D> {
         let mut bytes = 0;
         let mut must_sync = self.mode == SyncMode::Always;
         let mut done: Vec<RecordGroup> = Vec::with_capacity(groups.len());
+        let is_alone = groups.len() == 1;
         for mut group in groups {
             bytes += group.len_bytes() as u64;
             must_sync |= group.must_sync();
@@ -310,7 +314,8 @@ impl<D: Disk> Writer<D> {
             if !fits {
                 self.flush()?;
             }
-            if group.len_bytes() > MERGE_LEN_MAX {
+            // Copying pays only where it saves a write.
+            if is_alone || group.len_bytes() > MERGE_LEN_MAX {
                 self.log.append(&mut group)?;
             } else {
                 self.batch.absorb(&group);
@@ -337,6 +342,11 @@ impl<D: Disk> Writer<D> {
     /// Removes one segment if that is wanted: not more, a group may be waiting.
     fn truncate(&mut self) -> io::Result<()> {
         let wanted = self.shared.queue().truncate;
+        let segments = self.log.segments().len();
+        if wanted.is_none() && segments == self.segments {
+            return Ok(());
+        }
+        self.segments = segments;
         if let Some(lsn) = wanted
             && !self.log.truncate_before(lsn)?
         {

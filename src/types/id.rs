@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Index;
+
 /// A node's number in the configuration file, 0 to 63.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct NodeId(u8);
@@ -184,6 +186,21 @@ pub struct SessionId(pub u64);
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// Names a snapshot: two with the same name have the same blocks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SnapshotId {
+    /// Its index.
+    pub index: Index,
+    /// The digest of its header block, which holds the state's.
+    pub digest: u64,
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:016x}", self.index, self.digest)
     }
 }
 

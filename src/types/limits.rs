@@ -35,9 +35,15 @@ pub const MEMBER_COUNT_MAX: usize = 64;
 pub const CLOCK_LEAP_MAX: u64 = 1 << 48;
 /// The highest timestamp that is believed: half of what there are, so that many leaps do not wear the clock out either.
 pub const CLOCK_MAX: u64 = 1 << 63;
+/// The highest index that is believed; no cluster gets there by commands.
+pub const INDEX_MAX: u64 = 1 << 63;
 /// Soft limit for the entries in one catching-up message, in bytes; one larger entry goes alone.
 pub const FILL_LEN_SOFT: usize = 1 << 20;
 /// Most entries in one catching-up message.
 pub const FILL_COUNT_MAX: usize = 4096;
+/// Most bytes of one block of a snapshot.
+pub const SNAPSHOT_BLOCK_LEN_MAX: usize = 64 << 10;
+/// Most blocks of a snapshot in one message.
+pub const SNAPSHOT_BLOCK_COUNT_MAX: usize = 16;
 /// Most decisions in one `NewView` message.
 pub const DECISION_COUNT_MAX: usize = 64;

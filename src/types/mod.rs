@@ -12,7 +12,7 @@ mod reply;
 mod time;
 
 pub use entry::{Batch, BatchError, Entry, Label, OriginPair};
-pub use id::{ClusterId, DiskId, Incarnation, NodeId, NodeSet, SessionId};
+pub use id::{ClusterId, DiskId, Incarnation, NodeId, NodeSet, SessionId, SnapshotId};
 pub use random::splitmix64;
 pub use reply::{Plain, Reply};
 pub use time::{Index, Lsn, Millis, Now, Position, Timestamp, ViewNumber};

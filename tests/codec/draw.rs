@@ -8,7 +8,7 @@ use lanekv::protocol::{
 };
 use lanekv::types::{
     Batch, ClusterId, DiskId, Entry, Incarnation, Index, Label, Millis, NodeId, NodeSet, OriginPair,
-    Position, Timestamp, ViewNumber,
+    Position, SnapshotId, Timestamp, ViewNumber,
 };
 
 /// A seeded generator (splitmix64) of values.
@@ -16,8 +16,8 @@ use lanekv::types::{
 pub(crate) struct Draw(u64);
 
 impl Draw {
-    pub(crate) const MESSAGE_KINDS: usize = 16;
-    pub(crate) const RECORD_KINDS: usize = 6;
+    pub(crate) const MESSAGE_KINDS: usize = 19;
+    pub(crate) const RECORD_KINDS: usize = 7;
     pub(crate) const REFUSAL_KINDS: usize = 8;
 
     pub(crate) fn new(seed: u64) -> Draw {
@@ -149,6 +149,18 @@ impl Draw {
         Decision { view: self.view_number(), value: self.value() }
     }
 
+    fn position(&mut self) -> Position {
+        Position { view: self.view_number(), t: self.timestamp(), node: self.node() }
+    }
+
+    fn snapshot_id(&mut self) -> SnapshotId {
+        SnapshotId { index: Index(self.number()), digest: self.next() }
+    }
+
+    fn block(&mut self) -> Vec<u8> {
+        (0..self.below(60)).map(|_| self.byte()).collect()
+    }
+
     fn status(&mut self) -> Status {
         let row = |draw: &mut Draw| LaneRow {
             received: draw.timestamp(),
@@ -162,7 +174,7 @@ impl Draw {
             lanes: self.list(64, row),
             sealed: self.flag(),
             hears: NodeSet::from_bits(self.number()),
-            delivered: Position { view: self.view_number(), t: self.timestamp(), node: self.node() },
+            delivered: self.position(),
             index: Index(self.number()),
             digest: self.next(),
             wall: Millis(self.number()),
@@ -217,11 +229,22 @@ impl Draw {
             12 => Message::Forward { label: self.label(), batch: self.batch() },
             13 => Message::Refused { label: self.label() },
             14 => Message::ReadProbe { nonce: self.nonce() },
-            _ => Message::ReadAnswer {
+            15 => Message::ReadAnswer {
                 nonce: self.nonce(),
                 view: self.view_number(),
                 sealed: self.flag(),
                 accepted: self.lanes(),
+            },
+            16 => Message::SnapshotOffer { forgotten: self.position() },
+            17 if self.flag() => Message::SnapshotAsk { id: None, next: 0 },
+            17 => {
+                let next = u32::try_from(self.below(1 << 20)).expect("20 bits");
+                Message::SnapshotAsk { id: Some(self.snapshot_id()), next }
+            }
+            _ => Message::SnapshotBlocks {
+                id: self.snapshot_id(),
+                first: u32::from(self.byte()),
+                blocks: self.list(16, Draw::block),
             },
         }
     }
@@ -239,12 +262,14 @@ impl Draw {
                 frozen: self.lanes(),
                 value: Box::new(self.value()),
             },
-            _ => Record::Decision(self.decision()),
+            5 => Record::Decision(self.decision()),
+            _ => Record::Installed { index: Index(self.number()), position: self.position() },
         }
     }
 
     pub(crate) fn hello(&mut self) -> Hello {
         let remembered = |draw: &mut Draw| Remembered {
+            disk: DiskId(draw.number()),
             incarnation: draw.incarnation(),
             view: draw.view_number(),
             accepted: draw.lanes(),
@@ -256,6 +281,7 @@ impl Draw {
             disk: DiskId(self.number()),
             incarnation: self.incarnation(),
             boot: self.number(),
+            joining: self.flag(),
             cluster: ClusterId(self.number()),
             members: self.number(),
             view: self.view_number(),

@@ -17,6 +17,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     match std::env::var_os("LANEKV_BIN_DIR") {
         Some(dir) => Path::new(env!("CARGO_MANIFEST_DIR")).join(dir).join(name),
         None if name == "kvnode" => env!("CARGO_BIN_EXE_kvnode").into(),
+        None if name == "kvbench" => env!("CARGO_BIN_EXE_kvbench").into(),
         None if name == "kvchaos" => env!("CARGO_BIN_EXE_kvchaos").into(),
         None => env!("CARGO_BIN_EXE_kvclient").into(),
     }

@@ -11,6 +11,7 @@ const GREETED: u8 = 7;
 const CLIENT: u8 = 8;
 const LEAVE: u8 = 9;
 const RECEIVE: u8 = 10;
+const SNAPSHOT: u8 = 11;
 
 /// How far the node is when a script begins.
 const UNFOUNDED: u8 = 0;
@@ -141,6 +142,7 @@ impl Script {
             disk: DiskId(100 + u64::from(from)),
             incarnation: Incarnation(1),
             boot: 6 + u64::from(from),
+            joining: false,
             cluster: ClusterId(if view == 0 { 0 } else { 77 }),
             members: 0,
             view: ViewNumber(view),
@@ -161,6 +163,31 @@ impl Script {
         self.say(from, &Message::Append(Arc::clone(entry)))
     }
 
+    /// Sends a whole snapshot: the next view of this decision, and what is delivered in it.
+    fn snapshot(self, from: u8, last: &Decision, position: (u64, u8), lanes: &[u64]) -> Script {
+        let number = |n: u64| n.to_le_bytes();
+        let list = |len: usize| u32::try_from(len).expect("short").to_le_bytes();
+        let blob = |bytes: &[u8]| [&list(bytes.len())[..], bytes].concat();
+        let mut decision = Vec::new();
+        encode_record(&mut decision, &Record::Decision(last.clone()));
+        let view = &decision[8 + 4 + 8 * last.value.ends.len()..];
+        let stamps: Vec<u8> = lanes.iter().flat_map(|t| number(*t)).collect();
+        let lanes = [&list(lanes.len())[..], &stamps].concat();
+        let origins = [&list(1)[..], &[1], &[number(1), number(1), number(4)].concat()].concat();
+        let (t, id) = position;
+        let payload = [
+            &list(1)[..],
+            &[number(77), number(4), number(last.view.0 + 1), number(t)].concat(),
+            &[id],
+            &[number(1_700_000_000_000), number(1), number(0), number(0), number(0)].concat(),
+            &blob(view),
+            &blob(&lanes),
+            &blob(&origins),
+        ];
+        // Taken, verified, published, installed.
+        self.step((from - 1) << 4 | SNAPSHOT, &payload.concat()).turn().turn().turn()
+    }
+
     fn turn(self) -> Script {
         self.step(TURN, &[]).step(PERSIST, &[])
     }
@@ -176,7 +203,7 @@ impl Script {
 
 /// Everything that peers say in a calm, in a seal, while catching up, at the founding.
 pub(crate) fn scripts() -> Vec<Vec<u8>> {
-    let all = [order(), seals(), questions(), forwards(), views(), lies()];
+    let all = [order(), seals(), questions(), forwards(), views(), snapshots(), lies()];
     all.into_iter().flatten().map(|script| script.0).collect()
 }
 
@@ -388,6 +415,40 @@ fn views() -> Vec<Script> {
         Script::new(UNFOUNDED).say(1, &new_view(&chain)).say(2, &status(3, 0, &CALM, false)).turn(),
         hearing(hearing(hearing(hearing(hearing(passive(UNFOUNDED)))))).turn(),
         hearing(passive(UNFOUNDED).append(1, &entry(1, 5, 1, 0))).turn(),
+    ]
+}
+
+fn snapshots() -> Vec<Script> {
+    let founded = decision(0, &[], 1);
+    let later = decision(2, &[0, 0, 0], 1);
+    let prepare = Message::SealPrepare { view: VIEW, ballot: ballot(1, 1), have: lanes(&[0, 5, 0]) };
+    let ended = Message::NewView { decisions: vec![decision(1, &[0, 9, 0], 1)] };
+    let offer = Message::SnapshotOffer { forgotten: Position { view: VIEW, t: Timestamp(5), node: node(1) } };
+    let ask = Message::SnapshotAsk { id: None, next: 0 };
+    let known = || Script::new(SENDER).met(&CALM);
+    vec![
+        known()
+            .append(2, &entry(1, 8, 2, 0))
+            .turn()
+            .snapshot(1, &founded, (5, 1), &[0, 5, 0])
+            .append(1, &entry(1, 9, 1, 5))
+            .turn()
+            .both(&status(1, 9, &[[0, 9, 0], [9, 9, 9], [8, 9, 8]], false))
+            .turn(),
+        known().client("SET a 1\n").turn().snapshot(1, &later, (7, 2), &[0, 5, 7]).client("SET a 2\n").turn(),
+        Script::new(UNFOUNDED).hello(1, 3).snapshot(1, &later, (0, 0), &[0, 0, 0]).turn(),
+        Script::new(RESTARTED).met(&CALM).say(1, &prepare).turn().snapshot(1, &founded, (5, 1), &[0, 5, 0]),
+        known().say(1, &ended).turn().snapshot(2, &founded, (5, 1), &[0, 5, 0]).turn(),
+        known().say(1, &offer).turn().both(&ask).turn().step(1 << 4 | LINK_DOWN, &[]).later(900).turn(),
+        // An entry that should have been in it; then more than is decided, and an own entry that never was.
+        known()
+            .snapshot(1, &founded, (5, 1), &[0, 5, 0])
+            .append(2, &entry(1, 3, 2, 0))
+            .turn()
+            .both(&status(1, 9, &[[0, 9, 0], [5, 9, 5], [3, 9, 3]], false))
+            .turn(),
+        known().say(1, &ended).turn().snapshot(2, &founded, (12, 1), &[0, 12, 0]),
+        known().snapshot(1, &founded, (5, 0), &[5, 0, 0]).client("SET a 1\n").turn(),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lanekv::protocol::{Hello, Message};
+use lanekv::protocol::{Base, Hello, Message};
 use lanekv::types::{
     ClusterId, Entry, Incarnation, Label, Millis, NodeId, OriginPair, Timestamp, ViewNumber,
 };
@@ -40,8 +40,21 @@ pub(super) fn disguise(hello: &mut Hello, fields: &[&str]) -> Outcome {
     Ok(())
 }
 
+/// Makes a snapshot say something else than its maker would. `t` moves the last entry that is in it.
+pub(super) fn disguise_base(base: &mut Base, fields: &[&str]) -> Outcome {
+    known(fields, &["cluster", "t"])?;
+    base.cluster = ClusterId(field(fields, "cluster", base.cluster.0)?);
+    base.view.cluster = base.cluster;
+    let lane = base.view.lane_of(base.position.node).ok_or("its last entry is of no lane")?;
+    base.position.t = Timestamp(field(fields, "t", base.position.t.0)?);
+    if base.position.t > Timestamp::ZERO {
+        base.lanes[lane] = base.position.t;
+    }
+    Ok(())
+}
+
 impl World {
-    /// Puts an entry that nobody made into a link, as an Append or as a Fill.
+    /// Puts an entry that nobody made into a link, as an Append or as a Fill; or the news that it is forgotten.
     pub(crate) fn forge(&mut self, from: usize, to: usize, arguments: &[&str]) -> Outcome {
         let (kind, fields) = arguments.split_first().ok_or("which message?")?;
         known(fields, &["view", "lane", "t", "prev", "origin", "incarnation", "seq"])?;
@@ -67,7 +80,8 @@ impl World {
         let message = match *kind {
             "append" => Message::Append(entry),
             "fill" => Message::Fill { entries: vec![entry] },
-            _ => return Err("only append and fill can be forged".to_owned()),
+            "snapshot-offer" => Message::SnapshotOffer { forgotten: entry.position() },
+            _ => return Err("only append, fill and snapshot-offer can be forged".to_owned()),
         };
         self.link(from, to).queue.push_back(message);
         Ok(())

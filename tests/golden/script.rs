@@ -7,11 +7,14 @@
 //! | command | does |
 //! |---|---|
 //! | `cluster N [disk=manual]` | N nodes with empty disks; a manual disk syncs when told to |
+//! | … `[history=BYTES] [pinned=BYTES] [views=N]` | so much a node keeps of what is delivered; all of it if not said |
 //! | `found` | starts and connects all, until they are in view 1; says nothing |
 //! | `start`, `connect-all`, `restart` NODE | a process; connections to all that run; both |
 //! | `crash` NODE `[kept] [silent]` | ends it; unsynced records are lost unless kept; silent: no peer notices |
-//! | `wipe` NODE, `damage` NODE N | a new, empty disk; the last N durable records are gone |
+//! | `wipe` NODE [`rebuild`], `damage` NODE N | a new, empty disk, perhaps to be rebuilt; the last N durable records are gone |
 //! | `disk` NODE `manual` or `auto`, `persist` NODE `[N]` | who says when an fsync is done; N more records are |
+//! | `snapshot` NODE, `spoil` NODE | a snapshot of what is delivered, for its next starts; the newest is damaged |
+//! | `install` NODE NODE `[FIELD=NUMBER…]` | the newest snapshot of the second in the first; it says this instead: `cluster`, `t` |
 //! | `pause`, `resume` NODE | it takes no turns; its messages wait |
 //! | `offer` NODE WORD…, `read` NODE | one batch for each word; `x*9` is a long one; a linearizable read |
 //! | `cancel` NODE N | nobody waits any more for the Nth of what clients asked of a node, a read |
@@ -21,7 +24,7 @@
 //! | `block`, `unblock` LINK KIND | what is sent of this kind gets lost |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
 //! | `connect` LINK FIELD=NUMBER… | its hello says this instead: `protocol`, `from`, `to`, `cluster`, `members` … |
-//! | `forge` LINK KIND FIELD=NUMBER… | an `append` or `fill` that nobody sent: `lane`, `t`, `prev`, `seq` … |
+//! | `forge` LINK KIND FIELD=NUMBER… | an `append`, `fill` or `snapshot-offer` that nobody sent: `lane`, `t`, `prev`, `seq` … |
 //! | `stir` LINK | the first bytes of a long message have come through it |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
 //! | `repeat` N COMMAND `;` COMMAND … | these in turn, so many times |
@@ -31,7 +34,7 @@
 use lanekv::protocol::{Input, ReadTicket};
 
 use super::coverage::Coverage;
-use super::world::{Outcome, World};
+use super::world::{Memory, Outcome, World};
 
 /// What a block without output says.
 const SILENCE: &str = "(nothing)";
@@ -97,8 +100,18 @@ impl Script {
                 return Err("one cluster is enough".to_owned());
             }
             let count = arguments.first().and_then(|n| n.parse().ok()).ok_or("how many nodes?")?;
-            let manual = arguments.get(1) == Some(&"disk=manual");
-            self.world = Some(World::new(count, manual, self.read_back_is_durable));
+            let (mut manual, mut memory) = (false, Memory::default());
+            for argument in &arguments[1..] {
+                let (name, value) = argument.split_once('=').ok_or("NAME=VALUE is expected")?;
+                match name {
+                    "disk" if value == "manual" => manual = true,
+                    "history" => memory.history_len = parsed(value)?,
+                    "pinned" => memory.pinned_history_len = parsed(value)?,
+                    "views" => memory.views_kept = parsed(value)?,
+                    _ => return Err(format!("unknown setting {argument}")),
+                }
+            }
+            self.world = Some(World::new(count, manual, self.read_back_is_durable, memory));
             return Ok(());
         }
         if *name == "repeat" {
@@ -167,7 +180,14 @@ fn on_node(world: &mut World, name: &str, node: usize, arguments: &[&str]) -> Ou
             return world.connect_all(node);
         }
         "crash" => return world.crash(node, has("kept"), has("silent")),
-        "wipe" => return world.wipe(node),
+        "wipe" => return world.wipe(node, has("rebuild")),
+        "snapshot" => return world.snapshot(node),
+        "spoil" => return world.spoil(node),
+        "install" => {
+            let (from, fields) = arguments.split_first().ok_or("a snapshot of which node?")?;
+            let from = self::node(from, world.len())?;
+            return world.install(node, from, fields);
+        }
         "damage" => {
             let count = number(arguments, 0)?;
             return world.damage(node, usize::try_from(count).map_err(|e| e.to_string())?);
@@ -195,6 +215,10 @@ fn on_node(world: &mut World, name: &str, node: usize, arguments: &[&str]) -> Ou
 fn each(arguments: &[&str], mut action: impl FnMut(&str)) -> Outcome {
     arguments.iter().for_each(|argument| action(argument));
     Ok(())
+}
+
+fn parsed(value: &str) -> Outcome<usize> {
+    value.parse().map_err(|_| "a number is expected".to_owned())
 }
 
 fn number(arguments: &[&str], place: usize) -> Outcome<u64> {

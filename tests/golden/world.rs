@@ -6,6 +6,7 @@
 
 mod forgery;
 mod links;
+mod snapshots;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use lanekv::wire::batch::BatchBuilder;
 use lanekv::wire::split_frame;
 
 use super::coverage::Coverage;
+use snapshots::Snapshot;
 use text::{first_word, report_line, words, words_of, written_out};
 
 /// The suspicion time-out of every node, in milliseconds.
@@ -27,6 +29,8 @@ const SUSPICION_MS: u64 = 300;
 const HEARTBEAT_MS: u64 = 50;
 /// Time passes in steps of at least so many milliseconds.
 const STEP_MS: u64 = 10;
+/// Most bytes of delivered entries in memory, and most views, if the script does not say: more than any script has.
+const PLENTY: usize = 1 << 30;
 /// What the kinds of lines are called that a script sees only if it asks for them.
 const QUIET_KINDS: [&str; 6] = ["time", "status", "heard", "lost", "read-probe", "read-answer"];
 
@@ -43,18 +47,39 @@ struct Link {
     queue: VecDeque<Message>,
 }
 
+/// How much a node keeps of what it has delivered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// `Settings::history_len`.
+    pub(crate) history_len: usize,
+    /// `Settings::pinned_history_len`.
+    pub(crate) pinned_history_len: usize,
+    /// `Settings::views_kept`.
+    pub(crate) views_kept: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { history_len: PLENTY, pinned_history_len: PLENTY, views_kept: PLENTY }
+    }
+}
+
 #[derive(Debug)]
 struct Host {
     disk: DiskId,
     records: Vec<Record>,
     durable: usize,
+    /// Those on its disk, the newest first.
+    snapshots: Vec<Snapshot>,
     /// The script says when an fsync is done.
     manual: bool,
     replica: Option<Replica>,
     paused: bool,
     boot: u64,
+    /// Its disk was made to take the place of another.
+    joining: bool,
     tickets: u64,
-    /// What was delivered since the start, as far as it counts.
+    /// What was delivered, as far as it counts: by the snapshot that a start went on from, and since.
     applied: Vec<String>,
 }
 
@@ -72,19 +97,22 @@ pub(crate) struct World {
     /// A restarted node takes for durable what it only read back: the mistake that rule D forbids, which is made
     /// below the core.
     read_back_is_durable: bool,
+    memory: Memory,
 }
 
 impl World {
     /// So many nodes with empty disks, none of them running.
-    pub(crate) fn new(count: usize, manual: bool, read_back_is_durable: bool) -> World {
+    pub(crate) fn new(count: usize, manual: bool, read_back_is_durable: bool, memory: Memory) -> World {
         let host = |node| Host {
             disk: DiskId(0xd150 + node as u64),
             records: Vec::new(),
             durable: 0,
+            snapshots: Vec::new(),
             manual,
             replica: None,
             paused: false,
             boot: 0,
+            joining: false,
             tickets: 0,
             applied: Vec::new(),
         };
@@ -97,6 +125,7 @@ impl World {
             boots: 0,
             coverage: Coverage::default(),
             read_back_is_durable,
+            memory,
         }
     }
 
@@ -114,7 +143,7 @@ impl World {
         coverage
     }
 
-    /// Everybody delivers from the first entry on after a start, so of two nodes one has a prefix of the other.
+    /// Everybody delivers from the first entry on, or from a snapshot on, so of two nodes one has a prefix of the other.
     fn disagreement(&self) -> Option<String> {
         let longest = self.running().into_iter().max_by_key(|node| self.hosts[*node].applied.len())?;
         let all = &self.hosts[longest].applied;
@@ -161,6 +190,9 @@ impl World {
             heartbeat: Millis(HEARTBEAT_MS),
             fill_len: 1 << 20,
             window: 1 << 20,
+            history_len: self.memory.history_len,
+            views_kept: self.memory.views_kept,
+            pinned_history_len: self.memory.pinned_history_len,
             seed: 0x601d + node as u64,
         }
     }
@@ -175,7 +207,8 @@ impl World {
 
     // ---- processes and disks ----
 
-    /// Starts a process from what its disk has; nobody is connected to it yet.
+    /// Starts a process from what its disk has, the newest snapshot and the log from where that says; nobody is
+    /// connected to it yet.
     pub(crate) fn start(&mut self, node: usize) -> Outcome {
         if self.alive(node) {
             return Err(format!("n{node} is running"));
@@ -188,9 +221,13 @@ impl World {
         if !self.read_back_is_durable {
             host.durable = host.records.len();
         }
-        let mut recovery = Recovery::new(&settings);
-        for (i, record) in host.records.iter().enumerate() {
-            recovery.push(Lsn(i as u64 + 1), record.clone()).map_err(|error| error.to_string())?;
+        let newest = host.snapshots.first();
+        let mut recovery = newest.map_or_else(|| Recovery::new(&settings), |s| s.recovery(&settings));
+        let read = host.records.iter().zip(1..).skip(newest.map_or(0, Snapshot::skipped));
+        let read = read.map(|(record, lsn)| recovery.push(Lsn(lsn), record.clone()));
+        if let Err(error) = read.collect::<Result<(), _>>() {
+            self.line("starts", format!("n{node} does not start: {error}"));
+            return Ok(());
         }
         let incarnation = Incarnation(recovery.last_incarnation().0 + 1);
         let start = Record::Start { incarnation };
@@ -201,11 +238,12 @@ impl World {
         recovery.push(Lsn(host.records.len() as u64), start).map_err(|error| error.to_string())?;
         host.boot = boot;
         host.tickets = 0;
-        host.applied.clear();
+        host.applied = newest.map(|s| s.applied.clone()).unwrap_or_default();
+        let from = newest.map(Snapshot::from_where).unwrap_or_default();
         host.paused = false;
-        let identity = Identity { disk: host.disk, incarnation, boot };
+        let identity = Identity { disk: host.disk, incarnation, boot, joining: host.joining };
         host.replica = Some(Replica::new(settings, identity, recovery, now));
-        self.line("starts", format!("n{node} starts incarnation={incarnation}"));
+        self.line("starts", format!("n{node} starts incarnation={incarnation}{from}"));
         self.turn(node, [Input::Tick]);
         Ok(())
     }
@@ -233,13 +271,15 @@ impl World {
     }
 
     /// The disk is replaced by an empty one.
-    pub(crate) fn wipe(&mut self, node: usize) -> Outcome {
+    pub(crate) fn wipe(&mut self, node: usize, joining: bool) -> Outcome {
         if self.alive(node) {
             return Err(format!("n{node} is running"));
         }
         let host = &mut self.hosts[node];
         host.disk = DiskId(host.disk.0 + 0x1_0000);
+        host.joining = joining;
         host.records.clear();
+        host.snapshots.clear();
         host.durable = 0;
         Ok(())
     }
@@ -344,6 +384,12 @@ impl World {
             Output::ReadReady(ticket) => {
                 let seen = self.hosts[node].applied.join(" ");
                 self.line("answers", format!("n{node} answers read {} having applied [{seen}]", ticket.0));
+            }
+            Output::Behind(peer) => {
+                self.line("behind", format!("n{node} is behind: what it lacks is in a snapshot of {peer}"));
+            }
+            Output::Overtaken(ticket) => {
+                self.line("overtaken", format!("n{node} has its offer {} overtaken", ticket.0));
             }
             Output::Note(note) => self.line(&first_word(&note), format!("n{node} note {note}")),
             Output::Halt(reason) => {

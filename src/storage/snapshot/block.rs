@@ -11,12 +11,12 @@
 //! ```
 //! Block 0 is the header, the last one the footer. Of the blocks between them all but the last have 65,536 bytes.
 
+use crate::types::limits::SNAPSHOT_BLOCK_LEN_MAX;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::wire::{Reader, Writer};
 
 /// Most bytes of a block, on the disk and on the wire.
-pub const SNAPSHOT_BLOCK_LEN_MAX: usize = 64 << 10;
 pub(super) const HEAD_LEN: usize = 16;
 pub(super) const PAYLOAD_LEN_MAX: usize = SNAPSHOT_BLOCK_LEN_MAX - HEAD_LEN;
 pub(super) const FOOTER_BLOCK_LEN: usize = HEAD_LEN + Footer::LEN;

@@ -37,16 +37,17 @@ mod receiver;
 mod tests;
 mod writer;
 
-use std::fmt;
 use std::io;
 
-use crate::types::{ClusterId, DiskId, Index, Lsn, Millis, NodeId, Position, Timestamp, ViewNumber};
+use crate::types::limits::SNAPSHOT_BLOCK_LEN_MAX;
+use crate::types::{
+    ClusterId, DiskId, Incarnation, Index, Lsn, Millis, NodeId, Position, SnapshotId, Timestamp, ViewNumber,
+};
 use crate::wire::{DecodeError, Reader, Writer};
 
 use super::identity::{PREAMBLE_LEN, Preamble, check_preamble, write_preamble};
 use super::{Disk, DiskFile};
 
-pub use block::SNAPSHOT_BLOCK_LEN_MAX;
 pub use error::SnapshotError;
 pub use reader::SnapshotReader;
 pub use receiver::SnapshotReceiver;
@@ -139,21 +140,6 @@ impl SnapshotHeader {
     }
 }
 
-/// Names a snapshot: two with the same name have the same blocks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct SnapshotId {
-    /// Its index.
-    pub index: Index,
-    /// The digest of its header block, which holds the state's.
-    pub digest: u64,
-}
-
-impl fmt::Display for SnapshotId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:016x}", self.index, self.digest)
-    }
-}
-
 /// What a snapshot file says about the node that it lies at; not sent to peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SnapshotFront {
@@ -161,6 +147,8 @@ pub struct SnapshotFront {
     pub disk_id: DiskId,
     /// With the snapshot, a start needs the node's own log from this record on; 0 in a backup.
     pub log_from: Lsn,
+    /// The incarnation that made or received it: the record of that start may be before `log_from`; 0 in a backup.
+    pub incarnation: Incarnation,
 }
 
 impl SnapshotFront {
@@ -170,6 +158,7 @@ impl SnapshotFront {
         let mut w = Writer::new(&mut bytes);
         w.u64(self.disk_id.0);
         w.u64(self.log_from.0);
+        w.u64(self.incarnation.0);
         bytes.resize(FRONT_LEN - 4, 0);
         let crc = crc32c::crc32c(&bytes);
         Writer::new(&mut bytes).u32(crc);
@@ -197,13 +186,14 @@ impl SnapshotFront {
             return Err(damaged(offset, "wrong checksum of the front"));
         }
         let mut r = Reader::new(&body[PREAMBLE_LEN..]);
-        let (Ok(disk_id), Ok(log_from)) = (r.u64(), r.u64()) else {
+        let (Ok(disk_id), Ok(log_from), Ok(incarnation)) = (r.u64(), r.u64(), r.u64()) else {
             unreachable!("the length was checked");
         };
         if r.rest().iter().any(|byte| *byte != 0) {
-            return Err(damaged(offset + 16, "no zeros where there should be"));
+            return Err(damaged(offset + 24, "no zeros where there should be"));
         }
-        Ok(SnapshotFront { disk_id: DiskId(disk_id), log_from: Lsn(log_from) })
+        let incarnation = Incarnation(incarnation);
+        Ok(SnapshotFront { disk_id: DiskId(disk_id), log_from: Lsn(log_from), incarnation })
     }
 }
 

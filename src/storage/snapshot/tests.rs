@@ -23,7 +23,7 @@ fn header(index: u64) -> SnapshotHeader {
 }
 
 fn front(index: u64) -> SnapshotFront {
-    SnapshotFront { disk_id: DiskId(9), log_from: Lsn(index * 10) }
+    SnapshotFront { disk_id: DiskId(9), log_from: Lsn(index * 10), ..SnapshotFront::default() }
 }
 
 fn body(seed: u64, len: usize) -> Vec<u8> {

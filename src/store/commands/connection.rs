@@ -20,7 +20,7 @@ const NODE: CommandSpec = CommandSpec {
     run: Run::Node,
 };
 
-pub(crate) static COMMANDS: [CommandSpec; 40] = [
+pub(crate) static COMMANDS: [CommandSpec; 41] = [
     CommandSpec {
         name: "PING",
         code: 200,
@@ -183,6 +183,15 @@ pub(crate) static COMMANDS: [CommandSpec; 40] = [
         group: Group::Server,
         usage: "subcommand [argument ...]",
         summary: "shows and changes settings",
+        ..NODE
+    },
+    CommandSpec {
+        name: "SNAPSHOT",
+        code: 250,
+        arity: -2,
+        group: Group::Server,
+        usage: "BEGIN | READ index digest block",
+        summary: "takes a snapshot, or hands out a block of it; for programs such as kvclient",
         ..NODE
     },
     CommandSpec {

@@ -1,0 +1,593 @@
+//! Snapshots, seen from the event loop: when to take one, who gets blocks of it, and how this node gets one.
+//!
+//! **Taking.** When the log has grown by enough since the last snapshot, or somebody asks (a peer that lacks what is
+//! forgotten here, `SAVE`, `BGSAVE`), the store is frozen and handed to the keeper. Once the snapshot is published,
+//! the log before the older of the two that are kept is removed.
+//!
+//! **Getting.** A peer said that what this node lacks is only in a snapshot. Then its blocks are asked for, a message
+//! full at a time: the next ones when these are stored, so that neither side piles anything up, and a broken
+//! connection costs one message. When all are there the keeper makes a store of them beside the one in use, and
+//! the core puts its own state in the place of what the snapshot covers.
+//!
+//! **Serving.** Each question names snapshot and block, so nothing is remembered but whom an answer is under way to.
+//! What comes after the snapshot stays in the core's memory, since the peer that lacks it is heard.
+
+use crate::protocol::{self, Base, BaseParts, Identity, Message};
+use crate::storage::{SnapshotFront, SnapshotHeader};
+use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Reply, SnapshotId, ViewNumber, limits};
+use crate::wire::DecodeError;
+
+use super::keeper::{Asker, Done, SnapshotInfo, Task};
+use super::{ClientKey, Node, Observed, settle};
+
+/// After a snapshot could not be taken, the next attempt is made so much later.
+const RETRY_AFTER: Millis = Millis(30_000);
+/// While a peer asks for blocks, and so much longer, no other snapshot is taken unless somebody wants one or the log
+/// has grown much more.
+const SERVING_FOR: Millis = Millis(5_000);
+/// The log may then grow by so many times more.
+const SERVING_TIMES: u64 = 4;
+/// Blocks that do not come are asked for ever more seldom, up to so many times.
+const ASK_TIMES_MAX: u32 = 5;
+/// What came from a peer was of no use: nothing is fetched for so long.
+const PAUSE_AFTER_REFUSAL: Millis = Millis(2_000);
+/// A source that has not brought this node further for so many suspicion time-outs is given up.
+const SOURCE_PATIENCE: u64 = 20;
+
+/// What the keeper has been given to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Work {
+    /// To take a snapshot.
+    Take,
+    /// To make a store of what was received.
+    Load,
+}
+
+/// Long work of the keeper.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pending {
+    work: Work,
+    /// The log must be durable up to the record before this one.
+    log_from: Lsn,
+    verified: bool,
+}
+
+/// What a client waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Later {
+    /// A snapshot that is begun from now on.
+    Save,
+    /// The same, and what it is.
+    Backup,
+    /// A block of a snapshot.
+    Block {
+        /// Of which.
+        id: SnapshotId,
+        /// The block's number.
+        block: u32,
+    },
+}
+
+/// A client that waits for a snapshot.
+#[derive(Clone, Copy, Debug)]
+struct Waiter {
+    client: ClientKey,
+    slot: u64,
+    /// It has to be this one, or a later one.
+    serial: u64,
+    /// It wants to know which.
+    describes: bool,
+}
+
+/// A snapshot on its way from a peer.
+#[derive(Debug)]
+struct Fetch {
+    from: NodeId,
+    /// Which one, once that is known.
+    id: Option<SnapshotId>,
+    next: u32,
+    len: u64,
+    asked_at: Millis,
+    /// So often in a row without an answer.
+    asked: u32,
+    progress_at: Millis,
+    /// Blocks of this one are being stored.
+    storing: Option<SnapshotId>,
+    /// All blocks are there.
+    complete: Option<Box<SnapshotHeader>>,
+}
+
+/// What a node knows of its snapshots.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    newest: Option<SnapshotInfo>,
+    /// The log is needed from here for the older one that is kept.
+    older_from: Option<Lsn>,
+    /// Bytes of records since the newest was begun.
+    grown: u64,
+    /// Somebody asks for one.
+    wanted: bool,
+    not_before: Millis,
+    pending: Option<Pending>,
+    /// So many have been begun.
+    begun: u64,
+    waiters: Vec<Waiter>,
+    /// Blocks that clients want, to be passed on to the keeper.
+    wanted_blocks: Vec<(ClientKey, u64, SnapshotId, u32)>,
+    fetch: Option<Fetch>,
+    /// Nothing is fetched before this: what came last was of no use.
+    fetch_from: Millis,
+    /// Blocks for these peers are being read.
+    reading: NodeSet,
+    served_at: Option<Millis>,
+    durable: Lsn,
+    /// When the newest was published, on the wall clock; zero if not by this process.
+    pub(super) taken_at: Millis,
+    pub(super) taken_count: u64,
+    pub(super) failed_count: u64,
+    pub(super) installed_count: u64,
+    pub(super) served_blocks: u64,
+}
+
+impl Snapshots {
+    /// At the start: the snapshots that are there, and how much log there is on top of the newest.
+    pub(super) fn new(
+        newest: Option<SnapshotInfo>,
+        older_from: Option<Lsn>,
+        grown: u64,
+        durable: Lsn,
+    ) -> Snapshots {
+        Snapshots {
+            newest,
+            older_from,
+            grown,
+            wanted: false,
+            not_before: Millis(0),
+            pending: None,
+            begun: 0,
+            waiters: Vec::new(),
+            wanted_blocks: Vec::new(),
+            fetch: None,
+            fetch_from: Millis(0),
+            reading: NodeSet::EMPTY,
+            served_at: None,
+            durable,
+            taken_at: Millis(0),
+            taken_count: 0,
+            failed_count: 0,
+            installed_count: 0,
+            served_blocks: 0,
+        }
+    }
+
+    /// The newest that is published.
+    pub(super) fn newest(&self) -> Option<&SnapshotInfo> {
+        self.newest.as_ref()
+    }
+
+    /// Whether one is being taken.
+    pub(super) fn is_taking(&self) -> bool {
+        self.wanted || self.pending.is_some_and(|pending| pending.work == Work::Take)
+    }
+
+    /// From whom one is coming, and how many bytes of it are here.
+    pub(super) fn coming(&self) -> Option<(NodeId, u64)> {
+        self.fetch.as_ref().map(|fetch| (fetch.from, fetch.len))
+    }
+
+    /// Records of so many bytes went to the log.
+    pub(super) fn note_grown(&mut self, len: usize) {
+        self.grown += len as u64;
+    }
+
+    /// The log is durable up to here.
+    pub(super) fn note_durable(&mut self, lsn: Lsn) {
+        self.durable = lsn;
+    }
+
+    /// A peer's connection broke.
+    pub(super) fn note_lost(&mut self, peer: NodeId) {
+        // What all is here needs nobody any more.
+        self.fetch.take_if(|fetch| fetch.from == peer && fetch.complete.is_none());
+    }
+
+    /// A client waits for something.
+    pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
+        match later {
+            Later::Save | Later::Backup => {
+                self.want();
+                let describes = later == Later::Backup;
+                self.waiters.push(Waiter { client, slot, serial: self.begun + 1, describes });
+            }
+            Later::Block { id, block } => self.wanted_blocks.push((client, slot, id, block)),
+        }
+    }
+
+    /// Somebody asks for a snapshot of now or later.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// What somebody who waits for a snapshot is told about it.
+    fn describe(info: &SnapshotInfo) -> Reply {
+        let integer = |n: u64| Reply::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+        Reply::Array(vec![
+            integer(info.id.index.0),
+            Reply::bulk(format!("{:016x}", info.id.digest).as_bytes()),
+            integer(u64::from(info.blocks)),
+            integer(info.len),
+        ])
+    }
+}
+
+impl Node {
+    /// Asks for a snapshot, as `BGSAVE` does. It is begun when the keeper is free.
+    pub fn take_snapshot(&mut self) {
+        self.backend.snapshots.want();
+    }
+
+    /// The newest snapshot of this node that is published.
+    pub fn newest_snapshot(&self) -> Option<&SnapshotInfo> {
+        self.backend.snapshots.newest()
+    }
+
+    /// What the keeper has done.
+    pub fn keeper_done(&mut self, now: Now, done: Done) {
+        self.backend.now = now;
+        let snapshots = &mut self.backend.snapshots;
+        match done {
+            Done::Verified => {
+                if let Some(pending) = &mut snapshots.pending {
+                    pending.verified = true;
+                }
+            }
+            Done::Taken(info) => {
+                snapshots.pending = None;
+                snapshots.taken_at = now.wall;
+                snapshots.taken_count += 1;
+                if let Some(older) = snapshots.newest.replace(info) {
+                    snapshots.older_from = Some(older.log_from);
+                }
+                self.effects.truncate = self.effects.truncate.max(snapshots.older_from);
+                let index = info.id.index;
+                self.say(format!("snapshot index={index} bytes={}", info.len));
+                self.answer_waiters(now, &Snapshots::describe(&info));
+            }
+            Done::Failed { what } => {
+                snapshots.pending = None;
+                snapshots.failed_count += 1;
+                snapshots.wanted = true;
+                snapshots.not_before = now.mono.plus(RETRY_AFTER);
+                self.say(format!("a snapshot could not be taken: {what}"));
+                self.answer_waiters(now, &Reply::error(format!("ERR no snapshot could be taken: {what}")));
+            }
+            Done::Blocks { to: Asker::Client(client, slot), blocks, .. } => {
+                let block = blocks.first().map(|block| Reply::bulk(block));
+                let reply = block.unwrap_or_else(|| Reply::error("ERR no such block"));
+                self.answer_later(now, client, slot, reply);
+            }
+            Done::Gone { to: Asker::Client(client, slot), .. } => {
+                let reply = Reply::error("ERR this snapshot is not here, or not any more; begin again");
+                self.answer_later(now, client, slot, reply);
+            }
+            Done::Blocks { to: Asker::Peer(to), id, first, blocks } => {
+                snapshots.reading.remove(to);
+                snapshots.served_at = Some(now.mono);
+                snapshots.served_blocks += blocks.len() as u64;
+                let message = Message::SnapshotBlocks { id, first, blocks };
+                self.effects.sends.push((NodeSet::only(to), message));
+            }
+            Done::Gone { to: Asker::Peer(to), damage } => {
+                snapshots.reading.remove(to);
+                if let Some(damage) = damage {
+                    snapshots.newest = None;
+                    snapshots.want();
+                    self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
+                }
+                self.offer_snapshot(to);
+            }
+            Done::Stored { id, next, len, complete } => {
+                // Another source may have been chosen since.
+                if let Some(fetch) = snapshots.fetch.as_mut().filter(|fetch| fetch.storing == Some(id)) {
+                    *fetch = Fetch {
+                        from: fetch.from,
+                        id: Some(id),
+                        next,
+                        len,
+                        complete,
+                        storing: None,
+                        asked: 0,
+                        asked_at: now.mono,
+                        progress_at: now.mono,
+                    };
+                    self.ask_for_blocks(now.mono);
+                }
+            }
+            Done::Refused { what } => {
+                snapshots.fetch = None;
+                snapshots.fetch_from = now.mono.plus(PAUSE_AFTER_REFUSAL);
+                snapshots.pending.take_if(|pending| pending.work == Work::Load);
+                self.say(format!("a snapshot from a peer is of no use: {what}"));
+            }
+            Done::Loaded { info, header, store } => {
+                snapshots.pending = None;
+                snapshots.fetch = None;
+                snapshots.newest = Some(info);
+                snapshots.older_from = None;
+                snapshots.grown = 0;
+                self.effects.truncate = self.effects.truncate.max(Some(info.log_from));
+                let base = base_of(&header).expect("it was looked at before it was loaded");
+                let mut unused = store;
+                if self.backend.replica.install(now.mono, &base, &mut self.outputs) {
+                    self.backend.snapshots.installed_count += 1;
+                    std::mem::swap(&mut self.backend.store, &mut unused);
+                    self.observed_index = base.index;
+                    if self.observing {
+                        let digest = self.backend.store.digest();
+                        let (index, position) = (base.index, base.position);
+                        self.effects.observed.push(Observed::Installed { index, position, digest });
+                    }
+                }
+                self.effects.tasks.push(Task::Discard(unused));
+                self.carry_out(now);
+            }
+        }
+    }
+
+    fn answer_waiters(&mut self, now: Now, reply: &Reply) {
+        let snapshots = &mut self.backend.snapshots;
+        let begun = snapshots.begun;
+        let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
+        for Waiter { client, slot, describes, .. } in done {
+            let brief = !describes && !matches!(reply, Reply::Error(_));
+            let reply = if brief { Reply::OK } else { reply.clone() };
+            self.answer_later(now, client, slot, reply);
+        }
+    }
+
+    fn answer_later(&mut self, now: Now, client: ClientKey, slot: u64, reply: Reply) {
+        let Node { backend, clients, backlog, effects, .. } = self;
+        if let Some(client) = clients.get_mut(client) {
+            client.queue.answer(slot, reply, &[]);
+            settle(client, backend, backlog, effects, now);
+        }
+    }
+
+    /// A peer wants blocks.
+    pub(super) fn on_snapshot_ask(&mut self, from: NodeId, id: Option<SnapshotId>, next: u32) {
+        let forgotten = self.backend.replica.forgotten();
+        let snapshots = &mut self.backend.snapshots;
+        if snapshots.reading.contains(from) {
+            return;
+        }
+        match &snapshots.newest {
+            Some(newest) if newest.position >= forgotten => {
+                snapshots.reading.insert(from);
+                let (to, count) = (Asker::Peer(from), limits::SNAPSHOT_BLOCK_COUNT_MAX);
+                self.effects.tasks.push(Task::Read { to, id, next, count });
+            }
+            _ => {
+                if snapshots.pending.is_none() {
+                    snapshots.want();
+                }
+                self.offer_snapshot(from);
+            }
+        }
+    }
+
+    fn offer_snapshot(&mut self, to: NodeId) {
+        let message = Message::SnapshotOffer { forgotten: self.backend.replica.forgotten() };
+        self.effects.sends.push((NodeSet::only(to), message));
+    }
+
+    /// Blocks came from a peer.
+    pub(super) fn on_snapshot_blocks(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        id: SnapshotId,
+        first: u32,
+        blocks: Vec<Vec<u8>>,
+    ) {
+        let Some(fetch) = &mut self.backend.snapshots.fetch else { return };
+        let expected = fetch.id.is_none_or(|wanted| wanted == id) && first == fetch.next;
+        let waits = fetch.storing.is_some() || fetch.complete.is_some();
+        if fetch.from != from || !expected || waits || blocks.is_empty() {
+            return;
+        }
+        fetch.storing = Some(id);
+        fetch.progress_at = now.mono;
+        self.effects.tasks.push(Task::Store { id, first, blocks });
+    }
+
+    /// What this node lacks is only in a snapshot, which this peer has or is about to make.
+    pub(super) fn on_behind(&mut self, now: Now, from: NodeId) {
+        let patience = self.ask_patience();
+        let snapshots = &mut self.backend.snapshots;
+        if now.mono < snapshots.fetch_from {
+            return;
+        }
+        match &mut snapshots.fetch {
+            // What was asked for is not there, or not yet: it is asked again a little later, from the beginning.
+            Some(fetch) if fetch.from == from => {
+                if fetch.storing.is_none() && fetch.complete.is_none() {
+                    (fetch.id, fetch.next) = (None, 0);
+                }
+            }
+            // Somebody who has brought nothing yet, in all the time that it had.
+            Some(fetch) if fetch.next > 0 || now.mono.since(fetch.progress_at) < patience.times(4) => {}
+            _ => {
+                snapshots.fetch = Some(Fetch {
+                    from,
+                    id: None,
+                    next: 0,
+                    len: 0,
+                    asked_at: now.mono,
+                    asked: 0,
+                    progress_at: now.mono,
+                    storing: None,
+                    complete: None,
+                });
+                self.say(format!("catching up by a snapshot from {from}"));
+                self.ask_for_blocks(now.mono);
+            }
+        }
+    }
+
+    /// How long blocks may take before they are asked for again.
+    fn ask_patience(&self) -> Millis {
+        let again = self.backend.snapshots.fetch.as_ref().map_or(0, |fetch| fetch.asked);
+        self.backend.settings.protocol.heartbeat.times(4 << again.min(ASK_TIMES_MAX))
+    }
+
+    fn ask_for_blocks(&mut self, now: Millis) {
+        let Some(fetch) = &mut self.backend.snapshots.fetch else { return };
+        if fetch.storing.is_some() || fetch.complete.is_some() {
+            return;
+        }
+        fetch.asked_at = now;
+        fetch.asked += 1;
+        let message = Message::SnapshotAsk { id: fetch.id, next: fetch.next };
+        self.effects.sends.push((NodeSet::only(fetch.from), message));
+    }
+
+    /// Goes on with whatever is due.
+    pub(super) fn run_snapshots(&mut self, now: Now) {
+        for (client, slot, id, next) in self.backend.snapshots.wanted_blocks.drain(..) {
+            let to = Asker::Client(client, slot);
+            self.effects.tasks.push(Task::Read { to, id: Some(id), next, count: 1 });
+        }
+        self.publish_when_durable();
+        self.go_on_fetching(now.mono);
+        self.take_when_due(now);
+    }
+
+    fn publish_when_durable(&mut self) {
+        let snapshots = &mut self.backend.snapshots;
+        if let Some(pending) = &mut snapshots.pending
+            && pending.verified
+            && snapshots.durable.next() >= pending.log_from
+        {
+            pending.verified = false;
+            self.effects.tasks.push(Task::Publish);
+        }
+    }
+
+    fn go_on_fetching(&mut self, now: Millis) {
+        let patience = self.ask_patience();
+        let given_up = self.backend.settings.protocol.suspicion.times(SOURCE_PATIENCE);
+        let snapshots = &mut self.backend.snapshots;
+        let Some(fetch) = &mut snapshots.fetch else { return };
+        let Some(header) = &fetch.complete else {
+            if fetch.storing.is_none() && now.since(fetch.progress_at) > given_up {
+                snapshots.fetch = None;
+            } else if now.since(fetch.asked_at) >= patience {
+                self.ask_for_blocks(now);
+            }
+            return;
+        };
+        if snapshots.pending.is_some() {
+            return;
+        }
+        // Before anything that is here is given up for it.
+        let base = match base_of(header) {
+            Ok(base) => base,
+            Err(error) => return self.drop_fetched(now, &error.to_string()),
+        };
+        let Some(id) = fetch.id else { return };
+        if let Some(objection) = self.backend.replica.objection(&base) {
+            return self.drop_fetched(now, objection);
+        }
+        let log_from = self.backend.replica.log_from(&base);
+        let snapshots = &mut self.backend.snapshots;
+        snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });
+        let front = self.front(log_from);
+        self.effects.tasks.push(Task::Load { id, front });
+    }
+
+    fn drop_fetched(&mut self, now: Millis, why: &str) {
+        self.backend.snapshots.fetch = None;
+        self.backend.snapshots.fetch_from = now.plus(PAUSE_AFTER_REFUSAL);
+        self.effects.tasks.push(Task::Drop);
+        self.say(format!("the snapshot from a peer is not used: {why}"));
+    }
+
+    fn take_when_due(&mut self, now: Now) {
+        let snapshots = &self.backend.snapshots;
+        let last_len = snapshots.newest.map_or(0, |newest| newest.len);
+        let serving = snapshots.served_at.is_some_and(|at| now.mono.since(at) < SERVING_FOR);
+        let limit = self.backend.settings.snapshot_log_len.max(last_len / 2);
+        let grown = snapshots.grown > if serving { limit.saturating_mul(SERVING_TIMES) } else { limit };
+        let due = (snapshots.wanted || grown) && now.mono >= snapshots.not_before;
+        // One that comes from a peer makes an own one needless.
+        if !due || snapshots.pending.is_some() || snapshots.fetch.is_some() {
+            return;
+        }
+        let base = self.backend.replica.base();
+        if base.view.number == ViewNumber(0) {
+            return;
+        }
+        if let Some(newest) = snapshots.newest.filter(|newest| newest.position >= base.position) {
+            // Nothing has happened since: what there is will do.
+            let snapshots = &mut self.backend.snapshots;
+            snapshots.wanted = false;
+            snapshots.waiters.iter_mut().for_each(|waiter| waiter.serial = 0);
+            return self.answer_waiters(now, &Snapshots::describe(&newest));
+        }
+        let log_from = self.backend.replica.log_from(&base);
+        let (front, header) = (self.front(log_from), header_of(&base));
+        let image = self.backend.store.freeze();
+        let snapshots = &mut self.backend.snapshots;
+        snapshots.pending = Some(Pending { work: Work::Take, log_from, verified: false });
+        snapshots.wanted = false;
+        snapshots.grown = 0;
+        snapshots.begun += 1;
+        self.effects.tasks.push(Task::Take { front, header, image });
+    }
+
+    fn front(&self, log_from: Lsn) -> SnapshotFront {
+        let Identity { disk, incarnation, .. } = self.backend.identity;
+        SnapshotFront { disk_id: disk, log_from, incarnation }
+    }
+}
+
+/// The header of a snapshot of this base; the counts and the digest of the state are filled in later.
+fn header_of(base: &Base) -> SnapshotHeader {
+    let BaseParts { view, lanes, origins } = base.parts();
+    SnapshotHeader {
+        cluster: base.cluster,
+        index: base.index,
+        position: base.position,
+        now: base.time,
+        delivered: base.digest,
+        view,
+        lanes,
+        origins,
+        ..SnapshotHeader::default()
+    }
+}
+
+/// The header of a snapshot with the same state, for a node of a new cluster: nothing has been delivered there, but the
+/// index goes on.
+///
+/// # Errors
+/// The header makes no sense.
+pub fn header_for_new_cluster(
+    header: &SnapshotHeader,
+    settings: &protocol::Settings,
+) -> Result<SnapshotHeader, DecodeError> {
+    let base = base_of(header)?.for_new_cluster(settings);
+    let SnapshotHeader { digest, keys, sessions, .. } = *header;
+    Ok(SnapshotHeader { digest, keys, sessions, ..header_of(&base) })
+}
+
+/// What a snapshot's header says about the order.
+///
+/// # Errors
+/// It cannot be understood, or contradicts itself.
+pub(super) fn base_of(header: &SnapshotHeader) -> Result<Base, DecodeError> {
+    let parts =
+        BaseParts { view: header.view.clone(), lanes: header.lanes.clone(), origins: header.origins.clone() };
+    let SnapshotHeader { cluster, index, position, now, delivered, .. } = *header;
+    Base::from_parts(cluster, index, position, now, delivered, &parts)
+}
