@@ -274,8 +274,8 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored. `published`: how many got each
-    /// message that the command published.
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
+    /// `published`: how many got each message that the command published.
     pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize]) {
         let Some(slot) = self.slot_mut(number) else { return };
         if let State::Later = slot.state {
