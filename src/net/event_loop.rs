@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
@@ -205,6 +205,7 @@ impl EventLoop {
         let mut events = Events::with_capacity(1024);
         loop {
             let now = self.wait(&mut events)?;
+            let begun = Instant::now();
             self.take_progress(now)?;
             self.read_peers(now);
             self.node.run_backlog(now);
@@ -212,6 +213,7 @@ impl EventLoop {
             self.accept(now);
             self.run_links(now);
             self.end_turn(now)?;
+            self.node.note_turn(begun.elapsed());
             if self.stop_at_once {
                 // The thread of the log may be stuck in the kernel; the log does without its end.
                 std::mem::forget(self.writer);

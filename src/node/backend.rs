@@ -2,6 +2,7 @@
 //! that one can be written while the other is read.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::protocol::{Identity, Intake, Replica};
 use crate::store::Store;
@@ -30,11 +31,21 @@ pub(super) struct Stats {
     pub(super) cut: u64,
     /// Batches offered.
     pub(super) batches: u64,
+    /// The longest turn of the loop.
+    pub(super) longest_turn: Duration,
 }
 
 impl Default for Stats {
     fn default() -> Stats {
-        Stats { commands: 0, by_code: Box::new([0; 256]), refused: 0, timed_out: 0, cut: 0, batches: 0 }
+        Stats {
+            commands: 0,
+            by_code: Box::new([0; 256]),
+            refused: 0,
+            timed_out: 0,
+            cut: 0,
+            batches: 0,
+            longest_turn: Duration::ZERO,
+        }
     }
 }
 
@@ -205,6 +216,7 @@ impl Backend {
         line(text, "timed_out_commands", self.stats.timed_out);
         line(text, "cut_connections", self.stats.cut);
         line(text, "offered_batches", self.stats.batches);
+        line(text, "longest_turn_us", self.stats.longest_turn.as_micros());
         line(text, "expired_keys", self.store.expired_count());
         line(text, "evicted_keys", 0);
         line(text, "pubsub_patterns", self.subscribers.pattern_count());

@@ -51,6 +51,7 @@ mod time;
 mod transaction;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::protocol::{
     Delivery, HaltReason, Hello, Identity, Input, Intake, Marks, Message, Note, OfferTicket, Output, Record,
@@ -394,6 +395,11 @@ impl Node {
     /// Where the core stands.
     pub fn report(&self) -> Report {
         self.backend.replica.report(self.backend.now)
+    }
+
+    /// A turn took so long, from the first byte read to the last one written; INFO tells the longest.
+    pub fn note_turn(&mut self, length: Duration) {
+        self.backend.stats.longest_turn = self.backend.stats.longest_turn.max(length);
     }
 
     /// How often rare situations of the protocol have come up in this process.
