@@ -142,6 +142,11 @@ impl Cluster {
         &self.nodes[node].address
     }
 
+    /// All that a node has ever written on standard error.
+    pub(crate) fn log_of(&self, node: usize) -> String {
+        std::fs::read_to_string(&self.nodes[node].log).expect("text of ours")
+    }
+
     pub(crate) fn data_dir(&self, node: usize) -> &Path {
         &self.nodes[node].data
     }
@@ -167,8 +172,12 @@ impl Cluster {
 
     /// Starts a node without waiting for it.
     pub(crate) fn launch(&mut self, node: usize) {
-        let running = Running::start(&mut self.command(node), &self.nodes[node].log);
-        self.nodes[node].running = Some(running);
+        self.launch_by(node, &mut self.command(node));
+    }
+
+    /// The same by another command line than [`Cluster::command`].
+    pub(crate) fn launch_by(&mut self, node: usize, command: &mut Command) {
+        self.nodes[node].running = Some(Running::start(command, &self.nodes[node].log));
     }
 
     /// Waits until a launched node serves.
