@@ -22,7 +22,7 @@ fn small(nodes: usize) -> Layout {
     Layout::of(nodes).set("snapshot-log", "64KiB").set("history", "0")
 }
 
-/// Snapshots only when somebody asks for them.
+/// Snapshots only when somebody asks for them, as little is written.
 fn by_hand(nodes: usize) -> Layout {
     Layout::of(nodes).set("snapshot-log", "1GiB").set("history", "0")
 }
@@ -84,6 +84,20 @@ fn files(directory: &Path, end: &str) -> Vec<(PathBuf, u64)> {
         .collect();
     files.sort();
     files
+}
+
+/// Waits for a moment while a snapshot is coming, or just after: at random. Says whether a part of one is there then.
+fn wait_for_part(cluster: &Cluster, node: usize, random: &mut Random) -> bool {
+    let parts = || files(cluster.data_dir(node), ".part");
+    // Peers may have to take one first; and if it is small it has come and is installed from one look to the next.
+    until("a snapshot is coming", PATIENCE, || {
+        let log = cluster.log_of(node);
+        let since = log.rsplit("starting node=").next().unwrap_or_default();
+        (!parts().is_empty() || since.contains("installed a snapshot") || since.contains("ready node="))
+            .then_some(())
+    });
+    std::thread::sleep(Duration::from_millis(u64::try_from(random.below(60)).expect("small")));
+    !parts().is_empty()
 }
 
 fn flip_in_the_middle(path: &Path) {
@@ -161,7 +175,7 @@ fn save_waits_for_a_snapshot_and_lastsave_says_when() {
     assert_eq!(client.ask(&["SAVE"]), Resp::ok());
     assert_eq!(files(cluster.data_dir(0), ".snap").len(), 1, "there when SAVE is answered");
     let Resp::Integer(after) = client.ask(&["LASTSAVE"]) else { panic!("no number") };
-    assert!(before < after || before == 0, "{before}, {after}");
+    assert!(before <= after, "{before}, {after}");
     assert_eq!(client.ask(&["SET", "name", "jane"]), Resp::ok());
     assert_eq!(client.ask(&["BGSAVE"]), Resp::Status("Background saving started".into()));
     until("a second snapshot", PATIENCE, || (field(&cluster, 0, "snapshots_taken") == 2).then_some(()));
@@ -180,12 +194,14 @@ fn a_node_that_was_away_for_longer_than_the_history_gets_a_snapshot() {
     let begun = Instant::now();
     cluster.start_nodes(&[2]);
     println!("serves {:.1?} after its start", begun.elapsed());
-    load.is_back(2);
-    let installed = field(&cluster, 2, "snapshots_installed");
-    assert!(installed >= 1, "it came back without a snapshot");
+    until("a snapshot is installed", PATIENCE, || {
+        (field(&cluster, 2, "snapshots_installed") >= 1).then_some(())
+    });
     let log = cluster.log_of(2);
     assert!(log.contains("catching up by a snapshot from n"), "{log}");
     cluster.wait_sender(2, PATIENCE);
+    // Not before: a write that a snapshot overtakes is answered with TIMEOUT.
+    load.is_back(2);
 
     // The same again and again, killed somewhere in between.
     let (mut parts, mut damaged) = (0, 0);
@@ -194,9 +210,7 @@ fn a_node_that_was_away_for_longer_than_the_history_gets_a_snapshot() {
     for round in 2..10 {
         fill(&cluster, round % 2, KEYS / 2, round);
         cluster.launch(2);
-        let moment = Duration::from_millis(u64::try_from(random.below(250)).expect("small"));
-        std::thread::sleep(moment);
-        parts += usize::from(!files(cluster.data_dir(2), ".part").is_empty());
+        parts += usize::from(wait_for_part(&cluster, 2, &mut random));
         cluster.kill9(2);
         let finished = Finished::of(kvnode().arg("--inspect").arg(cluster.data_dir(2)), b"");
         damaged += usize::from(finished.code != Some(0));
@@ -204,8 +218,8 @@ fn a_node_that_was_away_for_longer_than_the_history_gets_a_snapshot() {
     println!("killed 8 times while it came back, {parts} times with a part of a snapshot on its disk");
     assert_eq!(damaged, 0, "--inspect finds damage after a kill");
     cluster.start_nodes(&[2]);
-    load.is_back(2);
     cluster.wait_sender(2, PATIENCE);
+    load.is_back(2);
     let outcome = load.stop();
     outcome.assert_no_complaints();
     cluster.wait_equal(&[0, 1, 2], PATIENCE);
@@ -215,12 +229,14 @@ fn a_node_that_was_away_for_longer_than_the_history_gets_a_snapshot() {
 
 #[test]
 fn a_damaged_snapshot_is_set_aside_and_without_any_rebuild_is_the_way() {
-    const KEYS: usize = 800;
-    let mut cluster = Cluster::start(by_hand(3));
+    const KEYS: usize = 400;
+    // Segments of 1 MiB, several of them between two snapshots.
+    let layout = Layout::of(3).set("snapshot-log", "2MiB").set("history", "0");
+    let mut cluster = Cluster::start(layout);
     // Two snapshots, and a log that does not reach back to its beginning.
     let two_snapshots = |cluster: &Cluster, rounds: [usize; 2]| {
         for round in rounds {
-            for _ in 0..6 {
+            for _ in 0..3 {
                 fill(cluster, 0, KEYS, round);
             }
             cluster.wait_equal(&[0, 1, 2], PATIENCE);
@@ -245,7 +261,7 @@ fn a_damaged_snapshot_is_set_aside_and_without_any_rebuild_is_the_way() {
     println!("{line}");
     assert!(line.contains("ERROR") && line.contains(".snap is damaged in block "), "{line}");
     assert_eq!(files(cluster.data_dir(1), ".snap.damaged").len(), 1);
-    assert!(log.contains("loaded the snapshot keys=800 "), "{log}");
+    assert!(log.contains("loaded the snapshot keys=400 "), "{log}");
     cluster.wait_equal(&[0, 1, 2], PATIENCE);
     assert_filled(&cluster, 1, 10, 99);
 
@@ -257,6 +273,7 @@ fn a_damaged_snapshot_is_set_aside_and_without_any_rebuild_is_the_way() {
     let finished = refused(&cluster, 1, &[], 4, "the log begins with record ");
     assert_eq!(finished.stderr.matches("set aside as").count(), 2, "{finished:#?}");
     assert!(finished.stderr.contains("--rebuild"), "{finished:#?}");
+    assert!(finished.stderr.contains("and no sound snapshot covers what came before"), "{finished:#?}");
     // Whoever tries again is told the same.
     refused(&cluster, 1, &[], 4, "--rebuild");
 
@@ -317,12 +334,9 @@ fn a_wiped_disk_is_rebuilt_and_only_where_nothing_can_be_lost() {
     let mut command = cluster.command(2);
     cluster.launch_by(2, command.arg("--rebuild"));
     let mut parts = 0;
-    for attempt in 0..5 {
+    for _ in 0..5 {
         until("the new directory", PATIENCE, || cluster.data_dir(2).join("IDENTITY").exists().then_some(()));
-        std::thread::sleep(Duration::from_millis(
-            u64::try_from(random.below(60 + 40 * attempt)).expect("small"),
-        ));
-        parts += usize::from(!files(cluster.data_dir(2), ".part").is_empty());
+        parts += usize::from(wait_for_part(&cluster, 2, &mut random));
         cluster.kill9(2);
         cluster.launch(2);
     }
@@ -444,12 +458,18 @@ fn a_backup_under_load_is_the_state_at_its_index() {
         let mut command = cluster.command(node);
         cluster.launch_by(node, command.args(restore(from)));
     }
-    let ended = cluster.running_mut(2).wait_exit(PATIENCE);
-    assert_eq!(ended.code(), Some(6), "{}", cluster.log_of(2));
-    let log = cluster.log_of(2);
-    assert!(log.contains("or it was begun from another backup"), "{log}");
-    println!("{}", log.lines().last().unwrap_or_default());
-    cluster.forget(2);
+    let clue = "or it was begun from another backup";
+    for (node, other) in [(0, "n2"), (2, "n0")] {
+        let line = until("it is refused by name", PATIENCE, || {
+            let log = cluster.log_of(node);
+            log.lines().find(|line| line.contains(clue) && line.contains(other)).map(str::to_owned)
+        });
+        println!("{line}");
+    }
+    for node in 0..3 {
+        assert!(!cluster.log_of(node).contains("ready node="), "founded from different states");
+    }
+    cluster.kill9(2);
     // Emptied and begun from the right one, it founds the cluster with the others.
     fs::remove_dir_all(cluster.data_dir(2)).expect("its data directory");
     let words = restore(&file);
