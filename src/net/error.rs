@@ -77,7 +77,9 @@ impl fmt::Display for StartError {
             }
             StartError::Settings(fault) => fault.fmt(f),
             StartError::Data(error) if self.exit_code() == 4 => write!(f, "{error}; {WAY_OUT}"),
+            StartError::Data(error @ OpenError::WrongDisk { .. }) => write!(f, "{error}; {REBUILD}"),
             StartError::Data(error) => error.fmt(f),
+            StartError::Snapshot(error @ RestoreError::Foreign { .. }) => write!(f, "{error}; {REBUILD}"),
             StartError::Snapshot(error) if self.exit_code() == 4 => write!(f, "{error}; {WAY_OUT}"),
             StartError::Snapshot(error) => error.fmt(f),
             StartError::Replay(error) => write!(f, "{error}; {WAY_OUT}"),

@@ -142,13 +142,18 @@ impl Cluster {
         &self.nodes[node].address
     }
 
-    /// All that a node has ever written on standard error.
-    pub(crate) fn log_of(&self, node: usize) -> String {
-        std::fs::read_to_string(&self.nodes[node].log).expect("text of ours")
-    }
-
     pub(crate) fn data_dir(&self, node: usize) -> &Path {
         &self.nodes[node].data
+    }
+
+    /// The file with all that a node has ever written on standard error.
+    pub(crate) fn log_file(&self, node: usize) -> &Path {
+        &self.nodes[node].log
+    }
+
+    /// What is in it.
+    pub(crate) fn log_of(&self, node: usize) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_file(node)).unwrap_or_default()).into_owned()
     }
 
     /// The command line that starts a node.
