@@ -13,8 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use common::Directory;
-use lanekv::bench::{DialectName, Distribution, Mix, Options, Workload, run, targets};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use lanekv::bench::{DialectName, Distribution, Mix, Options, Workload, raise_file_limit, run, targets};
 
 const LENGTH: Duration = Duration::from_secs(1);
 const WARMUP: Duration = Duration::from_millis(300);
@@ -112,13 +111,6 @@ fn measure(cluster: &Cluster, what: &str, load: &Load) {
         }
         Err(error) => println!("{what}: {error}"),
     }
-}
-
-/// As many files as the system gives, for the sake of many connections; how many that are.
-fn raise_file_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn main() {

@@ -8,7 +8,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use lanekv::node::{SnapshotJob, check_snapshot, load_snapshot};
+use lanekv::node::{SnapshotFailure, SnapshotJob, check_snapshot, load_snapshot};
 use lanekv::storage::{FileDisk, SnapshotFront, SnapshotHeader};
 use lanekv::store::{Applied, Limits, Store};
 use lanekv::types::{Index, Millis};
@@ -90,10 +90,12 @@ fn main() {
     let start = Instant::now();
     let job = SnapshotJob::new(&disk, SnapshotFront::default(), header, filled.store.freeze());
     let job = job.expect("room for a temporary file");
-    let helper = std::thread::spawn(move || job.run(|_| ControlFlow::Continue(())));
+    let helper = std::thread::spawn(move || {
+        let file = job.run(|_| ControlFlow::Continue(()))?.expect("not broken off");
+        Ok::<_, SnapshotFailure>(file.publish()?)
+    });
     filled.write(&mut random, "while one is written");
-    let file = helper.join().expect("no panic").expect("room for the file").expect("not broken off");
-    let file = file.publish().expect("room for the file");
+    let file = helper.join().expect("no panic").expect("room for the file");
     println!("writing, reading back and publishing {} MiB: {:.2?}", file.len >> 20, start.elapsed());
 
     let start = Instant::now();

@@ -24,6 +24,8 @@
 //! | [`sim`] | the deterministic simulator around [`node`] |
 //! | [`chaos`] | real processes, broken on purpose, and the checks of what their clients saw |
 //! | [`bench`] | load on lanekv and on what it is compared with, measured |
+//!
+//! [`bench`]: mod@bench
 
 pub mod bench;
 pub mod chaos;

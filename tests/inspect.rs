@@ -9,7 +9,9 @@ use std::path::Path;
 
 use common::{Finished, PortBlock, Resp, RespClient, Running, TempDir, kvnode};
 use lanekv::node::SnapshotJob;
-use lanekv::storage::{DataDir, Log, LogOptions, RecordGroup, SnapshotFront, SnapshotHeader, snapshot_name};
+use lanekv::storage::{
+    DataDir, Log, LogOptions, RecordGroup, SnapshotFront, SnapshotHeader, remove_old_snapshots, snapshot_name,
+};
 use lanekv::store::{Applied, Limits, Store, lookup};
 use lanekv::types::{DiskId, Index, Lsn, Millis, NodeId};
 use lanekv::wire::batch::BatchCommand;
@@ -98,12 +100,13 @@ fn a_directory_with_snapshots() {
         let command = BatchCommand { session: None, code, arguments: vec![key.as_bytes(), &[b'v'; 2000]] };
         store.apply(at, &command, false);
         if lsn % 20 == 0 {
-            let front = SnapshotFront { disk_id: DiskId(7), log_from: Lsn(lsn + 1), ..Default::default() };
+            let front =
+                SnapshotFront { disk_id: DiskId(7), log_from: Lsn(lsn + 1), ..SnapshotFront::default() };
             let header = SnapshotHeader { index: Index(lsn), ..SnapshotHeader::default() };
             let job = SnapshotJob::new(directory.disk(), front, header, store.freeze()).expect("room for it");
             let made = job.run(|_| ControlFlow::Continue(())).expect("room for it").expect("not broken off");
-            let made = made.publish().expect("room");
-            assert_eq!(made.name, snapshot_name(Index(lsn)));
+            assert_eq!(made.publish().expect("room for it").name, snapshot_name(Index(lsn)));
+            remove_old_snapshots(directory.disk()).expect("files of ours");
         }
     }
     while log.truncate_before(Lsn(41)).expect("room for it") {}

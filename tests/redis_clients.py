@@ -222,6 +222,56 @@ def bank(seconds=6):
     print(f"bank: {moved[0] / seconds:.0f} transfers per second, {conflicts[0]} conflicts, the sum never changed")
 
 
+def fencing(seconds=7):
+    """20 contenders take a lock with LOCK, at whatever node answers, while a node is killed and started again. Nobody
+    gets it while another holds it, and tokens rise."""
+    ttl, stop = 1.5, time.monotonic() + seconds
+    guard, holder, last, taken, errors = threading.Lock(), [None], [0], [0], []
+
+    def contend(number):
+        at = number
+        mine = client(ports[at % 3])
+        while time.monotonic() < stop:
+            try:
+                asked = time.monotonic()
+                token = mine.execute_command("LOCK", "resource", int(ttl * 1000), f"contender-{number}")
+            except redis.RedisError:
+                # Perhaps it was taken for nobody: then it expires.
+                at += 1
+                mine = client(ports[at % 3])
+                continue
+            if token is None:
+                time.sleep(0.005)
+                continue
+            with guard:
+                if holder[0] is not None and time.monotonic() < holder[0]:
+                    errors.append(f"two holders, token {token} after {last[0]}")
+                if token <= last[0]:
+                    errors.append(f"token {token} after {last[0]}")
+                # Sure to be held until so long after it was asked for.
+                holder[0], last[0] = asked + ttl, token
+                taken[0] += 1
+            time.sleep(0.002)
+            with guard:
+                if last[0] == token:
+                    holder[0] = None
+            try:
+                mine.execute_command("UNLOCK", "resource", token)
+            except redis.RedisError:
+                at += 1
+                mine = client(ports[at % 3])
+
+    threads = [threading.Thread(target=contend, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+    print(f"LOCK: {taken[0]} acquisitions by 20 contenders in {seconds} s, one node killed, none with two holders")
+    assert taken[0] > 20
+
+
 def cluster(kill):
     """redis-py in cluster mode with a node killed in the middle."""
     nodes = redis.RedisCluster(host="127.0.0.1", port=ports[0], socket_timeout=5)
@@ -239,6 +289,11 @@ def cluster(kill):
     assert failed <= 5 and wrong == 0
 
 
+def ask(what, answer):
+    print(what, flush=True)
+    assert sys.stdin.readline().strip() == answer
+
+
 def main():
     for protocol in (2, 3):
         strings(protocol)
@@ -247,21 +302,16 @@ def main():
     transactions()
     revisions()
     locks()
-    running = bank()
-    next(running)
-    time.sleep(2)
-    print("KILL 2", flush=True)
-    assert sys.stdin.readline().strip() == "killed"
-    for _ in running:
-        pass
-
-    def kill():
-        print("KILL 1", flush=True)
-        assert sys.stdin.readline().strip() == "killed"
-
-    print("START 2", flush=True)
-    assert sys.stdin.readline().strip() == "started"
-    cluster(kill)
+    for story in bank, fencing:
+        running = story()
+        next(running)
+        time.sleep(2)
+        ask("KILL 2", "killed")
+        time.sleep(1)
+        ask("START 2", "started")
+        for _ in running:
+            pass
+    cluster(lambda: ask("KILL 1", "killed"))
     print("all sessions ended well")
 
 

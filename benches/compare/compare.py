@@ -17,6 +17,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,8 +32,10 @@ import report  # noqa: E402
 import servers  # noqa: E402
 from loads import CORE, FLOOR, LANEKV, LOADS, ONE  # noqa: E402
 
-#: A node is killed after this part of the measured time.
+#: A node is killed after this part of the measured time, which is so long at least that etcd has a leader again
+#: within it.
 KILL_AT = 0.35
+KILL_SECONDS_MIN = 6.0
 INTERVAL_MS = 20
 WARMUP = 1.0
 
@@ -136,8 +139,8 @@ class Bench:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return json.loads(done.stdout)
 
-    def flags(self, load, started):
-        return ["--dialect", started.dialect, "-s", self.arguments.seconds, "--warmup",
+    def flags(self, load, started, seconds=None):
+        return ["--dialect", started.dialect, "-s", seconds or self.arguments.seconds, "--warmup",
                 min(WARMUP, self.arguments.seconds), *load.flags, *started.extra_flags()]
 
     def measure(self, load, started):
@@ -149,15 +152,20 @@ class Bench:
         victim = started.victim()
         survivors = [address for index, address in enumerate(started.targets()) if index != victim]
         timeline = self.work / "timeline.csv"
-        command = self.kvbench(*survivors, *self.flags(load, started), "--timeline", timeline,
+        seconds = self.arguments.seconds if self.arguments.smoke else max(self.arguments.seconds, KILL_SECONDS_MIN)
+        command = self.kvbench(*survivors, *self.flags(load, started, seconds), "--timeline", timeline,
                                "--interval", INTERVAL_MS)
         begun = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         warmup = min(WARMUP, self.arguments.seconds)
-        time.sleep(warmup + self.arguments.seconds * KILL_AT)
-        started.kill(victim)
-        killed_at = time.monotonic() - begun - warmup
-        out, error = process.communicate()
+        try:
+            time.sleep(warmup + seconds * KILL_AT)
+            started.kill(victim)
+            killed_at = time.monotonic() - begun - warmup
+            out, error = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
         if process.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}: {error.strip()}")
         lines = timeline.read_text().splitlines()[1:]
@@ -183,8 +191,12 @@ def about(systems, tools, arguments):
     """What has to be known about the machine and the programs."""
     model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                  platform.machine())
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True,
-                            text=True).stdout.strip()
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    commit = git("describe", "--always")
+    if git("status", "--porcelain", "--", "src", "Cargo.toml", "Cargo.lock"):
+        commit += " with changes"
     versions = {cls(".", tools).version() for cls in systems.values()}
     return {
         "date": datetime.date.today().isoformat(),
@@ -276,7 +288,14 @@ def main():
     say(f"written: {arguments.out / 'results.md'}")
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    # However it is ended, the servers end with it. (A shell's background job does not hear SIGINT by itself.)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, interrupt)
     try:
         main()
     except KeyboardInterrupt:

@@ -24,6 +24,12 @@ def short(value):
     return f"{value:.3g}"
 
 
+def nice_step(most, count):
+    """The smallest of 1, 2 or 5 times a power of ten that goes into `most` at most so often."""
+    power = 10 ** (math.floor(math.log10(most)) - 1)
+    return next(power * factor for factor in (1, 2, 5, 10, 20, 50) if most / (power * factor) <= count)
+
+
 def document(width, height, parts):
     return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' "
             f"height='{height}'>\n" + "\n".join(parts) + "\n</svg>\n")
@@ -80,8 +86,7 @@ def lines(title, x_unit, y_unit, series, mark=None):
         return document(width, 60, [text(10, 30, f"{title}: nothing was measured", size=14)])
     x_max = max(x for x, _ in points) or 1
     y_max = max(y for _, y in points) or 1
-    step = 10 ** math.floor(math.log10(y_max))
-    step = next(s for s in (step / 5, step / 2, step, step * 2) if y_max / s <= 6)
+    step = nice_step(y_max, 6)
     at = lambda x, y: (left + x / x_max * (width - left - right),
                        height - bottom - y / (y_max * 1.05) * (height - top - bottom))
     parts = [text(10, 22, title, size=15), text(10, 42, y_unit, size=11)]
@@ -92,9 +97,11 @@ def lines(title, x_unit, y_unit, series, mark=None):
                      f"stroke-opacity='0.35'/>")
         parts.append(text(left - 6, y + 4, short(value) if value else "0", "end", 11))
         value += step
-    for part in range(0, 11):
-        x, y = at(x_max * part / 10, 0)
-        parts.append(text(x, y + 16, f"{x_max * part / 10:.3g}", "middle", 11))
+    tick, number = nice_step(x_max, 10), 0
+    while tick * number <= x_max * 1.001:
+        x, y = at(tick * number, 0)
+        parts.append(text(x, y + 16, f"{tick * number:.3g}", "middle", 11))
+        number += 1
     parts.append(text(width - right, height - 8, x_unit, "end", 11))
     legend = left + 40
     for index, (name, curve) in enumerate(series):

@@ -48,6 +48,6 @@ pub use error::BenchError;
 pub use floor::{Floor, FloorOptions, measure_floor};
 pub use measure::{Interval, Latencies, OperationResult};
 pub use report::{floor_json, floor_table, json, table, timeline_csv};
-pub use run::{Options, Outcome, Progress, run};
+pub use run::{Options, Outcome, Progress, raise_file_limit, run};
 pub use target::{Target, targets};
 pub use workload::{Distribution, Mix, Operation, Workload};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::{Broken, Connection, Pending};
 use super::cpu::{self, CpuTimes, CpuUse};
@@ -143,6 +144,7 @@ pub fn run(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Outcome, BenchError> {
     check(options)?;
+    raise_file_limit();
     let clock = Instant::now();
     let poll = Poll::new().map_err(system("make a poll"))?;
     let mut runner = Runner {
@@ -203,6 +205,15 @@ fn check(options: &Options) -> Result<(), BenchError> {
         return usage("--seconds: expected more than 0 and at most 1000000");
     }
     Ok(())
+}
+
+/// Lets this process open as many files as the system allows at all, for the sake of many connections; returns how
+/// many that are.
+pub fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    // If it is refused, the limit stays what it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -512,7 +523,8 @@ impl Runner<'_> {
             Broken::Lost(why) => why,
         };
         if let Some(connection) = self.connections[place].take() {
-            self.lost += 1;
+            // One that could not even be made again is not lost a second time.
+            self.lost += u64::from(connection.established);
             for pending in connection.abandoned() {
                 self.measured.record(now, pending, Answer::Error(format!("connection lost: {why}")));
             }

@@ -72,7 +72,7 @@ fn command() -> Command {
                 .long("rebuild")
                 .action(ArgAction::SetTrue)
                 .conflicts_with_all(["inspect", "check", "restore"])
-                .help("Starts with an empty data directory and gets everything from the other nodes, after its own was lost"),
+                .help("Starts with an empty data directory, and gets everything from the other nodes"),
         )
         .arg(
             Arg::new("restore")

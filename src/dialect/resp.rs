@@ -231,5 +231,6 @@ fn push_head(out: &mut Vec<u8>, kind: u8, len: usize) {
 /// Appends an error's text. Errors are one line, but a client's own words may be quoted in them, and a line end there
 /// would forge a second reply.
 pub(super) fn push_one_line(out: &mut Vec<u8>, text: &str) {
+    let text = text.trim_end_matches(['\r', '\n']);
     out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
 }

@@ -14,7 +14,8 @@ use crate::types::{DiskId, Incarnation, Lsn, NodeId};
 
 use super::MaintenanceError;
 
-/// Makes the data directory of a node of a new cluster, with the state of a backup. `data_dir` must be empty or not there.
+/// Makes the data directory of a node of a new cluster, with the state of a backup. `data_dir` must be empty or not
+/// there.
 ///
 /// # Errors
 /// The directory is not empty, the backup is damaged or cannot be read, or the directory cannot be written.

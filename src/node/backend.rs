@@ -179,7 +179,8 @@ impl Backend {
     fn info_persistence(&self, text: &mut String) {
         let snapshots = &self.snapshots;
         let newest = snapshots.newest();
-        line(text, "loading", 0);
+        line(text, "loading", u8::from(!self.replica.report(self.now).serving));
+        line(text, "aof_enabled", 1);
         line(text, "rdb_bgsave_in_progress", u8::from(snapshots.is_taking()));
         line(text, "rdb_last_save_time", snapshots.taken_at.0 / 1000);
         line(text, "snapshots_taken", snapshots.taken_count);
@@ -204,6 +205,9 @@ impl Backend {
         line(text, "timed_out_commands", self.stats.timed_out);
         line(text, "cut_connections", self.stats.cut);
         line(text, "offered_batches", self.stats.batches);
+        line(text, "expired_keys", self.store.expired_count());
+        line(text, "evicted_keys", 0);
+        line(text, "pubsub_patterns", self.subscribers.pattern_count());
         line(text, "client_sessions", self.store.session_count());
     }
 

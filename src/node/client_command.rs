@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::dialect::ReplyStyle;
-use crate::store::CommandError;
+use crate::store::{CommandError, CommandSpec};
 use crate::types::{Millis, Reply};
 
 use super::Node;
@@ -17,6 +17,11 @@ const LIBRARY_LEN_MAX: usize = 512;
 /// Whether a CLIENT command looks at other connections than its own.
 pub(super) fn is_about_others(arguments: &[&[u8]]) -> bool {
     arguments.first().is_some_and(|subcommand| is(subcommand, "LIST") || is(subcommand, "KILL"))
+}
+
+/// Whether it is a CLIENT REPLY.
+pub(super) fn is_about_replies(spec: Option<&CommandSpec>, arguments: &[&[u8]]) -> bool {
+    spec.is_some_and(|spec| spec.name == "CLIENT") && arguments.first().is_some_and(|word| is(word, "REPLY"))
 }
 
 fn number(value: u64) -> Reply {

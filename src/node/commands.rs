@@ -10,7 +10,7 @@ use crate::types::{Index, Reply, SnapshotId, decimal};
 use crate::wire::client::Consistency;
 
 use super::backend::{Backend, REDIS_VERSION};
-use super::client_command::client_command;
+use super::client_command::{client_command, is_about_replies};
 use super::clients::{Client, Replies};
 use super::cluster_view::NO_CLUSTER;
 use super::config_command::config;
@@ -64,7 +64,7 @@ pub(super) fn carry_out(
 ) {
     match outcome(client, backend, &mut style, spec, arguments) {
         // Who wants no replies is not told that either.
-        _ if client.replies != Replies::On && spec.name == "CLIENT" => {}
+        _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
         Outcome::Reply(reply) => client.queue.push_settled(style, reply),
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
@@ -206,7 +206,7 @@ pub(super) fn is(argument: &[u8], word: &str) -> bool {
 
 /// The first bytes of an argument, fit for an error's line.
 pub(super) fn excerpt(argument: &[u8]) -> String {
-    store::excerpt(argument, 128)
+    store::excerpt(argument, 128).replace(['\r', '\n'], " ")
 }
 
 pub(super) fn unknown_subcommand(command: &'static str, arguments: &[&[u8]]) -> Reply {

@@ -246,7 +246,7 @@ impl Node {
         match client.replies {
             Replies::On => {}
             // Whoever switches replies on again is answered.
-            Replies::Off if spec.is_some_and(|spec| spec.name == "CLIENT") => {}
+            Replies::Off if client_command::is_about_replies(spec, rest) => {}
             Replies::Off => context.style = ReplyStyle::Silent,
             Replies::SkipNext => {
                 client.replies = Replies::On;

@@ -14,7 +14,7 @@ use std::io;
 
 use crate::storage::{
     Disk, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, SnapshotReader, SnapshotReceiver,
-    UnpublishedSnapshot, remove_old_snapshots, snapshot_name, snapshots_on,
+    UnpublishedSnapshot, remove_old_snapshots, remove_unfinished_snapshots, snapshot_name, snapshots_on,
 };
 use crate::store::{Limits, Store, StoreBuilder, StoreImage};
 use crate::types::{Lsn, NodeId, Position, SnapshotId, limits};
@@ -38,7 +38,7 @@ pub enum Task {
         /// What it says about this node.
         front: SnapshotFront,
         /// What it is of.
-        header: SnapshotHeader,
+        header: Box<SnapshotHeader>,
         /// The state.
         image: StoreImage,
     },
@@ -254,9 +254,9 @@ impl<D: Disk> Keeper<D> {
     fn carry_out(&mut self, task: Task) -> Result<Option<Done>, SnapshotFailure> {
         match task {
             Task::Take { front, header, image } => {
-                match SnapshotJob::new(&self.disk, front, header, image) {
+                match SnapshotJob::new(&self.disk, front, *header, image) {
                     Ok(job) => self.job = Job::Making(Box::new(job)),
-                    Err(error) => return Keeper::<D>::fail(error),
+                    Err(error) => return self.fail(error),
                 }
                 Ok(None)
             }
@@ -288,10 +288,8 @@ impl<D: Disk> Keeper<D> {
                     Ok(Some(Done::Verified))
                 }
                 Err(error) => {
-                    // A full disk has room again for what is needed more than this.
                     job.abandon()?;
-                    crate::storage::remove_unfinished_snapshots(&self.disk).map_err(self.io())?;
-                    Keeper::<D>::fail(error)
+                    self.fail(error)
                 }
             },
             Job::Loading(mut loading) => {
@@ -324,7 +322,9 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// A snapshot that cannot be taken for lack of room is no reason to stop.
-    fn fail(error: SnapshotFailure) -> Result<Option<Done>, SnapshotFailure> {
+    fn fail(&self, error: SnapshotFailure) -> Result<Option<Done>, SnapshotFailure> {
+        // A full disk has room again for what is needed more than this.
+        remove_unfinished_snapshots(&self.disk).map_err(self.io())?;
         match &error {
             SnapshotFailure::File(SnapshotError::Io { source, .. }) if !is_full(source) => Err(error),
             _ => Ok(Some(Done::Failed { what: error.to_string() })),
@@ -425,13 +425,13 @@ impl<D: Disk> Keeper<D> {
 
     /// What comes from a peer is of no use, or there is no room for it: the log has more right to what there is.
     fn refuse(&mut self, error: SnapshotFailure) -> Result<Done, SnapshotFailure> {
-        if let SnapshotFailure::File(SnapshotError::Io { source, .. }) = &error
-            && !is_full(source)
-        {
-            return Err(error);
-        }
         self.receiver = None;
-        SnapshotReceiver::remove_parts(&self.disk).map_err(self.io())?;
+        if let SnapshotFailure::File(SnapshotError::Io { source, .. }) = &error {
+            if !is_full(source) {
+                return Err(error);
+            }
+            SnapshotReceiver::remove_parts(&self.disk).map_err(self.io())?;
+        }
         Ok(Done::Refused { what: error.to_string() })
     }
 
@@ -502,3 +502,6 @@ impl<D: Disk> Loading<D> {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -18,6 +18,7 @@
 use std::collections::VecDeque;
 
 use crate::dialect::{ReplyStyle, encode};
+use crate::store::{WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
 use crate::types::{Index, Reply};
 use crate::wire::Reader;
 use crate::wire::batch::SessionSeq;
@@ -128,6 +129,9 @@ struct Watched {
     waiting: usize,
     /// Keys and their revisions.
     keys: Vec<(Box<[u8]>, Index)>,
+    /// How many keys there are with those that were not looked at yet, and their bytes.
+    count: usize,
+    len: usize,
     /// A command could not be executed.
     failed: bool,
 }
@@ -189,9 +193,18 @@ impl Queue {
         }
     }
 
+    /// Whether these keys may be watched as well.
+    pub(super) fn can_watch(&self, keys: &[&[u8]]) -> bool {
+        let len: usize = keys.iter().map(|key| key.len()).sum();
+        self.watched.count + keys.len() <= WATCHED_COUNT_MAX && self.watched.len + len <= WATCHED_LEN_MAX
+    }
+
     /// Takes a WATCH in.
-    pub(super) fn push_watch(&mut self, style: ReplyStyle, keys: Box<[u8]>, needs: Needs) {
+    pub(super) fn push_watch(&mut self, style: ReplyStyle, keys: &[&[u8]], needs: Needs) {
         self.watched.waiting += 1;
+        self.watched.count += keys.len();
+        self.watched.len += keys.iter().map(|key| key.len()).sum::<usize>();
+        let keys = pack(keys);
         let generation = self.watched.generation;
         self.push(style, State::Watch { keys, generation, needs });
     }
@@ -261,8 +274,8 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored. `published`: how many got each
-    /// message that the command published.
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
+    /// `published`: how many got each message that the command published.
     pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize]) {
         let Some(slot) = self.slot_mut(number) else { return };
         if let State::Later = slot.state {

@@ -131,3 +131,6 @@ fn older_from<D: Disk>(disk: &D, older: &[crate::storage::SnapshotFile]) -> Opti
     let reader = SnapshotReader::open(disk, &older.first()?.name).ok()?;
     Some(reader.front().log_from)
 }
+
+#[cfg(test)]
+mod tests;

@@ -463,19 +463,38 @@ impl Node {
             let to = Asker::Client(client, slot);
             self.effects.tasks.push(Task::Read { to, id: Some(id), next, count: 1 });
         }
-        self.publish_when_durable();
+        self.publish_when_durable(now.mono);
         self.go_on_fetching(now.mono);
         self.take_when_due(now);
     }
 
-    fn publish_when_durable(&mut self) {
+    fn publish_when_durable(&mut self, now: Millis) {
         let snapshots = &mut self.backend.snapshots;
-        if let Some(pending) = &mut snapshots.pending
-            && pending.verified
-            && snapshots.durable.next() >= pending.log_from
+        let durable = snapshots.durable.next();
+        let Some(pending) = snapshots.pending.filter(|it| it.verified && durable >= it.log_from) else {
+            return;
+        };
+        // Once it is published the older ones are gone; what this node has learnt meanwhile may speak against it.
+        if pending.work == Work::Load
+            && let Some(header) = snapshots.fetch.as_ref().and_then(|fetch| fetch.complete.clone())
+            && let Err(objection) = self.acceptable(&header)
         {
-            pending.verified = false;
-            self.effects.tasks.push(Task::Publish);
+            self.backend.snapshots.pending = None;
+            return self.drop_fetched(now, &objection);
+        }
+        self.backend.snapshots.pending = Some(Pending { verified: false, ..pending });
+        self.effects.tasks.push(Task::Publish);
+    }
+
+    /// What a snapshot from a peer says about the order, if it may be installed here.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn acceptable(&self, header: &SnapshotHeader) -> Result<Base, String> {
+        let base = base_of(header).map_err(|error| error.to_string())?;
+        match self.backend.replica.objection(&base) {
+            Some(objection) => Err(objection.to_owned()),
+            None => Ok(base),
         }
     }
 
@@ -496,14 +515,12 @@ impl Node {
             return;
         }
         // Before anything that is here is given up for it.
-        let base = match base_of(header) {
-            Ok(base) => base,
-            Err(error) => return self.drop_fetched(now, &error.to_string()),
-        };
         let Some(id) = fetch.id else { return };
-        if let Some(objection) = self.backend.replica.objection(&base) {
-            return self.drop_fetched(now, objection);
-        }
+        let header = header.clone();
+        let base = match self.acceptable(&header) {
+            Ok(base) => base,
+            Err(objection) => return self.drop_fetched(now, &objection),
+        };
         let log_from = self.backend.replica.log_from(&base);
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });
@@ -541,7 +558,7 @@ impl Node {
             return self.answer_waiters(now, &Snapshots::describe(&newest));
         }
         let log_from = self.backend.replica.log_from(&base);
-        let (front, header) = (self.front(log_from), header_of(&base));
+        let (front, header) = (self.front(log_from), Box::new(header_of(&base)));
         let image = self.backend.store.freeze();
         let snapshots = &mut self.backend.snapshots;
         snapshots.pending = Some(Pending { work: Work::Take, log_from, verified: false });
@@ -558,7 +575,7 @@ impl Node {
 }
 
 /// The header of a snapshot of this base; the counts and the digest of the state are filled in later.
-fn header_of(base: &Base) -> SnapshotHeader {
+pub(super) fn header_of(base: &Base) -> SnapshotHeader {
     let BaseParts { view, lanes, origins } = base.parts();
     SnapshotHeader {
         cluster: base.cluster,

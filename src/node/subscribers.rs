@@ -5,14 +5,15 @@
 //! where is the business of that node alone.
 //!
 //! Messages stand in the queue of a connection behind the commands that came before them. A subscriber that does not
-//! read is cut off when [`WAITING_MAX`] messages wait for it; until then a message costs it a pointer.
+//! read is cut off when [`WAITING_MAX`] messages, or [`WAITING_LEN_MAX`] bytes of them, wait for it; until then a
+//! message costs it a pointer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::dialect::ReplyStyle;
-use crate::store::{Event, EventClass, glob_fits};
-use crate::types::{Now, Reply};
+use crate::store::{Event, EventClass, glob_fits, glob_fits_within};
+use crate::types::{Now, Reply, limits};
 
 use super::backend::Backend;
 use super::clients::{Client, ClientTable};
@@ -20,6 +21,10 @@ use super::{ClientKey, Effects, settle};
 
 /// So many messages may wait for a subscriber.
 const WAITING_MAX: usize = 65_536;
+/// So many bytes of messages may wait for a subscriber.
+const WAITING_LEN_MAX: usize = 32 << 20;
+/// Steps that finding the patterns that fit one message may take: some milliseconds.
+const STEPS_MAX: u64 = 1 << 22;
 /// So many channels and patterns a connection may subscribe to.
 const SUBSCRIPTION_COUNT_MAX: usize = 65_536;
 
@@ -94,7 +99,9 @@ impl Subscribers {
     /// Whom a message on this channel reaches, and by which pattern.
     fn receivers(&self, channel: &[u8]) -> Vec<(ClientKey, Option<Arc<[u8]>>)> {
         let direct = self.channels.get(channel).into_iter().flatten().map(|key| (*key, None));
-        let fitting = self.patterns.iter().filter(|(pattern, _)| glob_fits(pattern, channel));
+        let mut steps = STEPS_MAX;
+        let fitting =
+            self.patterns.iter().filter(|(pattern, _)| glob_fits_within(pattern, channel, &mut steps));
         let by_pattern =
             fitting.flat_map(|(pattern, keys)| keys.iter().map(|key| (*key, Some(Arc::clone(pattern)))));
         direct.chain(by_pattern).collect()
@@ -124,6 +131,8 @@ pub(super) struct Subscriptions {
     patterns: BTreeSet<Arc<[u8]>>,
     /// How it subscribed, which says how messages are written.
     style: Option<ReplyStyle>,
+    /// Bytes of messages since its queue was last empty.
+    waiting_len: usize,
 }
 
 impl Subscriptions {
@@ -167,8 +176,8 @@ pub(super) fn subscribe(
         return;
     }
     for name in names {
-        if client.subscriptions.len() >= SUBSCRIPTION_COUNT_MAX {
-            client.queue.push_settled(style, Reply::error("ERR too many subscriptions"));
+        if client.subscriptions.len() >= SUBSCRIPTION_COUNT_MAX || name.len() > limits::KEY_LEN_MAX {
+            client.queue.push_settled(style, Reply::error("ERR too many subscriptions, or too long a name"));
             return;
         }
         let name: Arc<[u8]> = Arc::from(*name);
@@ -327,7 +336,13 @@ fn send(
     for (key, pattern) in backend.subscribers.receivers(channel) {
         let Some(client) = clients.get_mut(key) else { continue };
         let Some(style) = client.subscriptions.style else { continue };
-        if client.queue.unanswered() >= WAITING_MAX {
+        if client.queue.unanswered() == 0 {
+            client.subscriptions.waiting_len = 0;
+        }
+        client.subscriptions.waiting_len += message.len();
+        if client.queue.unanswered() >= WAITING_MAX
+            || client.queue.unanswered() > 0 && client.subscriptions.waiting_len > WAITING_LEN_MAX
+        {
             if !client.closing {
                 client.closing = true;
                 client.end_input();

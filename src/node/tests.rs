@@ -1,11 +1,14 @@
 //! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
-//! durable at once unless the disk is held.
+//! durable at once unless the disk is held. Only snapshots are in files, on disks in memory.
+
+mod snapshots;
 
 mod redis;
 
 use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};
 use super::*;
 use crate::config::Config;
+use crate::storage::MemoryDisk;
 use crate::types::{DiskId, SessionId};
 use crate::wire::batch::SessionSeq;
 use crate::wire::client::{Response, WireReply, decode_response, encode_request};
@@ -21,6 +24,10 @@ struct Host {
     submitted: Lsn,
     durable: Lsn,
     closed: Vec<ClientKey>,
+    keeper: Keeper<MemoryDisk>,
+    files: MemoryDisk,
+    /// The log is not needed before this record.
+    truncated: Option<Lsn>,
 }
 
 struct Cluster {
@@ -67,6 +74,8 @@ impl Cluster {
             let disk = DiskId(100 + i as u64);
             let identity = Identity { disk, incarnation, boot: 1 + i as u64, joining: false };
             let durable = group.last_lsn().unwrap();
+            let files = MemoryDisk::new();
+            let keeper = Keeper::new(files.clone(), settings.store.clone(), 3);
             Host {
                 node: Node::new(settings, identity, replay, 3, now),
                 effects: Effects::default(),
@@ -74,6 +83,9 @@ impl Cluster {
                 submitted: durable,
                 durable,
                 closed: Vec::new(),
+                keeper,
+                files,
+                truncated: None,
             }
         };
         let hosts = (0..count).map(host).collect();
@@ -112,7 +124,7 @@ impl Cluster {
                     host.node.handle(self.now, NodeInput::Persisted(host.submitted));
                     quiet = false;
                 }
-                quiet &= !host.node.has_work();
+                quiet &= !host.node.has_work() && !host.keeper.has_work();
             }
             if quiet {
                 return;
@@ -129,6 +141,13 @@ impl Cluster {
         assert_eq!(host.effects.halt, None);
         if let Some(last) = host.effects.records.last_lsn() {
             host.submitted = last;
+        }
+        host.truncated = host.truncated.max(host.effects.truncate);
+        for task in host.effects.tasks.drain(..) {
+            host.keeper.submit(task);
+        }
+        if let Some(done) = host.keeper.step().expect("a sound disk") {
+            host.node.keeper_done(self.now, done);
         }
         for (to, message) in host.effects.sends.drain(..) {
             self.messages.extend(to.iter().map(|to| (id(index), to, message.clone())));

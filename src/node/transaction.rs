@@ -14,14 +14,22 @@ use crate::types::{Now, Reply};
 use super::clients::Client;
 use super::commands;
 use super::intake::Context;
-use super::queue::{Part, State, pack};
+use super::queue::{Part, State};
 use super::{Class, Node};
+
+/// Most commands of a transaction.
+const COMMAND_COUNT_MAX: usize = 65_536;
+/// Most bytes of the arguments of commands about the connection in a transaction.
+const CONNECTION_LEN_MAX: usize = 1 << 20;
+const TOO_LARGE: &str = "ERR the transaction is too large";
 
 /// A transaction that is being put together.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     commands: Vec<Queued>,
     builder: TransactionBuilder,
+    /// Bytes of the arguments that are not for the store.
+    len: usize,
     /// A command was refused: the whole will be.
     failed: bool,
 }
@@ -65,7 +73,14 @@ pub(super) fn enqueue(
         "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "SESSION" => {
             Some(Reply::error("ERR Command not allowed inside a transaction"))
         }
+        _ if transaction.commands.len() >= COMMAND_COUNT_MAX => Some(Reply::error(TOO_LARGE)),
         _ if spec.class == Class::Connection => {
+            transaction.len += arguments.iter().map(|argument| argument.len()).sum::<usize>();
+            if transaction.len > CONNECTION_LEN_MAX {
+                transaction.failed = true;
+                client.queue.push_settled(style, Reply::error(TOO_LARGE));
+                return;
+            }
             let arguments = arguments.iter().map(|argument| Box::from(*argument)).collect();
             transaction.commands.push(Queued::Node { spec, arguments });
             None
@@ -74,7 +89,7 @@ pub(super) fn enqueue(
             transaction.commands.push(Queued::Store { code: spec.code });
             None
         }
-        _ => Some(Reply::error("ERR the transaction is too large")),
+        _ => Some(Reply::error(TOO_LARGE)),
     };
     transaction.failed |= refused.is_some();
     client.queue.push_settled(style, refused.unwrap_or(Reply::Status("QUEUED")));
@@ -91,7 +106,10 @@ impl Node {
         arguments: &[&[u8]],
     ) -> Option<()> {
         let reply = match name {
-            "MULTI" if context.session.is_some() => Reply::error("ERR transactions are not for sessions"),
+            // A command that is only queued would leave a gap in its session.
+            "MULTI" if matches!(context.style, ReplyStyle::Binary { .. }) => {
+                Reply::error("ERR the binary dialect has no transactions; use RESP")
+            }
             "MULTI" if client.transaction.is_some() => Reply::error("ERR MULTI calls can not be nested"),
             "MULTI" => {
                 client.transaction = Some(Box::default());
@@ -110,11 +128,13 @@ impl Node {
             },
             "WATCH" if client.transaction.is_some() => Reply::error("ERR WATCH inside MULTI is not allowed"),
             "WATCH" => {
-                if let Some(refusal) = self.refuse_read() {
+                if !client.queue.can_watch(arguments) {
+                    Reply::error("ERR too many watched keys")
+                } else if let Some(refusal) = self.refuse_read() {
                     refusal
                 } else {
                     let needs = self.needs_of_read(now, client);
-                    client.queue.push_watch(context.style, pack(arguments), needs);
+                    client.queue.push_watch(context.style, arguments, needs);
                     return Some(());
                 }
             }

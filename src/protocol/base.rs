@@ -93,9 +93,8 @@ impl Base {
         if view.number != position.view {
             return Err(DecodeError::Invalid { what: "view of the position", found: position.view.0 });
         }
-        let voting = |node| view.voter(node).is_some();
-        if view.number > ViewNumber(0) && !(view.senders.iter().all(|s| voting(s.node)) && !lanes.is_empty())
-        {
+        let is_founded = view.number > ViewNumber(0);
+        if is_founded && (lanes.is_empty() || view.senders.iter().any(|s| view.voter(s.node).is_none())) {
             return Err(DecodeError::Invalid { what: "senders of the view", found: lanes.len() as u64 });
         }
         if index.0 > limits::INDEX_MAX {

@@ -137,6 +137,11 @@ impl Lane {
         self.entries.partition_point(|(_, e)| e.t <= t)
     }
 
+    /// Whether the lane may have an entry at `t`: what is held after that says which one came before it.
+    fn knows(&self, t: Timestamp) -> bool {
+        self.entries.get(self.count_up_to(t)).is_none_or(|(_, next)| next.prev == t)
+    }
+
     /// The first record that holds an entry after `t`.
     fn record_after(&self, t: Timestamp) -> Option<Lsn> {
         self.entries.get(self.count_up_to(t)).map(|(lsn, _)| *lsn)
@@ -247,7 +252,7 @@ impl ViewLog {
     pub(crate) fn contradicts(&self, base: &Base) -> bool {
         let exceeds = |ends: &LaneVector| base.lanes.iter().zip(ends).any(|(t, end)| t > end);
         self.view != base.view
-            || self.lanes.iter().zip(&base.lanes).any(|(lane, t)| lane.delivered() > *t)
+            || self.lanes.iter().zip(&base.lanes).any(|(lane, t)| lane.delivered() > *t || !lane.knows(*t))
             // A value that was only accepted may have lost, and another one may have longer lanes.
             || self.decided.as_ref().is_some_and(|value| exceeds(&value.ends))
     }

@@ -98,7 +98,9 @@ impl Offers {
     /// Takes out, in order, the tickets of batches in front that a snapshot has brought: their replies are lost.
     pub(crate) fn overtaken(&mut self, is_applied: impl Fn(u64) -> bool) -> Vec<OfferTicket> {
         let mut tickets = Vec::new();
-        while let Some(offer) = self.waiting.pop_front_if(|offer| is_applied(offer.seq)) {
+        while self.waiting.front().is_some_and(|offer| is_applied(offer.seq))
+            && let Some(offer) = self.waiting.pop_front()
+        {
             self.placed = self.placed.saturating_sub(1);
             self.bytes -= offer.batch.bytes().len();
             tickets.push(offer.ticket);

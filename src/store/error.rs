@@ -278,14 +278,16 @@ impl std::error::Error for CommandError {}
 
 impl From<CommandError> for Reply {
     fn from(error: CommandError) -> Reply {
-        Reply::error(format!("{} {error}", error.code()))
+        let text = format!("{} {error}", error.code());
+        // As Redis: line ends of the client's words are dropped at the end and blanks elsewhere.
+        Reply::error(text.trim_end_matches(['\r', '\n']).replace(['\r', '\n'], " "))
     }
 }
 
 /// Bytes from a client as they may stand in an error: at most `len_max` of them, up to the first zero byte as
-/// in Redis, on one line.
+/// in Redis. There may be line ends among them.
 pub(crate) fn excerpt(bytes: &[u8], len_max: usize) -> String {
     let bytes = &bytes[..bytes.len().min(len_max)];
     let bytes = bytes.split(|&b| b == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(bytes).replace(['\r', '\n'], " ")
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -86,6 +86,8 @@ pub(crate) struct Keyspace {
     now: Millis,
     deadlines: Deadlines,
     flushed: Flushed,
+    /// How many have died; not state.
+    died: u64,
 }
 
 /// What `FLUSHALL` took away and nobody has freed yet.
@@ -120,7 +122,7 @@ impl Keyspace {
     /// Without keys; costs no allocation.
     pub(crate) fn new(seed: u64) -> Keyspace {
         let (deadlines, flushed) = (Deadlines::default(), Flushed::default());
-        Keyspace { groups: Vec::new(), len: 0, digest: 0, seed, now: Millis(0), deadlines, flushed }
+        Keyspace { groups: Vec::new(), len: 0, digest: 0, seed, now: Millis(0), deadlines, flushed, died: 0 }
     }
 
     /// A clone to be read only, which costs the copy of 128 pointers.
@@ -139,6 +141,11 @@ impl Keyspace {
         self.deadlines.len()
     }
 
+    /// How many have died in this process.
+    pub(crate) fn died(&self) -> u64 {
+        self.died
+    }
+
     /// The replicated time.
     pub(crate) fn now(&self) -> Millis {
         self.now
@@ -150,6 +157,7 @@ impl Keyspace {
         self.now = self.now.max(now);
         while let Some(bucket) = self.deadlines.pop(self.now) {
             self.len -= bucket.keys.len();
+            self.died += bucket.keys.len() as u64;
             self.digest = self.digest.wrapping_sub(bucket.digest);
             if let Some(told) = &mut told {
                 bucket.keys.iter().for_each(told);

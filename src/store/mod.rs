@@ -50,7 +50,7 @@ pub use command::{
 };
 pub use commands::messages::TICK_CODE;
 pub use commands::scripts::{is_known_sha, known_script};
-pub use commands::transaction::{TRANSACTION_CODE, TransactionBuilder};
+pub use commands::transaction::{TRANSACTION_CODE, TransactionBuilder, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
 pub use error::CommandError;
 pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
@@ -244,6 +244,11 @@ impl Store {
         self.keys.mortal_len()
     }
 
+    /// How many keys have expired since this process began; not part of the state.
+    pub fn expired_count(&self) -> u64 {
+        self.keys.died()
+    }
+
     /// The replicated time as of the last command.
     pub fn now(&self) -> Millis {
         self.keys.now()
@@ -306,7 +311,15 @@ impl Store {
 
 /// Whether all of a text fits a pattern of `KEYS`. One that takes very many steps does not.
 pub fn glob_fits(pattern: &[u8], text: &[u8]) -> bool {
-    glob::matches(pattern, text, &mut glob::StepBudget(1 << 20)).unwrap_or(false)
+    glob_fits_within(pattern, text, &mut (1 << 20))
+}
+
+/// The same with a budget of steps for many patterns: none fits when it is used up.
+pub fn glob_fits_within(pattern: &[u8], text: &[u8], steps: &mut u64) -> bool {
+    let mut budget = glob::StepBudget(*steps);
+    let fits = glob::matches(pattern, text, &mut budget);
+    *steps = if fits.is_ok() { budget.0 } else { 0 };
+    fits.unwrap_or(false)
 }
 
 fn combine(keys: u64, sessions: u64, now: Millis) -> u64 {

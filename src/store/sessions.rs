@@ -357,7 +357,7 @@ impl Sessions {
 }
 
 /// The bytes that keeping a reply costs, about.
-fn reply_len(reply: &Reply) -> usize {
+pub(crate) fn reply_len(reply: &Reply) -> usize {
     let mut len = 0;
     for_each(reply, |reply| {
         len += REPLY_OVERHEAD;

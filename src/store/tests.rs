@@ -1,5 +1,7 @@
 //! The store against dumb twins: a map and a list that do the same in the most obvious way.
 
+mod commands;
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -448,6 +448,8 @@ fn snapshots() -> Vec<Script> {
             .both(&status(1, 9, &[[0, 9, 0], [5, 9, 5], [3, 9, 3]], false))
             .turn(),
         known().say(1, &ended).turn().snapshot(2, &founded, (12, 1), &[0, 12, 0]),
+        // One that ends where its lane has no entry.
+        known().append(1, &entry(1, 6, 1, 0)).snapshot(1, &founded, (5, 1), &[0, 5, 0]),
         known().snapshot(1, &founded, (5, 0), &[5, 0, 0]).client("SET a 1\n").turn(),
     ]
 }

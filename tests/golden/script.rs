@@ -7,14 +7,14 @@
 //! | command | does |
 //! |---|---|
 //! | `cluster N [disk=manual]` | N nodes with empty disks; a manual disk syncs when told to |
-//! | … `[history=BYTES] [pinned=BYTES] [views=N]` | so much a node keeps of what is delivered; all of it if not said |
+//! | … `[history=BYTES] [pinned=BYTES] [views=N]` | so much a node keeps of what is delivered; else all of it |
 //! | `found` | starts and connects all, until they are in view 1; says nothing |
 //! | `start`, `connect-all`, `restart` NODE | a process; connections to all that run; both |
 //! | `crash` NODE `[kept] [silent]` | ends it; unsynced records are lost unless kept; silent: no peer notices |
-//! | `wipe` NODE [`rebuild`], `damage` NODE N | a new, empty disk, perhaps to be rebuilt; the last N durable records are gone |
+//! | `wipe` NODE [`rebuild`], `damage` NODE N | an empty disk, perhaps rebuilt; the last N durable records are gone |
 //! | `disk` NODE `manual` or `auto`, `persist` NODE `[N]` | who says when an fsync is done; N more records are |
 //! | `snapshot` NODE, `spoil` NODE | a snapshot of what is delivered, for its next starts; the newest is damaged |
-//! | `install` NODE NODE `[FIELD=NUMBER…]` | the newest snapshot of the second in the first; it says this instead: `cluster`, `t` |
+//! | `install` NODE NODE `[FIELD=NUMBER…]` | the second's newest snapshot in the first; it says this instead: `t` … |
 //! | `pause`, `resume` NODE | it takes no turns; its messages wait |
 //! | `offer` NODE WORD…, `read` NODE | one batch for each word; `x*9` is a long one; a linearizable read |
 //! | `cancel` NODE N | nobody waits any more for the Nth of what clients asked of a node, a read |
@@ -24,7 +24,7 @@
 //! | `block`, `unblock` LINK KIND | what is sent of this kind gets lost |
 //! | `hold`, `release`, `cut`, `connect` LINK | messages wait in it; the connection breaks, or is made anew |
 //! | `connect` LINK FIELD=NUMBER… | its hello says this instead: `protocol`, `from`, `to`, `cluster`, `members` … |
-//! | `forge` LINK KIND FIELD=NUMBER… | an `append`, `fill` or `snapshot-offer` that nobody sent: `lane`, `t`, `prev`, `seq` … |
+//! | `forge` LINK KIND FIELD=NUMBER… | an `append`, `fill`, `snapshot-offer` that nobody sent: `lane`, `t`, `prev` … |
 //! | `stir` LINK | the first bytes of a long message have come through it |
 //! | `tick MS`, `run MS` | time passes at once; time passes and messages travel |
 //! | `repeat` N COMMAND `;` COMMAND … | these in turn, so many times |

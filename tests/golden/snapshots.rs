@@ -32,7 +32,7 @@ impl Snapshot {
     }
 
     /// From where a start goes on.
-    pub(super) fn from_where(&self) -> String {
+    pub(super) fn origin(&self) -> String {
         format!(" from its snapshot of {} and record {} on", self.base.position, self.log_from)
     }
 }

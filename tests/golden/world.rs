@@ -143,7 +143,7 @@ impl World {
         coverage
     }
 
-    /// Everybody delivers from the first entry on, or from a snapshot on, so of two nodes one has a prefix of the other.
+    /// Everybody delivers from the first entry or a snapshot on, so of two nodes one has a prefix of the other.
     fn disagreement(&self) -> Option<String> {
         let longest = self.running().into_iter().max_by_key(|node| self.hosts[*node].applied.len())?;
         let all = &self.hosts[longest].applied;
@@ -239,7 +239,7 @@ impl World {
         host.boot = boot;
         host.tickets = 0;
         host.applied = newest.map(|s| s.applied.clone()).unwrap_or_default();
-        let from = newest.map(Snapshot::from_where).unwrap_or_default();
+        let from = newest.map(Snapshot::origin).unwrap_or_default();
         host.paused = false;
         let identity = Identity { disk: host.disk, incarnation, boot, joining: host.joining };
         host.replica = Some(Replica::new(settings, identity, recovery, now));

@@ -200,3 +200,37 @@ fn slots_are_shared_among_those_that_live() {
     cluster.pass(2_000);
     assert_eq!(slots(&mut cluster), ["0-8191", "8192-16383"]);
 }
+
+#[test]
+fn what_a_connection_may_collect_is_limited() {
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    let keys: String = (0..4096).map(|i| format!(" k{i}")).collect();
+    assert_eq!(cluster.ask(0, 1, &format!("WATCH{keys}\n")), "OK\n");
+    assert_eq!(cluster.ask(0, 1, "WATCH one-more\n"), "ERR too many watched keys\n");
+    // All of them and many commands are still a command that every node can read.
+    assert_eq!(cluster.ask(0, 1, "MULTI\n"), "OK\n");
+    for _ in 0..62 {
+        cluster.ask(0, 1, &"GET a\n".repeat(1000));
+    }
+    let heard = cluster.ask(0, 1, "GET a\nEXEC\nUNWATCH\nGET a\n");
+    assert!(heard.starts_with("ERR the transaction is too large\nEXECABORT"), "{heard}");
+    assert_eq!(cluster.ask(0, 1, &format!("WATCH{keys}\nMULTI\n")), "OK\nOK\n");
+    for _ in 0..61 {
+        cluster.ask(0, 1, &"GET a\n".repeat(1000));
+    }
+    assert_eq!(cluster.ask(0, 1, "EXEC\n").lines().count(), 61_000);
+    assert_eq!(cluster.ask(0, 1, &format!("WATCH{keys}\nUNWATCH\nWATCH again\n")), "OK\nOK\nOK\n");
+    // A subscriber that does not read is cut off; those that do are not.
+    cluster.open(0, 3);
+    cluster.ask(0, 3, "SUBSCRIBE c\n");
+    let message = format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$1000000\r\n{}\r\n", "x".repeat(1_000_000));
+    for _ in 0..40 {
+        cluster.say(0, 2, message.as_bytes());
+        cluster.run();
+    }
+    assert_eq!(cluster.hosts[0].closed, [key(3)]);
+    let received = cluster.hear(0, 2).matches(":1\r\n").count();
+    assert!((32..36).contains(&received), "{received} messages of a megabyte");
+}

@@ -13,6 +13,7 @@
 
 use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run, by_code};
 use crate::store::error::CommandError;
+use crate::store::sessions::reply_len;
 use crate::store::{Applied, Store};
 use crate::types::{Index, Reply, limits};
 use crate::wire::{DecodeError, Reader, Writer};
@@ -36,27 +37,43 @@ pub(crate) static COMMANDS: [CommandSpec; 1] = [CommandSpec {
     ..WRITE
 }];
 
-/// Puts the arguments of a transaction together.
+/// So many keys may be watched, and so many bytes may they have together.
+pub const WATCHED_COUNT_MAX: usize = 4096;
+/// See [`WATCHED_COUNT_MAX`].
+pub const WATCHED_LEN_MAX: usize = 1 << 20;
+/// Bytes of arguments, keys watched not counted.
+const LEN_MAX: usize = limits::COMMAND_LEN_MAX / 2;
+/// Arguments, keys watched and the plan not counted; and commands.
+const COUNT_MAX: usize = limits::ARGUMENT_COUNT_MAX - WATCHED_COUNT_MAX - 1;
+
+/// Puts the arguments of a transaction together. What it makes is within the limits of a command, or a batch with it
+/// could not be read.
 #[derive(Debug, Default)]
 pub struct TransactionBuilder {
     watched: Vec<(Box<[u8]>, Index)>,
     commands: Vec<(u8, u32)>,
     arguments: Vec<Box<[u8]>>,
     len: usize,
+    watched_len: usize,
 }
 
 impl TransactionBuilder {
     /// Adds a watched key with the revision that it must still have.
+    ///
+    /// # Panics
+    /// With more keys or bytes than [`WATCHED_COUNT_MAX`] and [`WATCHED_LEN_MAX`] allow.
     pub fn watch(&mut self, key: &[u8], revision: Index) {
-        self.len += key.len();
+        self.watched_len += key.len();
+        let fits = self.watched.len() < WATCHED_COUNT_MAX && self.watched_len <= WATCHED_LEN_MAX;
+        assert!(fits, "whoever watches keys counts them");
         self.watched.push((Box::from(key), revision));
     }
 
     /// Adds a command. Says whether there was room.
     pub fn push(&mut self, code: u8, arguments: &[&[u8]]) -> bool {
         let len: usize = arguments.iter().map(|argument| argument.len()).sum();
-        let count = self.watched.len() + self.arguments.len() + arguments.len() + 1;
-        if self.len + len > limits::COMMAND_LEN_MAX / 2 || count > limits::ARGUMENT_COUNT_MAX {
+        let count = self.arguments.len() + arguments.len();
+        if self.len + len > LEN_MAX || count > COUNT_MAX || self.commands.len() >= COUNT_MAX {
             return false;
         }
         self.len += len;
@@ -97,7 +114,7 @@ fn decode(plan: &[u8]) -> Result<Plan, DecodeError> {
     for _ in 0..count {
         revisions.push(Index(r.u64()?));
     }
-    let count = r.count("commands", limits::ARGUMENT_COUNT_MAX * 16, 5)?;
+    let count = r.count("commands", limits::ARGUMENT_COUNT_MAX, 5)?;
     let mut commands = Vec::with_capacity(count);
     for _ in 0..count {
         commands.push((r.u8()?, r.u32()? as usize));
@@ -118,7 +135,7 @@ fn run(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     if watched.iter().zip(&plan.revisions).any(|(key, revision)| store.revision(key) != *revision) {
         return Ok(Reply::NilArray);
     }
-    let mut replies = Vec::with_capacity(plan.commands.len());
+    let (mut replies, mut len) = (Vec::with_capacity(plan.commands.len()), 0_usize);
     for (code, count) in plan.commands {
         let (arguments, after) = rest.split_at(count);
         rest = after;
@@ -133,7 +150,11 @@ fn run(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
             Some(spec) => store.run_spec(at, spec, arguments),
             None => Err(CommandError::UnknownCode { code }),
         };
-        replies.push(answer.unwrap_or_else(Reply::from));
+        let reply = answer.unwrap_or_else(Reply::from);
+        // What was done is done; what is told of it has to fit into one reply.
+        len = len.saturating_add(reply_len(&reply));
+        let fits = len <= limits::REPLY_LEN_MAX;
+        replies.push(if fits { reply } else { CommandError::ReplyTooLong.into() });
     }
     Ok(Reply::Array(replies))
 }

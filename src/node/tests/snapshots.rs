@@ -1,0 +1,169 @@
+//! Nodes that forget at once what they have delivered: who was away comes back by a snapshot.
+
+use super::*;
+use crate::storage::snapshots_on;
+
+/// Three nodes, of which the last is cut off while the others go on, further than they remember.
+fn left_behind() -> Cluster {
+    let mut cluster = Cluster::configured(3, "set history 0\nset snapshot-log 64KiB\n");
+    cluster.greet_all();
+    cluster.pass(100);
+    for index in 0..3 {
+        cluster.open(index, 1);
+    }
+    assert_eq!(cluster.ask(2, 1, "SET before 1\n"), "OK\n");
+    cluster
+}
+
+/// The other two take so many writes of 10 KB.
+fn write(cluster: &mut Cluster, count: usize) {
+    for i in 0..count {
+        let value = "v".repeat(10_000);
+        assert_eq!(cluster.ask(i % 2, 1, &format!("SET key-{i} {value}\n")), "OK\n");
+    }
+}
+
+fn state(cluster: &Cluster, index: usize) -> (u64, u64, Index) {
+    let node = &cluster.hosts[index].node;
+    (node.store().digest(), node.store().digest_recomputed(), node.report().index)
+}
+
+/// Until the last node stands where the others do.
+fn come_back(cluster: &mut Cluster) {
+    cluster.cut = NodeSet::EMPTY;
+    for _ in 0..100 {
+        cluster.pass(100);
+        if state(cluster, 2) == state(cluster, 0) && cluster.hosts[2].node.report().serving {
+            return;
+        }
+    }
+    panic!("it does not come back: {:?}", cluster.hosts[2].node.report());
+}
+
+#[test]
+fn a_node_that_was_away_comes_back_by_a_snapshot() {
+    let mut cluster = left_behind();
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(1_000);
+    write(&mut cluster, 60);
+    assert_eq!(state(&cluster, 0), state(&cluster, 1));
+    // They have taken snapshots by themselves, and do not need the log before the older of them any more.
+    for host in &cluster.hosts[..2] {
+        assert!(host.node.backend.snapshots.taken_count >= 2, "{}", host.node.backend.snapshots.taken_count);
+        assert!(host.truncated.is_some_and(|lsn| lsn > Lsn(1)));
+        assert_eq!(snapshots_on(&host.files).unwrap().len(), 2);
+    }
+    assert_eq!(cluster.hosts[2].node.newest_snapshot(), None);
+    come_back(&mut cluster);
+    let snapshots = &cluster.hosts[2].node.backend.snapshots;
+    assert_eq!((snapshots.installed_count, snapshots.coming()), (1, None));
+    let info = *snapshots.newest().unwrap();
+    assert_eq!(cluster.hosts[2].truncated, Some(info.log_from));
+    assert_eq!(snapshots_on(&cluster.hosts[2].files).unwrap()[0].index, info.id.index);
+    // Its clients see everything, and their writes are seen.
+    assert_eq!(cluster.ask(2, 1, "GET before\n"), "1\n");
+    assert_eq!(cluster.ask(2, 1, "STRLEN key-59\n"), "10000\n");
+    assert_eq!(cluster.ask(2, 1, "SET after 2\n"), "OK\n");
+    assert_eq!(cluster.ask(0, 1, "GET after\n"), "2\n");
+    // It becomes a sender again.
+    cluster.pass(5_000);
+    assert!(cluster.hosts[2].node.report().sender);
+    assert_eq!(cluster.ask(2, 1, "SET after 3\n"), "OK\n");
+    assert_eq!(cluster.ask(1, 1, "GET after\n"), "3\n");
+    assert_eq!(state(&cluster, 2), state(&cluster, 0));
+}
+
+/// The source goes away in the midst of it: another one has other bytes, so it begins anew there.
+#[test]
+fn a_source_that_is_lost_is_replaced() {
+    let mut cluster = left_behind();
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(1_000);
+    write(&mut cluster, 200);
+    cluster.cut = NodeSet::EMPTY;
+    let mut sources = Vec::new();
+    for _ in 0..100_000 {
+        if let Some((source, len)) = cluster.hosts[2].node.backend.snapshots.coming()
+            && sources.last() != Some(&source)
+            && len > 0
+        {
+            sources.push(source);
+            if sources.len() == 1 {
+                cluster.hosts[2].node.handle(cluster.now, NodeInput::LinkDown(source));
+            }
+        }
+        if cluster.hosts[2].node.backend.snapshots.installed_count > 0 {
+            break;
+        }
+        // One round of messages at a time.
+        for index in 0..3 {
+            cluster.turn(index);
+        }
+        let waiting: Vec<_> = cluster.messages.drain(..).collect();
+        for (from, to, message) in waiting {
+            // The link that broke stays so.
+            let broken = (to == id(2) && Some(&from) == sources.first())
+                || (from == id(2) && Some(&to) == sources.first());
+            if !broken {
+                cluster.hosts[to.index()].node.handle(cluster.now, NodeInput::Receive { from, message });
+            }
+        }
+        for host in &mut cluster.hosts {
+            if host.durable < host.submitted {
+                host.durable = host.submitted;
+                host.node.handle(cluster.now, NodeInput::Persisted(host.submitted));
+            }
+        }
+        cluster.now.mono = cluster.now.mono.plus(Millis(1));
+    }
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.installed_count, 1);
+    assert!(sources.len() == 2 && sources[0] != sources[1], "{sources:?}");
+}
+
+/// Its own command was applied by the others, and what it replied is not known here.
+#[test]
+fn a_command_that_is_in_the_snapshot_times_out() {
+    let mut cluster = left_behind();
+    // What comes before its own command does not reach it.
+    cluster.say(0, 1, b"SET first 1\n");
+    cluster.say(2, 1, b"SET own 1\n");
+    cluster.turn(0);
+    cluster.turn(2);
+    for (from, to, message) in std::mem::take(&mut cluster.messages) {
+        if to != id(2) {
+            cluster.hosts[to.index()].node.handle(cluster.now, NodeInput::Receive { from, message });
+        }
+    }
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(1_000);
+    assert_eq!(cluster.hear(0, 1), "OK\n");
+    assert_eq!(cluster.ask(0, 1, "GET own\n"), "1\n");
+    write(&mut cluster, 20);
+    assert_eq!(cluster.hear(2, 1), "");
+    come_back(&mut cluster);
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.installed_count, 1);
+    let heard = cluster.hear(2, 1);
+    assert!(heard.contains("TIMEOUT"), "{heard:?}");
+    assert!(!cluster.hosts[2].node.has_unanswered());
+    assert_eq!(cluster.ask(2, 1, "GET own\n"), "1\n");
+}
+
+/// Its place in the log must be on the disk before a snapshot takes the place of older ones.
+#[test]
+fn a_snapshot_waits_for_the_log() {
+    let mut cluster = left_behind();
+    cluster.run();
+    cluster.hosts[0].disk_held = true;
+    cluster.say(0, 1, b"SET later 1\n");
+    cluster.run();
+    assert!(cluster.hosts[0].durable < cluster.hosts[0].submitted);
+    assert_eq!(cluster.hear(0, 1), "OK\n", "the other two are a majority");
+    cluster.hosts[0].node.take_snapshot();
+    cluster.run();
+    assert_eq!(cluster.hosts[0].node.newest_snapshot(), None);
+    assert_eq!(snapshots_on(&cluster.hosts[0].files).unwrap(), []);
+    cluster.hosts[0].disk_held = false;
+    cluster.run();
+    let info = cluster.hosts[0].node.newest_snapshot().copied().expect("published now");
+    assert_eq!(info.log_from, cluster.hosts[0].durable.next());
+}
