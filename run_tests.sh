@@ -52,7 +52,7 @@ figures() {
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes clients errors links chaos kvbench redis_differential redis_clients)
+process_tests=(cluster crashes recovery clients errors links chaos kvbench redis_differential redis_clients)
 
 # Redis' own programs and the client libraries that are not there, as far as this user may install them. The tests skip
 # what is missing, and say so.

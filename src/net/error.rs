@@ -69,15 +69,17 @@ impl StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const WAY_OUT: &str = "nothing was changed; keep the directory, the data is still on the other nodes; \
-                               this node can only come back as a new member";
+        const WAY_OUT: &str = "nothing was deleted; the data is still on the other nodes, and --rebuild gets it from \
+                               there";
         match self {
             StartError::NotMember { id } => {
                 write!(f, "node {} is not in the configuration file", id.get())
             }
             StartError::Settings(fault) => fault.fmt(f),
             StartError::Data(error) if self.exit_code() == 4 => write!(f, "{error}; {WAY_OUT}"),
+            StartError::Data(error @ OpenError::WrongDisk { .. }) => write!(f, "{error}; {REBUILD}"),
             StartError::Data(error) => error.fmt(f),
+            StartError::Snapshot(error @ RestoreError::Foreign { .. }) => write!(f, "{error}; {REBUILD}"),
             StartError::Snapshot(error) if self.exit_code() == 4 => write!(f, "{error}; {WAY_OUT}"),
             StartError::Snapshot(error) => error.fmt(f),
             StartError::Replay(error) => write!(f, "{error}; {WAY_OUT}"),
@@ -105,6 +107,17 @@ impl From<RestoreError> for StartError {
 impl From<ReplayError> for StartError {
     fn from(error: ReplayError) -> StartError {
         StartError::Replay(error)
+    }
+}
+
+/// What to do about a disk that cannot be believed.
+const REBUILD: &str = "if no other process runs with this id, --rebuild gets the data from the other nodes";
+
+/// What to do about a refusal, to be put behind it; nothing where the cause decides.
+fn way_out(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::OtherDisk { .. } | Refusal::OldIncarnation { .. } | Refusal::Clone => format!("; {REBUILD}"),
+        _ => String::new(),
     }
 }
 
@@ -152,8 +165,13 @@ impl fmt::Display for RunError {
         match self {
             RunError::Disk(error) => write!(f, "disk error, the log is closed: {error}"),
             RunError::Snapshots(error) => write!(f, "disk error in a snapshot: {error}"),
-            RunError::Halted(reason) => reason.fmt(f),
-            RunError::Refused { refusal } => write!(f, "most other nodes refuse this one: {refusal}"),
+            RunError::Halted(reason @ HaltReason::LostVotes { .. }) => write!(f, "{reason}; {REBUILD}"),
+            RunError::Halted(reason @ HaltReason::Identity { refusal, .. }) => {
+                write!(f, "{reason}{}", way_out(refusal))
+            }
+            RunError::Refused { refusal } => {
+                write!(f, "most other nodes refuse this one: {refusal}{}", way_out(refusal))
+            }
             RunError::System { what, source } => write!(f, "{what}: {source}"),
             RunError::Panicked => f.write_str("the event loop ended by a fault in the program"),
         }

@@ -146,7 +146,7 @@ fn outcome(
         "ASKING" if !backend.settings.cluster_view => Reply::error(NO_CLUSTER).into(),
         "ASKING" => Reply::OK.into(),
         "BGSAVE" => {
-            backend.snapshots.want();
+            backend.snapshots.want_now();
             Reply::Status("Background saving started").into()
         }
         "LASTSAVE" => Outcome::Ask(Question::LastSave),

@@ -195,7 +195,7 @@ impl Snapshots {
     pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
         match later {
             Later::Save | Later::Backup => {
-                self.want();
+                self.want_now();
                 let describes = later == Later::Backup;
                 self.waiters.push(Waiter { client, slot, serial: self.begun + 1, describes });
             }
@@ -206,6 +206,12 @@ impl Snapshots {
     /// Somebody asks for a snapshot of now or later.
     pub(super) fn want(&mut self) {
         self.wanted = true;
+    }
+
+    /// The same from a client, who may know better than the pause after a failure whether there is room now.
+    pub(super) fn want_now(&mut self) {
+        self.want();
+        self.not_before = Millis(0);
     }
 
     /// What somebody who waits for a snapshot is told about it.

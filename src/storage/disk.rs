@@ -215,7 +215,7 @@ impl Disk for FileDisk {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+        if name == "." { self.root.clone() } else { self.root.join(name) }
     }
 }
 

@@ -158,6 +158,11 @@ impl fmt::Display for OpenError {
                     file.display()
                 )
             }
+            OpenError::MissingRecords { log, found, needed: Lsn(1) } => write!(
+                f,
+                "the log in {} begins with record {found}, and no sound snapshot covers what came before",
+                log.display()
+            ),
             OpenError::MissingRecords { log, found, needed } => write!(
                 f,
                 "the log in {} begins with record {found}, the snapshot needs it from record {needed} on",

@@ -4,7 +4,7 @@
 //! restarted process finds them; after a restart of the machine nobody can tell what is missing, not even
 //! that something is. So the directory carries a marker with the mode and the kernel's boot id.
 //! Found at a start without a clean stop and under another boot id, it means: what this node
-//! promised may be lost, and it must come back as a new member.
+//! promised may be lost, and it must come back by `--rebuild`.
 //!
 //! # Format
 //! ```text

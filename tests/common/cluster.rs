@@ -146,6 +146,16 @@ impl Cluster {
         &self.nodes[node].data
     }
 
+    /// The file with all that a node has ever written on standard error.
+    pub(crate) fn log_file(&self, node: usize) -> &Path {
+        &self.nodes[node].log
+    }
+
+    /// What is in it.
+    pub(crate) fn log_of(&self, node: usize) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_file(node)).unwrap_or_default()).into_owned()
+    }
+
     /// The command line that starts a node.
     pub(crate) fn command(&self, node: usize) -> Command {
         let mut command = if !self.layout.hosts.is_empty() {
@@ -167,8 +177,12 @@ impl Cluster {
 
     /// Starts a node without waiting for it.
     pub(crate) fn launch(&mut self, node: usize) {
-        let running = Running::start(&mut self.command(node), &self.nodes[node].log);
-        self.nodes[node].running = Some(running);
+        self.launch_by(node, &mut self.command(node));
+    }
+
+    /// The same by another command line than [`Cluster::command`].
+    pub(crate) fn launch_by(&mut self, node: usize, command: &mut Command) {
+        self.nodes[node].running = Some(Running::start(command, &self.nodes[node].log));
     }
 
     /// Waits until a launched node serves.
