@@ -12,7 +12,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 use super::api::Output;
 use super::lane::{Fill, Taken};
 use super::marks::Mark;
-use super::message::{Decision, LaneVector, Message, Record, Sender};
+use super::message::{Decision, LaneVector, Message, Record};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
@@ -110,16 +110,17 @@ impl Replica {
         let mut progress = false;
         for entry in entries {
             let (leap, forged) = (self.is_leap(entry.t), self.is_forged(&entry.label));
-            let Some(log) = self.views.get_mut(&entry.view) else { continue };
+            let Some(log) = self.views.get(&entry.view) else { continue };
             let Some(lane) = log.view.lane_of(entry.node) else { continue };
+            // Nobody else has an entry of this process's lanes that is not here (rule A).
+            let own = self.lane_in(&log.view) == Some(lane);
             let wanted = match log.end(lane) {
                 Some(end) => entry.t <= end,
                 // In the open view votes would be mixed up with fillings before the vector is frozen.
                 None => log.frozen.is_some(),
             };
-            // Nobody else has an entry of this incarnation's lanes that is not here (rule A).
-            let own = Sender { node: self.settings.me, incarnation: self.identity.incarnation };
-            let wanted = wanted && !leap && !forged && log.view.senders[lane] != own;
+            let wanted = wanted && !leap && !forged && !own;
+            let Some(log) = self.views.get_mut(&entry.view) else { continue };
             if wanted && log.lanes[lane].take(entry) == Taken::Added {
                 self.witness(entry.t);
                 self.persist(Record::Fill(Arc::clone(entry)), None, out);

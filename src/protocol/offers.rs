@@ -118,7 +118,8 @@ impl Replica {
         self.offers.waiting.push_back(Offer { seq, ticket, batch, place: Place::Nowhere });
     }
 
-    fn label(&self, seq: u64) -> Option<Label> {
+    /// How this process names its batch of a number, once its disk is registered.
+    pub(crate) fn label(&self, seq: u64) -> Option<Label> {
         let registered = self.log().view.voter(self.settings.me)?.registered;
         let pair = OriginPair { registered, incarnation: self.identity.incarnation };
         (registered > ViewNumber(0) && self.is_voter()).then_some(Label {

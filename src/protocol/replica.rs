@@ -15,7 +15,9 @@ use crate::types::{
 use super::api::{HaltReason, Identity, Input, Intake, Note, Output, Report, Settings};
 use super::lane::{Taken, ViewLog};
 use super::marks::{Mark, Marks};
-use super::message::{Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Status, View};
+use super::message::{
+    Ballot, Decision, Hello, LaneRow, Message, Record, Refusal, Remembered, Sender, Status, View,
+};
 use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
@@ -349,15 +351,17 @@ impl Replica {
 
     /// The lane that this incarnation owns in the current view (rule A).
     pub(crate) fn my_lane(&self) -> Option<usize> {
-        // A node on another disk may have the same incarnation: a wiped one counts its starts anew (rule C).
-        if !self.is_voter() {
-            return None;
-        }
-        let senders = &self.log().view.senders;
-        senders.iter().position(|s| {
-            s.node == self.settings.me
-                && (s.incarnation == self.identity.incarnation || mutated(Mutation::RestartedSenderContinues))
-        })
+        self.lane_in(&self.log().view)
+    }
+
+    /// The lane that this process owns, or owned, in a view: its incarnation is listed (rule A), and its disk is the
+    /// one registered. A wiped node counts its starts anew and may come to the incarnation of its predecessor (rule C).
+    pub(crate) fn lane_in(&self, view: &View) -> Option<usize> {
+        let me = self.settings.me;
+        let registered = view.voter(me).is_some_and(|voter| voter.disk == self.identity.disk);
+        let goes_on = mutated(Mutation::RestartedSenderContinues);
+        let listed = |s: &Sender| s.node == me && (s.incarnation == self.identity.incarnation || goes_on);
+        registered.then(|| view.senders.iter().position(listed)).flatten()
     }
 
     /// Whom this node hears, itself included.
@@ -426,11 +430,10 @@ impl Replica {
         self.clock = self.clock.max(t);
     }
 
-    /// Whether something claims to be a batch of this process that this process has not made.
+    /// Whether something claims to be a batch of this process that this process has not made. (A wiped node's
+    /// predecessor may have had the same incarnation; its batches are not this process's.)
     pub(crate) fn is_forged(&self, label: &Label) -> bool {
-        label.origin == self.settings.me
-            && label.pair.incarnation == self.identity.incarnation
-            && label.seq > self.offers.last_seq()
+        label.seq > self.offers.last_seq() && self.label(label.seq) == Some(*label)
     }
 
     /// Whether a timestamp is too far ahead to be true.
