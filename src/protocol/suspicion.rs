@@ -207,8 +207,10 @@ impl Replica {
             let text = format!("{position} has waited for {lanes} since {}", now.since(since));
             return Some(Reason { drop: lanes.without(me), ..Reason::new(Mark::SealBlocked, text) });
         }
-        // Somebody who asks to leave, while another can stay.
-        if let Some(leaver) = live.iter().find(|node| self.is_leaving(**node))
+        // Somebody who asks to leave, while another can stay. What was heard of one that is not heard any more may be
+        // an earlier process's wish.
+        let asks = |node: &NodeId| self.is_leaving(*node) && (*node == me || hearing.hears(*node));
+        if let Some(leaver) = live.iter().copied().find(asks)
             && live.iter().any(|node| !self.is_leaving(*node))
         {
             return Some(Reason::new(Mark::SealLeaving, format!("sender {leaver} asks to leave")));
