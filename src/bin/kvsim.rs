@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use lanekv::protocol::{Mark, Marks};
-use lanekv::sim::{Damage, Outcome, Plan, Sight, Sights, Trace, run, run_unjudged};
+use lanekv::sim::{Outcome, Plan, Sight, Sights, Trace, run, run_unjudged};
 
 /// Runs whole clusters in virtual time, with faults drawn from seeds, and checks what lanekv promises.
 #[derive(Parser, Debug)]
@@ -53,15 +53,12 @@ struct Flags {
 
 fn plan(flags: &Flags, seed: u64) -> Plan {
     let mut plan = Plan::draw(seed);
-    plan.nodes = flags.nodes.unwrap_or(plan.nodes);
     plan.operations = flags.steps.unwrap_or(plan.operations);
-    if let Some(clients) = flags.clients {
-        plan.clients = clients;
-        plan.registers = plan.registers.max(clients / 4);
+    if let Some(nodes) = flags.nodes {
+        plan.set_nodes(nodes);
     }
-    if flags.nodes.is_some() {
-        // What a larger cluster could have spared may be too much for a smaller one.
-        plan.damage = Damage::default();
+    if let Some(clients) = flags.clients {
+        plan.set_clients(clients);
     }
     plan
 }
@@ -188,15 +185,8 @@ fn run_mutations(flags: &Flags) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let (mut found, mut survivors) = (0, 0);
     for &mutation in Mutation::ALL {
-        match &flags.mutation {
-            Some(name) if *name != mutation.to_string() => continue,
-            Some(_) => {}
-            None => {
-                if let Some(script) = mutation.needs_script() {
-                    println!("{mutation:<26} left to tests/golden/{script}.txt");
-                    continue;
-                }
-            }
+        if flags.mutation.as_ref().is_some_and(|name| *name != mutation.to_string()) {
+            continue;
         }
         set_mutation(Some(mutation));
         let start = Instant::now();

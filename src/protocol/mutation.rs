@@ -90,21 +90,6 @@ mutations! {
     OldPromiseOpens,
 }
 
-impl Mutation {
-    /// The golden script that shows what goes wrong, for a mistake that random search meets too seldom to be
-    /// waited for: the run needs several rare coincidences at once.
-    pub fn needs_script(self) -> Option<&'static str> {
-        match self {
-            // Three voters, one of which knows a decision, one of which only took part in it, and a reader at
-            // the third in the moments between.
-            Mutation::SealedAnswersCount => Some("read_sealed_answers"),
-            // A forwarded batch that is lost while its successor is not, and no change of view afterwards.
-            Mutation::NoReoffer => Some("p_forward_hole"),
-            _ => None,
-        }
-    }
-}
-
 impl fmt::Display for Mutation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

@@ -13,7 +13,7 @@ use crate::types::SessionId;
 use crate::wire::batch::SessionSeq;
 use crate::wire::client::{Consistency, WireReply, encode_request};
 
-use super::plan::Workload;
+use super::plan::{Plan, Workload};
 use super::random::Random;
 
 /// Bytes of a token.
@@ -95,12 +95,16 @@ impl Client {
     }
 
     /// Chooses what to ask next; `id` makes values that nobody else writes.
-    pub(crate) fn choose(&self, workload: Workload, keys: usize, id: u64, random: &mut Random) -> Kind {
+    pub(crate) fn choose(&self, plan: &Plan, id: u64, random: &mut Random) -> Kind {
         if self.sessions && self.session.is_none() {
             return Kind::Open;
         }
-        if workload == Workload::Everything {
+        let keys = plan.registers;
+        if plan.workload == Workload::Everything {
             return Kind::Any(any_command(keys, id, random));
+        }
+        if random.permille(plan.reads) {
+            return Kind::Get(Consistency::Linearizable);
         }
         match random.below(100) {
             0..30 => Kind::Append,

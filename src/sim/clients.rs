@@ -29,8 +29,8 @@ impl World {
                 return;
             }
             let id = self.next_operation;
-            let (workload, keys, registers) = (self.plan.workload, self.plan.keys, self.plan.registers);
-            let kind = self.clients[client].choose(workload, registers, id, &mut self.asking);
+            let keys = self.plan.keys;
+            let kind = self.clients[client].choose(&self.plan, id, &mut self.asking);
             let key = self.asking.index(keys);
             self.next_operation += 1;
             let c = &mut self.clients[client];
@@ -46,14 +46,15 @@ impl World {
             c.operation =
                 Some(Operation { id, kind, key, floor, begin, asked: begin, session, uncertain: false });
         }
-        let up: Vec<usize> = self.alive().collect();
+        // Who leaves takes no new clients.
+        let up: Vec<usize> = self.alive().filter(|node| !self.hosts[*node].leaving).collect();
         if up.is_empty() {
             return self.client_later(client, 50 * MS);
         }
         // A connection is kept for some time.
         let c = &self.clients[client];
-        let keep = c.at.filter(|(node, boot)| self.hosts[*node].boot == *boot);
-        let keep = if self.asking.permille(900) { keep } else { None };
+        let keep = c.at.filter(|(node, boot)| self.hosts[*node].boot == *boot && up.contains(node));
+        let keep = if self.asking.permille(self.plan.loyal) { keep } else { None };
         if keep.is_none() {
             self.connect(client, up);
         }
@@ -73,8 +74,7 @@ impl World {
         if let Some(machine) = &mut self.hosts[node].machine {
             machine.node.client_bytes(now, key, &bytes);
         }
-        let delay = self.net.below(self.plan.turn_us);
-        self.wake(node, self.now + delay);
+        self.wake_later(node);
     }
 
     pub(super) fn connect(&mut self, client: usize, up: Vec<usize>) {

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::node::NodeInput;
+use crate::protocol::Decision;
 use crate::storage::Operation;
 
 use super::host::{Copy, Fate};
@@ -72,17 +73,36 @@ impl World {
         }
         if self.faults.permille(faults.leave) {
             let node = self.faults.index(n);
-            if self.hosts[node].machine.is_some() {
-                self.note(|| format!("n{node} asks to leave"));
-                self.hosts[node].leaving = true;
-                self.give(node, NodeInput::Leave);
-                // It stops when it has answered what it had, or has waited long enough; then it is started again.
-                let patience = self.faults.between(10 * MS, 3_000 * MS);
-                let down = self.faults.between(MS, 500 * MS);
-                let boot = self.hosts[node].boot;
-                self.at(self.now + patience, Event::Crash { node, boot, down });
+            let patience = self.faults.between(10 * MS, 3_000 * MS);
+            self.leave(node, patience);
+        }
+        if self.faults.permille(faults.farewell) {
+            // Only a sender that leaves ends a view while everything flows.
+            let at_rest = |node: &usize| {
+                let report = self.hosts[*node].machine.as_ref().map(|m| m.node.report());
+                report.is_some_and(|r| r.sender && !r.sealed) && !self.hosts[*node].leaving
+            };
+            let senders: Vec<usize> = (0..n).filter(at_rest).collect();
+            if senders.len() > 1 {
+                let node = senders[self.faults.index(senders.len())];
+                let patience = self.faults.between(300 * MS, 1_000 * MS);
+                self.leave(node, patience);
             }
         }
+    }
+
+    /// A node asks to leave. It is stopped when it has answered what it had, or has waited long enough; then it
+    /// is started again.
+    fn leave(&mut self, node: usize, patience: u64) {
+        if self.hosts[node].machine.is_none() {
+            return;
+        }
+        self.note(|| format!("n{node} asks to leave"));
+        self.hosts[node].leaving = true;
+        self.give(node, NodeInput::Leave);
+        let down = self.faults.between(MS, 500 * MS);
+        let boot = self.hosts[node].boot;
+        self.at(self.now + patience, Event::Crash { node, boot, down });
     }
 
     // ---- the net ----
@@ -113,6 +133,86 @@ impl World {
         }
         if self.faults.permille(faults.partition) {
             self.partition();
+        }
+        if self.faults.permille(faults.passive_apart) {
+            self.passive_apart();
+        }
+    }
+
+    /// A step towards a node that hears a majority and no sender: what it offers goes by way of another passive
+    /// node. And towards a bad link behind that one, so that of two batches the second may be the quicker.
+    fn passive_apart(&mut self) {
+        let (senders, passive) = self.senders_and_others();
+        let few = (self.hosts.len() - 1) / 2;
+        if senders.len() > few {
+            // Whoever starts again is passive for a second. One after the other, so that the rest stay what they are.
+            let node = senders[self.faults.index(senders.len())];
+            let down = self.faults.between(MS, 20 * MS);
+            return self.crash_for(node, down);
+        }
+        if senders.is_empty() || passive.len() <= few {
+            return;
+        }
+        let now = self.now;
+        let apart = match self.apart(&senders, &passive) {
+            Some(node) => node,
+            None => {
+                let node = passive[self.faults.index(passive.len())];
+                self.see(Sight::PassiveApart);
+                let long = self.faults.between(500 * MS, 2_500 * MS);
+                for sender in &senders {
+                    self.hold(node, *sender, long);
+                    self.hold(*sender, node, long);
+                }
+                node
+            }
+        };
+        for relay in passive.into_iter().filter(|node| *node != apart) {
+            let well = senders.iter().all(|s| self.link(relay, *s).stalled_until <= now);
+            if well && self.faults.permille(300) {
+                let sender = senders[self.faults.index(senders.len())];
+                let long = self.faults.between(350 * MS, 700 * MS);
+                self.hold(relay, sender, long);
+            }
+        }
+    }
+
+    /// The running nodes that own lanes, and those that do not.
+    fn senders_and_others(&self) -> (Vec<usize>, Vec<usize>) {
+        let owns = |node: &usize| self.hosts[*node].machine.as_ref().is_some_and(|m| m.node.report().sender);
+        self.alive().partition(owns)
+    }
+
+    /// A passive node that reaches no sender for some time yet.
+    fn apart(&self, senders: &[usize], passive: &[usize]) -> Option<usize> {
+        let n = self.hosts.len();
+        let held = |node: &usize, s: &usize| self.links[*node * n + *s].stalled_until > self.now + 50 * MS;
+        passive.iter().copied().find(|node| senders.iter().all(|s| held(node, s)))
+    }
+
+    /// Who has just decided a view, and at most one more, are not heard by the rest for a while: these stay in a view
+    /// that has ended, and are a majority.
+    pub(super) fn slow_news(&mut self, first: usize, decision: &Decision) {
+        let n = self.hosts.len();
+        let mut knowing = vec![first];
+        if n >= 5 {
+            // Somebody whose entries nothing but the decision makes chosen, if there is one.
+            let others: Vec<usize> = self
+                .invariants
+                .rescued(decision)
+                .map(|node| node.index())
+                .filter(|node| *node != first)
+                .collect();
+            let all: Vec<usize> = (0..n).filter(|node| *node != first).collect();
+            let others = if others.is_empty() { all } else { others };
+            knowing.push(others[self.faults.index(others.len())]);
+        }
+        self.see(Sight::SlowNews);
+        let long = self.faults.between(20 * MS, 800 * MS);
+        for from in &knowing {
+            for to in (0..n).filter(|to| !knowing.contains(to)) {
+                self.hold(*from, to, long);
+            }
         }
     }
 
@@ -163,12 +263,18 @@ impl World {
         (from, (from + 1 + self.faults.index(n - 1)) % n)
     }
 
-    fn stall(&mut self, from: usize, to: usize, long: u64) {
+    /// Nothing arrives for a while.
+    pub(super) fn hold(&mut self, from: usize, to: usize, long: u64) {
         self.note(|| format!("nothing goes from n{from} to n{to} for {} ms", long / MS));
         let until = self.now + long;
         let link = self.link(from, to);
         link.stalled_until = link.stalled_until.max(until);
         self.at(until, Event::Heal { from, to });
+    }
+
+    fn stall(&mut self, from: usize, to: usize, long: u64) {
+        self.hold(from, to, long);
+        let until = self.now + long;
         // Some break when nothing is acknowledged for long.
         if long > 500 * MS && self.faults.permille(500) {
             self.disconnect(from, to);
@@ -341,6 +447,8 @@ impl World {
             }
             left -= fate.0.min(left);
         }
+        let (senders, passive) = self.senders_and_others();
+        let apart = self.apart(&senders, &passive);
         for node in 0..n {
             let host = &mut self.hosts[node];
             host.paused_until = 0;
@@ -369,6 +477,15 @@ impl World {
         for node in 0..n {
             self.at(self.now, Event::Start { node });
             self.wake(node, self.now);
+        }
+        if damage.apart
+            && let (Some(apart), &[first, second], true) = (apart, &senders[..], passive.len() == 3)
+        {
+            self.see(Sight::PassiveForGood);
+            let others: Vec<usize> = passive.into_iter().filter(|node| *node != apart).collect();
+            for (a, b) in [(apart, first), (apart, second), (others[0], first), (others[1], second)] {
+                self.break_for_good(a, b);
+            }
         }
         if damage.link && n >= 3 && self.sound().count() == n {
             let (from, to) = self.pair();

@@ -105,6 +105,21 @@ impl Invariants {
         self.decisions.len()
     }
 
+    /// The senders of the view that a decision ends whose last entry nobody is known to have a majority for.
+    pub(crate) fn rescued(&self, decision: &Decision) -> impl Iterator<Item = NodeId> {
+        let view = self.views.get(&decision.view);
+        let lanes = view.into_iter().flat_map(|view| {
+            let ends = view.senders.iter().zip(&decision.value.ends);
+            ends.filter(|(sender, end)| self.chosen(view, &(view.number, sender.node)) < **end)
+        });
+        lanes.map(|(sender, _)| sender.node)
+    }
+
+    /// Whether anybody has decided a view.
+    pub(crate) fn is_decided(&self, view: ViewNumber) -> bool {
+        self.decisions.contains_key(&view)
+    }
+
     /// A process has started. What it read back from its disk is durable now; what is not there any more was
     /// never promised to anybody.
     pub(crate) fn started(&mut self, node: NodeId, found: &Found) {

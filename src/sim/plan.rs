@@ -22,6 +22,10 @@ pub struct Plan {
     pub operations: u64,
     /// What they ask.
     pub workload: Workload,
+    /// So many of what they ask, per mille, are reads and nothing else.
+    pub reads: u64,
+    /// So often, per mille, a client stays with the node that it asked last.
+    pub loyal: u64,
     /// Longest pause of a client between two operations, in virtual microseconds.
     pub think_us: u64,
     /// How long faults happen, in virtual microseconds.
@@ -98,6 +102,12 @@ pub struct Faults {
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
+    /// A sender asks to leave while everything flows.
+    pub farewell: u64,
+    /// Chance that who decides a view first cannot tell most of the others for a while.
+    pub slow_news: u64,
+    /// Passive nodes reach no sender for a while, but each other.
+    pub passive_apart: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -123,7 +133,16 @@ pub struct Damage {
     pub isolated: usize,
     /// Some link stays broken.
     pub link: bool,
+    /// One passive node never reaches a sender, and two more miss one sender each, so that none of them is promoted.
+    pub apart: bool,
 }
+
+/// With more clients than that the nodes have no time to spare.
+const FEW_CLIENTS_MAX: usize = 7;
+/// Much traffic and tiny messages would make catching up a race that cannot be won.
+const BUSY_FILL_LEN: usize = 20_000;
+/// Long enough to see promotions, and none after them.
+const LONG_QUIET_US: u64 = 4_000_000;
 
 impl Plan {
     /// Draws a plan.
@@ -131,13 +150,13 @@ impl Plan {
         let mut random = Random::new(seed, 1);
         let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
         let busy = random.permille(50);
-        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(7) };
+        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(FEW_CLIENTS_MAX) };
         let faults = Faults::draw(&mut random);
         let damage = Damage::draw(&mut random, nodes);
         // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
         let quiet_us =
-            if damage.link { 4_000_000 } else { [200_000, 300_000, 500_000, 1_500_000][random.index(4)] };
-        Plan {
+            if damage.link { LONG_QUIET_US } else { [200_000, 300_000, 500_000, 1_500_000][random.index(4)] };
+        let mut plan = Plan {
             seed,
             nodes,
             clients,
@@ -145,6 +164,8 @@ impl Plan {
             registers: if busy { 16 } else { 1 + random.index(4) },
             operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
+            reads: [0, 0, 0, 0, 800][random.index(5)],
+            loyal: [900, 900, 900, 900, 100][random.index(5)],
             think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
             storm_us: random.between(300_000, 1_800_000),
             quiet_us,
@@ -153,11 +174,70 @@ impl Plan {
             turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            // Much traffic and tiny messages would make catching up a race that cannot be won.
-            fill_len: if busy { 20_000 } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
+            fill_len: if busy { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             faults,
             damage,
+        };
+        match random.below(20) {
+            0 => plan.aim_at_slow_news(&mut random),
+            1 => plan.aim_at_passive_apart(&mut random),
+            _ => {}
+        }
+        plan
+    }
+
+    /// Leads up to this: a view is ended while everything flows, only a minority learns of it, and the others are
+    /// asked for reads.
+    fn aim_at_slow_news(&mut self, random: &mut Random) {
+        self.aim(random);
+        self.reads = 600;
+        self.loyal = 100;
+        self.think_us = 40_000;
+        self.storm_us = random.between(1_500_000, 3_000_000);
+        self.faults.farewell = random.between(200, 500);
+        self.faults.slow_news = random.between(500, 1000);
+    }
+
+    /// Leads up to this: most nodes are passive, and one of them reaches the senders by way of others only.
+    fn aim_at_passive_apart(&mut self, random: &mut Random) {
+        self.aim(random);
+        self.reads = 0;
+        self.loyal = 500;
+        self.think_us = 300_000;
+        // Nodes become passive one by one, are parted, and notice it: that takes its time.
+        self.storm_us = random.between(2_500_000, 4_500_000);
+        self.quiet_us = LONG_QUIET_US;
+        self.faults.passive_apart = random.between(500, 1000);
+        self.damage = Damage { apart: true, ..Damage::default() };
+    }
+
+    /// What situations of several steps need: enough nodes and clients, long ways, and few faults besides.
+    fn aim(&mut self, random: &mut Random) {
+        self.nodes = 5;
+        self.clients = 2 * FEW_CLIENTS_MAX;
+        self.keys = 1;
+        self.operations = self.clients as u64 * 25;
+        self.delay_us = [5_000, 30_000][random.index(2)];
+        self.fill_len = BUSY_FILL_LEN;
+        if random.permille(600) {
+            self.faults = Faults::default();
+        }
+    }
+
+    /// The same plan for so many nodes.
+    pub fn set_nodes(&mut self, nodes: u8) {
+        self.nodes = nodes;
+        // What a larger cluster could have spared may be too much for a smaller one.
+        self.damage = Damage::default();
+    }
+
+    /// The same plan for so many clients.
+    pub fn set_clients(&mut self, clients: usize) {
+        self.clients = clients;
+        self.registers = self.registers.max(clients / 4);
+        if clients > FEW_CLIENTS_MAX {
+            self.fill_len = self.fill_len.max(BUSY_FILL_LEN);
         }
     }
 }
@@ -189,10 +269,14 @@ impl Faults {
             leave: chance(150, 30),
             seal_crash: chance(500, 250),
             seal_cut: chance(500, 300),
-            seal_slow: chance(250, 300),
+            seal_slow: chance(250, 700),
             seal_stall: chance(300, 200),
             holder_crash: chance(150, 300),
             disk_loss: chance(400, 300),
+            // Of no use but where a plan aims at something.
+            farewell: 0,
+            slow_news: 0,
+            passive_apart: 0,
         }
     }
 }
@@ -210,7 +294,7 @@ impl Damage {
         let isolated = take(random, 300);
         // A link may be missing only where everybody else is there.
         let link = nodes >= 3 && disks + dead + isolated == 0 && random.permille(120);
-        Damage { disks, dead, isolated, link }
+        Damage { disks, dead, isolated, link, apart: false }
     }
 }
 
