@@ -211,8 +211,10 @@ impl Replica {
             let text = format!("{position} has waited for {lanes} since {}", now.since(since));
             return Some(Reason { drop: lanes.without(me), ..Reason::new(Mark::SealBlocked, text) });
         }
-        // Somebody who asks to leave, while another can stay.
-        if let Some(leaver) = live.iter().find(|node| self.is_leaving(**node))
+        // Somebody who asks to leave, while another can stay. What was heard of one that is not heard any more may be
+        // an earlier process's wish.
+        let asks = |node: &NodeId| self.is_leaving(*node) && (*node == me || hearing.hears(*node));
+        if let Some(leaver) = live.iter().copied().find(asks)
             && live.iter().any(|node| !self.is_leaving(*node))
         {
             return Some(Reason::new(Mark::SealLeaving, format!("sender {leaver} asks to leave")));
@@ -295,13 +297,13 @@ impl Replica {
     /// How many voters would rather act: those that hear more voters, or as many and have a lower number.
     fn rank(&self, hearing: &Hearing) -> u64 {
         let me = self.settings.me;
-        let voters = self.speaking_voters();
+        let voters = self.log().view.voter_set();
         let mine = hearing.count(me, voters);
         let better = |node: &NodeId| {
             let count = hearing.count(*node, voters);
             hearing.hears(*node) && (count > mine || (count == mine && *node < me))
         };
-        voters.without(me).iter().filter(better).count() as u64
+        self.speaking_voters().without(me).iter().filter(better).count() as u64
     }
 
     /// Remembers, once a heartbeat, how far the lanes were: who has that much later has caught up.

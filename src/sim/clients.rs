@@ -74,8 +74,7 @@ impl World {
         if let Some(machine) = &mut self.hosts[node].machine {
             machine.node.client_bytes(now, key, &bytes);
         }
-        let delay = self.net.below(self.plan.turn_us);
-        self.wake(node, self.now + delay);
+        self.wake_later(node);
     }
 
     pub(super) fn connect(&mut self, client: usize, up: Vec<usize>) {

@@ -80,7 +80,7 @@ impl World {
             // Only a sender that leaves ends a view while everything flows.
             let at_rest = |node: &usize| {
                 let report = self.hosts[*node].machine.as_ref().map(|m| m.node.report());
-                report.is_some_and(|r| r.sender && !r.sealed)
+                report.is_some_and(|r| r.sender && !r.sealed) && !self.hosts[*node].leaving
             };
             let senders: Vec<usize> = (0..n).filter(at_rest).collect();
             if senders.len() > 1 {
@@ -190,8 +190,8 @@ impl World {
         passive.iter().copied().find(|node| senders.iter().all(|s| held(node, s)))
     }
 
-    /// Who has just decided a view, and perhaps another sender, are heard by too few of the rest for a while: these
-    /// stay in a view that has ended, and are a majority.
+    /// Who has just decided a view, and at most one more, are not heard by the rest for a while: these stay in a view
+    /// that has ended, and are a majority.
     pub(super) fn slow_news(&mut self, first: usize, decision: &Decision) {
         let n = self.hosts.len();
         let mut knowing = vec![first];
@@ -363,7 +363,6 @@ impl World {
             return;
         }
         let how = if old { 2 } else { self.faults.index(2) };
-        let mut rebuilt = false;
         self.kill(node);
         let host = &mut self.hosts[node];
         match how {
@@ -371,7 +370,6 @@ impl World {
                 host.disk.wipe();
                 self.see(Sight::DiskWiped);
                 self.note(|| format!("the disk of n{node} is emptied"));
-                rebuilt = self.faults.permille(self.plan.faults.rebuild / 2);
             }
             1 => {
                 let Some(what) = host.disk.rot(&mut self.faults) else {
@@ -389,9 +387,6 @@ impl World {
             }
         }
         self.hosts[node].fate = Fate::Doubtful;
-        if rebuilt {
-            self.rebuild(node);
-        }
         self.disks_left -= 1;
         self.truce_until = self.now + TRUCE_US;
         for host in &mut self.hosts {

@@ -72,6 +72,11 @@ pub(super) struct Host {
     done: Vec<Done>,
     keeping: bool,
     pub(super) turn_at: Option<u64>,
+    /// When it goes through its loop even if nothing comes.
+    deadline_at: Option<u64>,
+    /// When that is looked at. With every turn the deadline moves on; an event for each of them would be most of
+    /// all events.
+    deadline_seen_at: Option<u64>,
     pub(super) paused_until: u64,
     /// Each turn takes that long, until then.
     pub(super) slow_turns: (u64, u64),
@@ -102,6 +107,8 @@ impl Host {
             done: Vec::new(),
             keeping: false,
             turn_at: None,
+            deadline_at: None,
+            deadline_seen_at: None,
             paused_until: 0,
             slow_turns: (0, 0),
             slow_disk_until: 0,
@@ -152,6 +159,8 @@ impl World {
         host.done.clear();
         host.keeping = false;
         host.turn_at = None;
+        host.deadline_at = None;
+        host.deadline_seen_at = None;
         host.paused_until = 0;
         host.syncing = false;
         host.count = 0;
@@ -299,10 +308,43 @@ impl World {
         self.at(when, Event::Turn { node, boot });
     }
 
+    /// Something has come that is looked at in the next turn: in a while, if none is due yet.
+    pub(super) fn wake_later(&mut self, node: usize) {
+        let delay = self.net.below(self.plan.turn_us);
+        if self.hosts[node].turn_at.is_none() {
+            self.wake(node, self.now + delay);
+        }
+    }
+
+    /// A node is to go through its loop at some time, if it does not before.
+    fn wake_at_deadline(&mut self, node: usize, when: u64) {
+        let host = &mut self.hosts[node];
+        host.deadline_at = Some(when);
+        if host.deadline_seen_at.is_none_or(|at| at > when) {
+            host.deadline_seen_at = Some(when);
+            let boot = host.boot;
+            self.at(when, Event::Deadline { node, boot });
+        }
+    }
+
+    pub(super) fn deadline(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        if host.deadline_seen_at != Some(self.now) {
+            return;
+        }
+        host.deadline_seen_at = None;
+        match host.deadline_at {
+            Some(at) if at > self.now => self.wake_at_deadline(node, at),
+            Some(_) => self.wake(node, self.now),
+            None => {}
+        }
+    }
+
     pub(super) fn turn(&mut self, node: usize) {
         let now = self.clock(node);
         let host = &mut self.hosts[node];
         host.turn_at = None;
+        host.deadline_at = None;
         if host.paused_until > self.now {
             let until = host.paused_until;
             return self.wake(node, until);
@@ -326,7 +368,7 @@ impl World {
         if busy {
             self.wake(node, self.now + 50);
         } else if let Some(at) = deadline {
-            self.wake(node, clock.when(at).max(self.now + MS));
+            self.wake_at_deadline(node, clock.when(at).max(self.now + MS));
         }
     }
 

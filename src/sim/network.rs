@@ -52,13 +52,18 @@ impl World {
     }
 
     pub(super) fn send(&mut self, from: usize, to: NodeSet, message: &Message) {
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
         encode_message(&mut bytes, message);
         for to in to.iter() {
             let to = to.index();
-            let link = self.link(from, to);
+            let n = self.hosts.len();
+            let link = &mut self.links[from * n + to];
             if link.connection == 0 || link.closing {
                 continue;
+            }
+            if link.outgoing.capacity() == 0 {
+                link.outgoing = self.spare.pop().unwrap_or_default();
             }
             link.outgoing.extend_from_slice(&bytes);
             if self.trace == Trace::Everything || !matches!(message, Message::Status(_)) {
@@ -88,6 +93,7 @@ impl World {
                 self.at(when, Event::Break { from, to, connection });
             }
         }
+        self.scratch = bytes;
     }
 
     /// Sends what was said in the turn that ends.
@@ -190,11 +196,15 @@ impl World {
             self.cut(from, to);
         } else {
             let keep = rest.len();
-            whole.drain(..whole.len() - keep);
-            self.link(from, to).incoming = whole;
+            if keep > 0 {
+                whole.drain(..whole.len() - keep);
+                self.link(from, to).incoming = whole;
+            } else {
+                whole.clear();
+                self.spare.push(whole);
+            }
         }
-        let delay = self.net.below(self.plan.turn_us);
-        self.wake(to, now + delay);
+        self.wake_later(to);
     }
 
     /// Nothing goes from one to the other any more; what is on its way is lost.

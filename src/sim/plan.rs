@@ -110,16 +110,16 @@ pub struct Faults {
     pub seal_stall: u64,
     /// Chance that a voter is killed for long when its promise has just left.
     pub holder_crash: u64,
-    /// Chance that a node crashes after a step of its keeper of snapshots.
-    pub keeper_crash: u64,
-    /// Chance that a node which cannot go on with its disk is started with an empty one, to be rebuilt.
-    pub rebuild: u64,
     /// A sender asks to leave while everything flows.
     pub farewell: u64,
     /// Chance that who decides a view first cannot tell most of the others for a while.
     pub slow_news: u64,
     /// Passive nodes reach no sender for a while, but each other.
     pub passive_apart: u64,
+    /// Chance that a node crashes after a step of its keeper of snapshots.
+    pub keeper_crash: u64,
+    /// Chance that a node which cannot go on with its disk is started with an empty one, to be rebuilt.
+    pub rebuild: u64,
     /// A disk is emptied; a bit of synced data is inverted; an old copy of a disk is put in its place.
     pub disk_loss: u64,
 }
@@ -149,91 +149,98 @@ pub struct Damage {
     pub apart: bool,
 }
 
-/// What a plan leads up to: situations of several steps, to which faults drawn one by one lead too seldom.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Aim {
-    Nothing,
-    /// A view is ended while everything flows, only a minority learns of it, and the others are asked for reads.
-    SlowNews,
-    /// Most nodes are passive, and some of them reach the senders by way of others only.
-    PassiveApart,
-}
-
+/// More bytes than any run has.
+const PLENTY: usize = 1 << 30;
 /// With more clients than that the nodes have no time to spare.
 const FEW_CLIENTS_MAX: usize = 7;
 /// Much traffic and tiny messages would make catching up a race that cannot be won.
 const BUSY_FILL_LEN: usize = 20_000;
+/// Long enough to see promotions, and none after them.
+const LONG_QUIET_US: u64 = 4_000_000;
 
 impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
         let mut random = Random::new(seed, 1);
-        let aim = [Aim::Nothing, Aim::SlowNews, Aim::PassiveApart]
-            [[1, 2, 0, 0, 0, 0, 0, 0, 0, 0][random.index(10)]];
-        let aims = aim != Aim::Nothing;
-        let nodes = if aims {
-            5
-        } else {
-            [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)]
-        };
-        let busy = !aims && random.permille(50);
-        let clients = match (busy, aims) {
-            (true, _) => 16 + random.index(48),
-            (false, true) => 2 * FEW_CLIENTS_MAX,
-            (false, false) => 1 + random.index(FEW_CLIENTS_MAX),
-        };
-        let faults = Faults::draw(&mut random, aim);
-        let damage = Damage::draw(&mut random, nodes, aim);
+        let nodes = [1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 5, 7][random.index(20)];
+        let busy = random.permille(50);
+        let clients = if busy { 16 + random.index(48) } else { 1 + random.index(FEW_CLIENTS_MAX) };
+        let faults = Faults::draw(&mut random);
+        let damage = Damage::draw(&mut random, nodes);
         // Nodes that are half deaf for ever must come to rest too, which takes a while to see.
-        let quiet_us = if damage.link || damage.apart {
-            4_000_000
-        } else {
-            [200_000, 300_000, 500_000, 1_500_000][random.index(4)]
-        };
-        Plan {
+        let quiet_us =
+            if damage.link { LONG_QUIET_US } else { [200_000, 300_000, 500_000, 1_500_000][random.index(4)] };
+        let mut plan = Plan {
             seed,
             nodes,
             clients,
-            keys: if aims { 1 } else { 1 + random.index(3) },
+            keys: 1 + random.index(3),
             registers: if busy { 16 } else { 1 + random.index(4) },
-            operations: clients as u64 * if aims { 25 } else { random.between(20, 60) },
+            operations: clients as u64 * random.between(20, 60),
             workload: if random.permille(100) { Workload::Everything } else { Workload::Checked },
-            reads: match aim {
-                Aim::SlowNews => 600,
-                Aim::PassiveApart => 0,
-                Aim::Nothing => [0, 0, 0, 0, 800][random.index(5)],
-            },
-            loyal: match aim {
-                Aim::SlowNews => 100,
-                Aim::PassiveApart => 500,
-                Aim::Nothing => [900, 900, 900, 900, 100][random.index(5)],
-            },
-            think_us: match (busy, aim) {
-                (true, _) => 4_000,
-                (false, Aim::Nothing) => [4_000, 20_000, 40_000][random.index(3)],
-                (false, Aim::SlowNews) => 40_000,
-                (false, Aim::PassiveApart) => 300_000,
-            },
-            storm_us: match aim {
-                Aim::SlowNews => random.between(1_500_000, 3_000_000),
-                // Nodes become passive one by one, are parted, and notice it: that takes its time.
-                Aim::PassiveApart => random.between(2_500_000, 4_500_000),
-                Aim::Nothing => random.between(300_000, 1_800_000),
-            },
+            reads: [0, 0, 0, 0, 800][random.index(5)],
+            loyal: [900, 900, 900, 900, 100][random.index(5)],
+            think_us: if busy { 4_000 } else { [4_000, 20_000, 40_000][random.index(3)] },
+            storm_us: random.between(300_000, 1_800_000),
             quiet_us,
-            delay_us: [200, 1_000, 5_000, 30_000][if aims { 2 + random.index(2) } else { random.index(4) }],
+            delay_us: [200, 1_000, 5_000, 30_000][random.index(4)],
             sync_us: [100, 1_000, 10_000, 60_000][random.index(4)],
             turn_us: [300, 1_000, 3_000, 3_000][random.index(4)],
             pieces: random.permille(200),
             drift: random.permille(300),
-            fill_len: if busy || aims { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
+            fill_len: if busy { BUSY_FILL_LEN } else { [1, 500, 5_000, 1 << 20][random.index(4)] },
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
-            history_len: [0, 2_000, 20_000, 32 << 20][random.index(4)],
+            history_len: [0, 2_000, 20_000, PLENTY][random.index(4)],
             views_kept: [1, 3, 256][random.index(3)],
-            snapshot_log_len: [2_000, 10_000, 50_000, 1 << 40][random.index(4)],
+            snapshot_log_len: [2_000, 10_000, 50_000, PLENTY as u64][random.index(4)],
             keeper_us: [100, 1_000, 10_000][random.index(3)],
             faults,
             damage,
+        };
+        match random.below(20) {
+            0 => plan.aim_at_slow_news(&mut random),
+            1 => plan.aim_at_passive_apart(&mut random),
+            _ => {}
+        }
+        plan
+    }
+
+    /// Leads up to this: a view is ended while everything flows, only a minority learns of it, and the others are
+    /// asked for reads.
+    fn aim_at_slow_news(&mut self, random: &mut Random) {
+        self.aim(random);
+        self.reads = 600;
+        self.loyal = 100;
+        self.think_us = 40_000;
+        self.storm_us = random.between(1_500_000, 3_000_000);
+        self.faults.farewell = random.between(200, 500);
+        self.faults.slow_news = random.between(500, 1000);
+    }
+
+    /// Leads up to this: most nodes are passive, and one of them reaches the senders by way of others only.
+    fn aim_at_passive_apart(&mut self, random: &mut Random) {
+        self.aim(random);
+        self.reads = 0;
+        self.loyal = 500;
+        self.think_us = 300_000;
+        // Nodes become passive one by one, are parted, and notice it: that takes its time.
+        self.storm_us = random.between(2_500_000, 4_500_000);
+        self.quiet_us = LONG_QUIET_US;
+        self.faults.passive_apart = random.between(500, 1000);
+        self.damage = Damage { apart: true, ..Damage::default() };
+    }
+
+    /// What situations of several steps need: enough nodes and clients, long ways, and few faults besides.
+    fn aim(&mut self, random: &mut Random) {
+        self.nodes = 5;
+        self.clients = 2 * FEW_CLIENTS_MAX;
+        self.keys = 1;
+        self.operations = self.clients as u64 * 25;
+        self.delay_us = [5_000, 30_000][random.index(2)];
+        self.fill_len = BUSY_FILL_LEN;
+        (self.history_len, self.snapshot_log_len) = (PLENTY, PLENTY as u64);
+        if random.permille(600) {
+            self.faults = Faults::default();
         }
     }
 
@@ -255,11 +262,8 @@ impl Plan {
 }
 
 impl Faults {
-    fn draw(random: &mut Random, aim: Aim) -> Faults {
-        let calm = random.permille(if aim == Aim::Nothing { 100 } else { 600 });
-        let slow_news = if aim == Aim::SlowNews { random.between(500, 1000) } else { 0 };
-        let passive_apart = if aim == Aim::PassiveApart { random.between(500, 1000) } else { 0 };
-        let farewell = if aim == Aim::SlowNews { random.between(200, 500) } else { 0 };
+    fn draw(random: &mut Random) -> Faults {
+        let calm = random.permille(100);
         let mut chance = |on: u64, most: u64| {
             if !calm && random.permille(on) { random.between(1, most) } else { 0 }
         };
@@ -289,19 +293,17 @@ impl Faults {
             holder_crash: chance(150, 300),
             keeper_crash: chance(300, 100),
             rebuild: chance(700, 1_000),
-            farewell,
-            slow_news,
-            passive_apart,
             disk_loss: chance(400, 300),
+            // Of no use but where a plan aims at something.
+            farewell: 0,
+            slow_news: 0,
+            passive_apart: 0,
         }
     }
 }
 
 impl Damage {
-    fn draw(random: &mut Random, nodes: u8, aim: Aim) -> Damage {
-        if aim == Aim::PassiveApart {
-            return Damage { apart: true, ..Damage::default() };
-        }
+    fn draw(random: &mut Random, nodes: u8) -> Damage {
         let mut left = usize::from(nodes - 1) / 2;
         let mut take = |random: &mut Random, chance| {
             let taken = if random.permille(chance) { random.index(left + 1) } else { 0 };

@@ -58,6 +58,8 @@ pub enum Trace {
 pub(super) enum Event {
     /// A node goes through its loop.
     Turn { node: usize, boot: u64 },
+    /// It may be time for that even if nothing has come.
+    Deadline { node: usize, boot: u64 },
     /// Bytes arrive.
     Arrive { from: usize, to: usize, connection: u64 },
     /// A connection breaks.
@@ -112,6 +114,9 @@ pub(super) struct World {
     /// Whether the history is linearizable was too long a search.
     unsearched: bool,
     pub(super) trace: Trace,
+    /// A message while it is encoded, and buffers to be used again.
+    pub(super) scratch: Vec<u8>,
+    pub(super) spare: Vec<Vec<u8>>,
 }
 
 pub(super) const MS: u64 = 1_000;
@@ -193,6 +198,8 @@ impl World {
             sights: Sights::default(),
             unsearched: false,
             trace,
+            scratch: Vec::new(),
+            spare: Vec::new(),
             plan,
         }
     }
@@ -325,6 +332,11 @@ impl World {
             Event::Turn { node, boot } => {
                 if self.hosts[node].boot == boot && self.hosts[node].turn_at == Some(self.now) {
                     self.turn(node);
+                }
+            }
+            Event::Deadline { node, boot } => {
+                if self.hosts[node].boot == boot {
+                    self.deadline(node);
                 }
             }
             Event::Arrive { from, to, connection } => self.arrive(from, to, connection),
