@@ -21,7 +21,9 @@ use super::keeper::{Asker, Done, SnapshotInfo, Task};
 use super::{ClientKey, Node, Observed, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
-const RETRY_AFTER: Millis = Millis(30_000);
+const RETRY_AFTER: Millis = Millis(1_000);
+/// Each time in a row twice as much later, up to so many times.
+const RETRY_DOUBLED_MAX: u32 = 6;
 /// While a peer asks for blocks, and so much longer, no other snapshot is taken unless somebody wants one or the log
 /// has grown much more.
 const SERVING_FOR: Millis = Millis(5_000);
@@ -108,6 +110,8 @@ pub(super) struct Snapshots {
     /// Somebody asks for one.
     wanted: bool,
     not_before: Millis,
+    /// In a row.
+    failures: u32,
     pending: Option<Pending>,
     /// So many have been begun.
     begun: u64,
@@ -143,6 +147,7 @@ impl Snapshots {
             grown,
             wanted: false,
             not_before: Millis(0),
+            failures: 0,
             pending: None,
             begun: 0,
             waiters: Vec::new(),
@@ -251,6 +256,7 @@ impl Node {
                 snapshots.pending = None;
                 snapshots.taken_at = now.wall;
                 snapshots.taken_count += 1;
+                snapshots.failures = 0;
                 if let Some(older) = snapshots.newest.replace(info) {
                     snapshots.older_from = Some(older.log_from);
                 }
@@ -263,7 +269,8 @@ impl Node {
                 snapshots.pending = None;
                 snapshots.failed_count += 1;
                 snapshots.wanted = true;
-                snapshots.not_before = now.mono.plus(RETRY_AFTER);
+                snapshots.not_before = now.mono.plus(RETRY_AFTER.times(1 << snapshots.failures));
+                snapshots.failures = (snapshots.failures + 1).min(RETRY_DOUBLED_MAX);
                 self.say(format!("a snapshot could not be taken: {what}"));
                 self.answer_waiters(now, &Reply::error(format!("ERR no snapshot could be taken: {what}")));
             }

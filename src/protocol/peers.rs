@@ -125,6 +125,7 @@ impl Peers {
             me,
             heard: NodeSet::EMPTY,
             known: NodeSet::only(me),
+            speaking: NodeSet::EMPTY,
             receives: [NodeSet::EMPTY; NodeId::COUNT_MAX as usize],
         };
         for (node, peer) in self.iter() {
@@ -159,6 +160,8 @@ pub(crate) struct Hearing {
     heard: NodeSet,
     /// This node, and those of the heard that have said in this view whom they hear.
     known: NodeSet,
+    /// The voters that speak for themselves: no learners on other disks.
+    pub(crate) speaking: NodeSet,
     /// By listener.
     receives: [NodeSet; NodeId::COUNT_MAX as usize],
 }

@@ -388,7 +388,13 @@ impl Replica {
 
     /// The voters of the current view that speak for themselves.
     pub(crate) fn speaking_voters(&self) -> NodeSet {
-        self.log().view.voter_set().iter().filter(|node| self.speaks_as_voter(*node)).collect()
+        let speaks = |voter: &&Voter| {
+            let peer = || self.peers.get(voter.node).map(|peer| (peer.disk, peer.joining));
+            let me = (self.identity.disk, self.identity.joining);
+            let speaker = if voter.node == self.settings.me { Some(me) } else { peer() };
+            speaker.is_some_and(|(disk, joining)| self.has_disk(voter, disk, joining))
+        };
+        self.log().view.voters.iter().filter(speaks).map(|voter| voter.node).collect()
     }
 
     /// The lane that this process owns in the current view.
@@ -414,7 +420,9 @@ impl Replica {
 
     /// Who hears whom in the current view.
     pub(crate) fn who_hears(&self, now: Millis) -> Hearing {
-        self.peers.hearing(self.settings.me, self.current, now)
+        let mut hearing = self.peers.hearing(self.settings.me, self.current, now);
+        hearing.speaking = self.speaking_voters();
+        hearing
     }
 
     /// Whether a quorum of the current view's voters is heard and hears this node.
@@ -426,7 +434,7 @@ impl Replica {
     pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
         let me = self.settings.me;
         let view = &self.log().view;
-        self.speaking_voters().iter().filter(|node| hearing.links(me, *node)).count() >= view.quorum()
+        hearing.speaking.iter().filter(|node| hearing.links(me, *node)).count() >= view.quorum()
     }
 
     /// Appends a record to the log; `held` waits for it.

@@ -432,7 +432,7 @@ impl Replica {
         let quorum = view.quorum();
         let voters = view.voter_set();
         let hearing = self.who_hears(now);
-        let heard: NodeSet = self.speaking_voters().iter().filter(|v| hearing.links(me, *v)).collect();
+        let heard: NodeSet = hearing.speaking.iter().filter(|v| hearing.links(me, *v)).collect();
         let suspicion = self.settings.suspicion;
         let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };

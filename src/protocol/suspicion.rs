@@ -7,7 +7,7 @@ use crate::types::{DiskId, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
 
 use super::api::Output;
 use super::marks::Mark;
-use super::message::{LaneVector, Sender, Voter};
+use super::message::{Ballot, LaneVector, Sender, Voter};
 use super::mutation::{Mutation, mutated};
 use super::peers::Hearing;
 use super::replica::Replica;
@@ -124,8 +124,8 @@ impl Replica {
         }
         let (reason, since, delay) = if sealed {
             let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
-            // Its sealer has a suspicion time-out to finish, unless it is known to be gone.
-            let gone = sealer.is_some_and(|n| n != self.settings.me && !hearing.hears(n));
+            // Its sealer has a suspicion time-out to finish, unless that process is known to be gone.
+            let gone = self.log().promised.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
             (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, rank + u64::from(!gone))
         } else {
             let Some(reason) = self.reason(now, &hearing) else {
@@ -156,9 +156,18 @@ impl Replica {
         Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), replace, ..reason })
     }
 
+    /// Whether whoever opened a ballot will not go on with it. Its node may be there, with another process.
+    fn is_sealer_gone(&self, ballot: &Ballot, hearing: &Hearing) -> bool {
+        if ballot.node == self.settings.me {
+            return ballot.incarnation != self.identity.incarnation;
+        }
+        let later = self.peers.get(ballot.node).is_some_and(|p| p.incarnation > ballot.incarnation);
+        later || !hearing.hears(ballot.node)
+    }
+
     fn reason(&mut self, now: Millis, hearing: &Hearing) -> Option<Reason> {
         let me = self.settings.me;
-        let voters = self.speaking_voters();
+        let voters = hearing.speaking;
         let view = &self.log().view;
         let quorum = view.quorum();
         let spare = view.voters.len() - quorum;
@@ -262,7 +271,7 @@ impl Replica {
     }
 
     fn is_live(&self, sender: &Sender, hearing: &Hearing) -> bool {
-        let voters = self.speaking_voters();
+        let voters = hearing.speaking;
         let view = &self.log().view;
         let spare = view.voters.len() - view.quorum();
         !self.is_gone(sender)
@@ -303,7 +312,7 @@ impl Replica {
             let count = hearing.count(*node, voters);
             hearing.hears(*node) && (count > mine || (count == mine && *node < me))
         };
-        self.speaking_voters().without(me).iter().filter(better).count() as u64
+        hearing.speaking.without(me).iter().filter(better).count() as u64
     }
 
     /// Remembers, once a heartbeat, how far the lanes were: who has that much later has caught up.
@@ -364,7 +373,7 @@ impl Replica {
             hearing.links(me, node) && self.has_caught_up(node)
         };
         caught_up
-            && hearing.known_deaf(node, self.speaking_voters()) <= view.voters.len() - view.quorum()
+            && hearing.known_deaf(node, hearing.speaking) <= view.voters.len() - view.quorum()
             && view
                 .senders
                 .iter()

@@ -276,7 +276,8 @@ impl World {
 
     /// A node cannot go on with its disk: it stays away, or somebody starts it with `--rebuild`.
     fn give_up(&mut self, node: usize) {
-        if self.faults.permille(self.plan.faults.rebuild) {
+        // Afterwards nobody would wait for it.
+        if !self.storm_over && self.faults.permille(self.plan.faults.rebuild) {
             self.rebuild(node);
             let down = self.faults.between(MS, 300 * MS);
             self.at(self.now + down, Event::Start { node });

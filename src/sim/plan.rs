@@ -192,12 +192,12 @@ impl Plan {
             segment_len: [8 << 10, 16 << 10, 256 << 10][random.index(3)],
             history_len: [0, 2_000, 20_000, PLENTY][random.index(4)],
             views_kept: [1, 3, 256][random.index(3)],
-            snapshot_log_len: [2_000, 10_000, 50_000, PLENTY as u64][random.index(4)],
+            snapshot_log_len: [2_000, 20_000, PLENTY as u64, PLENTY as u64][random.index(4)],
             keeper_us: [100, 1_000, 10_000][random.index(3)],
             faults,
             damage,
         };
-        match random.below(20) {
+        match random.below(30) {
             0 => plan.aim_at_slow_news(&mut random),
             1 => plan.aim_at_passive_apart(&mut random),
             _ => {}
