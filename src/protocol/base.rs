@@ -94,7 +94,7 @@ impl Base {
             return Err(DecodeError::Invalid { what: "view of the position", found: position.view.0 });
         }
         let is_founded = view.number > ViewNumber(0);
-        if is_founded && (lanes.is_empty() || view.senders.iter().any(|s| view.voter(s.node).is_none())) {
+        if (is_founded && lanes.is_empty()) || view.senders.iter().any(|s| view.voter(s.node).is_none()) {
             return Err(DecodeError::Invalid { what: "senders of the view", found: lanes.len() as u64 });
         }
         if index.0 > limits::INDEX_MAX {
@@ -102,12 +102,6 @@ impl Base {
         }
         if position.t.0 > limits::CLOCK_MAX {
             return Err(DecodeError::Invalid { what: "timestamp of the position", found: position.t.0 });
-        }
-        if view.senders.iter().any(|s| view.voter(s.node).is_none()) {
-            return Err(DecodeError::Invalid { what: "sender that is no voter", found: view.number.0 });
-        }
-        if view.number.0 > 0 && view.senders.is_empty() {
-            return Err(DecodeError::Invalid { what: "view without senders", found: view.number.0 });
         }
         // The last entry delivered is the last of its lane, and no lane is beyond it.
         let at =
