@@ -368,52 +368,43 @@ impl<D: Disk> Keeper<D> {
         next: u32,
         count: usize,
     ) -> Result<Done, SnapshotFailure> {
-        match self.read_blocks(to, id, next, count) {
-            Ok(done) => Ok(done),
+        let older = match self.open_for(id) {
+            Ok(older) => older,
+            Err(error) => return Ok(Done::Gone { to, damage: Some(error.to_string()) }),
+        };
+        let is_newest = older.is_none();
+        let wanted = older.as_ref().or(self.reader.as_ref());
+        let Some(reader) = wanted.filter(|reader| id.is_none_or(|id| id == reader.id())) else {
+            return Ok(Done::Gone { to, damage: None });
+        };
+        match read_blocks(reader, next, count) {
+            Ok(blocks) => Ok(Done::Blocks { to, id: reader.id(), first: next, blocks }),
             // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
             Err(error) => {
-                let mut damage = error.to_string();
-                if let Some(reader) = self.reader.take() {
-                    let aside = set_aside(&self.disk, &snapshot_name(reader.header().index));
-                    damage = format!("{damage}; set aside as {}", aside.map_err(self.io())?);
+                let aside = set_aside(&self.disk, &snapshot_name(reader.header().index));
+                let aside = aside.map_err(self.io())?;
+                if is_newest {
+                    self.reader = None;
                 }
-                Ok(Done::Gone { to, damage: Some(damage) })
+                Ok(Done::Gone { to, damage: Some(format!("{error}; set aside as {aside}")) })
             }
         }
     }
 
-    fn read_blocks(
-        &mut self,
-        to: Asker,
-        id: Option<SnapshotId>,
-        next: u32,
-        count: usize,
-    ) -> Result<Done, SnapshotFailure> {
+    /// Opens the newest snapshot, if it is not open; returns the one before it if that is the one meant: whoever has
+    /// begun with it need not begin again.
+    fn open_for(&mut self, id: Option<SnapshotId>) -> Result<Option<SnapshotReader<D>>, SnapshotFailure> {
         if self.reader.is_none()
             && let Some(newest) = snapshots_on(&self.disk).map_err(self.io())?.first()
         {
             self.reader = Some(SnapshotReader::open(&self.disk, &newest.name)?);
         }
-        let Some(reader) = &self.reader else { return Ok(Done::Gone { to, damage: None }) };
-        let mut older = None;
-        if let Some(id) = id.filter(|id| *id != reader.id()) {
-            // The one before it, perhaps: whoever has begun with it need not begin again.
-            let name = snapshot_name(id.index);
-            let is_here = snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name);
-            older = is_here.then(|| SnapshotReader::open(&self.disk, &name)).transpose().unwrap_or_default();
-            if older.as_ref().is_none_or(|older| older.id() != id) {
-                return Ok(Done::Gone { to, damage: None });
-            }
-        }
-        let reader = older.as_ref().unwrap_or(reader);
-        let (first, end) = (next, reader.block_count());
-        let mut blocks = Vec::new();
-        for number in (first..end).take(count.min(limits::SNAPSHOT_BLOCK_COUNT_MAX)) {
-            let mut block = Vec::new();
-            reader.read_block(number, &mut block)?;
-            blocks.push(block);
-        }
-        Ok(Done::Blocks { to, id: reader.id(), first, blocks })
+        let Some(id) = id.filter(|id| self.reader.as_ref().is_some_and(|reader| reader.id() != *id)) else {
+            return Ok(None);
+        };
+        let name = snapshot_name(id.index);
+        let is_here = snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name);
+        Ok(is_here.then(|| SnapshotReader::open(&self.disk, &name)).transpose().unwrap_or_default())
     }
 
     fn store(&mut self, id: SnapshotId, first: u32, blocks: &[Vec<u8>]) -> Result<Done, SnapshotFailure> {
@@ -475,6 +466,20 @@ impl<D: Disk> Keeper<D> {
         self.job = Job::Loading(Box::new(Loading { file, builder, digest }));
         Ok(None)
     }
+}
+
+/// So many blocks, or as many as there are.
+fn read_blocks<D: Disk>(
+    reader: &SnapshotReader<D>,
+    next: u32,
+    count: usize,
+) -> Result<Vec<Vec<u8>>, SnapshotError> {
+    let read = |number| {
+        let mut block = Vec::new();
+        reader.read_block(number, &mut block)?;
+        Ok(block)
+    };
+    (next..reader.block_count()).take(count.min(limits::SNAPSHOT_BLOCK_COUNT_MAX)).map(read).collect()
 }
 
 /// Whether there is no room.

@@ -224,6 +224,22 @@ fn a_snapshot_goes_from_node_to_node() {
     assert_eq!(self::blocks(&disk), (id, blocks), "it can be served");
 }
 
+/// A damaged older snapshot, read for somebody who had begun with it, costs the newest nothing.
+#[test]
+fn damage_in_the_older_one_leaves_the_newest() {
+    let disk = MemoryDisk::new();
+    let (older, newest) = (publish(&disk, 3), publish(&disk, 9));
+    disk.corrupt(&snapshot_name(Index(3)), older.len / 2, 1);
+    let keeper = &mut keeper(&disk);
+    let read = |id| Task::Read { to: ASKER, id: Some(id), next: 0, count: limits::SNAPSHOT_BLOCK_COUNT_MAX };
+    let Done::Gone { damage: Some(damage), .. } = only(keeper, read(older.id)) else {
+        panic!("it is damaged")
+    };
+    assert!(damage.contains(&snapshot_name(Index(3))), "{damage}");
+    assert!(matches!(only(keeper, read(newest.id)), Done::Blocks { id, .. } if id == newest.id));
+    assert_eq!(found(&disk), (9, 0));
+}
+
 #[test]
 fn blocks_that_are_not_right_are_refused() {
     let disk = MemoryDisk::new();
