@@ -393,6 +393,22 @@ fn crashed(disk: &MemoryDisk, seed: u64, mut check: impl FnMut((u64, usize))) {
     }
 }
 
+/// A call to the disk fails while snapshot 9 is published, and then the power does: 9 counts, or still 3.
+fn publishing_fails(
+    keeper: &mut Keeper<MemoryDisk>,
+    disk: &MemoryDisk,
+    operation: Operation,
+    calls_before: u64,
+) {
+    disk.fail(operation, calls_before, ErrorKind::Other);
+    keeper.submit(Task::Publish);
+    let failed = keeper.step().is_err();
+    disk.heal();
+    crashed(disk, 1, |(index, damaged)| {
+        assert!(damaged == 0 && (index == 9 || (index == 3 && failed)), "{operation:?} {index}");
+    });
+}
+
 #[test]
 fn a_crash_while_one_is_taken() {
     let disk = MemoryDisk::new();
@@ -421,13 +437,7 @@ fn a_crash_while_one_is_taken() {
             publish(&disk, 3);
             let keeper = &mut self::keeper(&disk);
             only(keeper, take(9));
-            disk.fail(operation, calls_before, ErrorKind::Other);
-            keeper.submit(Task::Publish);
-            let failed = keeper.step().is_err();
-            disk.heal();
-            crashed(&disk, 1, |(index, damaged)| {
-                assert!(damaged == 0 && (index == 9 || (index == 3 && failed)), "{operation:?} {index}");
-            });
+            publishing_fails(keeper, &disk, operation, calls_before);
         }
     }
 }
@@ -467,13 +477,7 @@ fn a_crash_while_one_is_installed() {
             let keeper = &mut self::keeper(&disk);
             only(keeper, Task::Store { id, first: 0, blocks: blocks.clone() });
             load_now(keeper, front(9));
-            disk.fail(operation, calls_before, ErrorKind::Other);
-            keeper.submit(Task::Publish);
-            let failed = keeper.step().is_err();
-            disk.heal();
-            crashed(&disk, 1, |(index, damaged)| {
-                assert!(damaged == 0 && (index == 9 || (index == 3 && failed)), "{operation:?} {index}");
-            });
+            publishing_fails(keeper, &disk, operation, calls_before);
         }
     }
 }
