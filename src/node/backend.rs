@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::protocol::{Identity, Intake, Replica};
+use crate::protocol::{Identity, Intake, Replica, Report};
 use crate::store::Store;
 use crate::types::{NodeSet, Now, Reply, ViewNumber};
 
@@ -77,12 +77,12 @@ impl Backend {
         match question {
             Question::Info(sections) => Reply::Verbatim(self.info(sections).into_bytes().into()),
             Question::Digest => {
-                let index = self.replica.report(self.now).index;
+                let index = self.report().index;
                 Reply::bulk(format!("{index} {:016x}", self.store.digest()).as_bytes())
             }
             Question::Role => Reply::Array(vec![
                 Reply::bulk(b"master"),
-                Reply::Integer(i64::try_from(self.replica.report(self.now).index.0).unwrap_or(i64::MAX)),
+                Reply::Integer(i64::try_from(self.report().index.0).unwrap_or(i64::MAX)),
                 Reply::Array(Vec::new()),
             ]),
             Question::Time => {
@@ -102,10 +102,24 @@ impl Backend {
             }
             // What has been acknowledged is held durably by a majority of the voters.
             Question::Holders => {
-                let others = self.replica.report(self.now).voters.len() / 2;
+                let others = self.report().voters.len() / 2;
                 Reply::Integer(i64::try_from(others).unwrap_or(i64::MAX))
             }
         }
+    }
+
+    /// Whether commands of clients may be offered. While a snapshot is on its way to this node they would wait for it.
+    pub(super) fn intake(&self) -> Intake {
+        match self.replica.intake(self.now) {
+            Intake::Open if self.snapshots.coming().is_some() => Intake::Loading,
+            intake => intake,
+        }
+    }
+
+    /// Where the core stands, and whether this node serves.
+    pub(super) fn report(&self) -> Report {
+        let report = self.replica.report(self.now);
+        Report { serving: report.serving && self.snapshots.coming().is_none(), ..report }
     }
 
     /// Why commands are refused.
@@ -118,7 +132,7 @@ impl Backend {
             Intake::Full => return Reply::error(format!("BUSY too many commands wait for delivery; {rest}")),
             Intake::Open | Intake::Loading => {}
         }
-        if self.replica.report(self.now).view == ViewNumber(0) {
+        if self.report().view == ViewNumber(0) {
             let missing = self.missing;
             if missing.is_empty() {
                 return Reply::error(format!("LOADING the cluster is not founded yet; {rest}"));
@@ -190,7 +204,7 @@ impl Backend {
     fn info_persistence(&self, text: &mut String) {
         let snapshots = &self.snapshots;
         let newest = snapshots.newest();
-        line(text, "loading", u8::from(!self.replica.report(self.now).serving));
+        line(text, "loading", u8::from(!self.report().serving));
         line(text, "aof_enabled", 1);
         line(text, "rdb_bgsave_in_progress", u8::from(snapshots.is_taking()));
         line(text, "rdb_last_save_time", snapshots.taken_at.0 / 1000);
@@ -224,7 +238,7 @@ impl Backend {
     }
 
     fn info_replication(&self, text: &mut String) {
-        let report = self.replica.report(self.now);
+        let report = self.report();
         line(text, "role", "master");
         line(text, "connected_slaves", 0);
         line(text, "master_replid", format_args!("{}", report.cluster));
@@ -232,7 +246,7 @@ impl Backend {
     }
 
     fn info_lanes(&self, text: &mut String) {
-        let report = self.replica.report(self.now);
+        let report = self.report();
         line(text, "node", self.settings.protocol.me.get());
         line(text, "incarnation", self.identity.incarnation);
         line(text, "cluster", report.cluster);

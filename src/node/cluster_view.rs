@@ -46,13 +46,13 @@ fn integer(value: usize) -> Reply {
 
 /// Forty hexadecimal digits that name a node in all answers.
 fn name(backend: &Backend, node: NodeId) -> String {
-    let cluster = backend.replica.report(backend.now).cluster.0;
+    let cluster = backend.report().cluster.0;
     format!("{cluster:016x}{:016x}{:08x}", cluster.rotate_left(23), u32::from(node.get()) + 1)
 }
 
 /// The voters that are heard, each with its part of the slots, in the order of their numbers.
 fn shares(backend: &Backend) -> Vec<Share<'_>> {
-    let report = backend.replica.report(backend.now);
+    let report = backend.report();
     let live = report.voters.intersection(report.hears);
     let members: Vec<&MemberAddress> =
         backend.settings.addresses.iter().filter(|member| live.contains(member.node)).collect();
@@ -99,7 +99,7 @@ pub(super) fn cluster(backend: &Backend, arguments: &[&[u8]]) -> Reply {
 }
 
 fn info(backend: &Backend) -> String {
-    let report = backend.replica.report(backend.now);
+    let report = backend.report();
     let count = shares(backend).len();
     let state = if report.serving { "ok" } else { "fail" };
     let mut text = String::new();
@@ -132,7 +132,7 @@ fn slots(backend: &Backend, share: &Share<'_>) -> Reply {
 
 fn shard(backend: &Backend, share: &Share<'_>) -> Reply {
     let Share { member, first, last } = share;
-    let index = backend.replica.report(backend.now).index.0;
+    let index = backend.report().index.0;
     let node = vec![
         bulk("id"),
         bulk(name(backend, member.node)),
@@ -154,7 +154,7 @@ fn shard(backend: &Backend, share: &Share<'_>) -> Reply {
 }
 
 fn nodes(backend: &Backend) -> String {
-    let view = backend.replica.report(backend.now).view.0;
+    let view = backend.report().view.0;
     let mut text = String::new();
     for Share { member, first, last } in shares(backend) {
         let myself = if member.node == backend.settings.protocol.me { "myself," } else { "" };

@@ -376,7 +376,7 @@ impl Node {
             || !self.effects.resumed.is_empty()
             || self.backend.store.has_expired()
             || (self.takes_commands() && !self.backlog.is_empty())
-            || (!self.batch.is_empty() && self.backend.replica.intake(self.backend.now) == Intake::Open)
+            || (!self.batch.is_empty() && self.backend.intake() == Intake::Open)
     }
 
     /// The hello for this peer.
@@ -394,7 +394,7 @@ impl Node {
 
     /// Where the core stands.
     pub fn report(&self) -> Report {
-        self.backend.replica.report(self.backend.now)
+        self.backend.report()
     }
 
     /// A turn took so long, from the first byte read to the last one written; INFO tells the longest.
@@ -536,7 +536,7 @@ impl Node {
     }
 
     fn offer_batch(&mut self, now: Now) {
-        if self.batch.is_empty() || self.backend.replica.intake(self.backend.now) != Intake::Open {
+        if self.batch.is_empty() || self.backend.intake() != Intake::Open {
             return;
         }
         let batch = self.batch.take();
@@ -547,7 +547,7 @@ impl Node {
         self.offers.push(ticket, self.batch_since, routes);
         self.backend.stats.batches += 1;
         self.run_core(now, Input::Offer { ticket, batch });
-        self.full = self.backend.replica.intake(self.backend.now) == Intake::Full;
+        self.full = self.backend.intake() == Intake::Full;
     }
 
     fn begin_reads(&mut self, now: Now) {

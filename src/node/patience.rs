@@ -64,7 +64,7 @@ impl Node {
     }
 
     pub(super) fn look_at_intake(&mut self, now: Now) {
-        let intake = self.backend.replica.intake(self.backend.now);
+        let intake = self.backend.intake();
         self.full = intake == Intake::Full;
         match intake {
             Intake::Open => {

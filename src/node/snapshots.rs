@@ -27,8 +27,9 @@ const RETRY_DOUBLED_MAX: u32 = 6;
 /// While a peer asks for blocks, and so much longer, no other snapshot is taken unless somebody wants one or the log
 /// has grown much more.
 const SERVING_FOR: Millis = Millis(5_000);
-/// The log may then grow by so many times more.
-const SERVING_TIMES: u64 = 4;
+/// The log may then grow by so many times the least growth after which one is taken. What is in proportion to the last
+/// snapshot stays as it is: what a node takes of its disk remains below four times its data and a constant.
+const SERVING_TIMES: u64 = 3;
 /// Blocks that do not come are asked for ever more seldom, up to so many times.
 const ASK_TIMES_MAX: u32 = 5;
 /// What came from a peer was of no use: nothing is fetched for so long.
@@ -546,8 +547,8 @@ impl Node {
         let snapshots = &self.backend.snapshots;
         let last_len = snapshots.newest.map_or(0, |newest| newest.len);
         let serving = snapshots.served_at.is_some_and(|at| now.mono.since(at) < SERVING_FOR);
-        let limit = self.backend.settings.snapshot_log_len.max(last_len / 2);
-        let grown = snapshots.grown > if serving { limit.saturating_mul(SERVING_TIMES) } else { limit };
+        let least = self.backend.settings.snapshot_log_len.saturating_mul(if serving { SERVING_TIMES } else { 1 });
+        let grown = snapshots.grown > least.max(last_len / 2);
         let due = (snapshots.wanted || grown) && now.mono >= snapshots.not_before;
         // One that comes from a peer makes an own one needless.
         if !due || snapshots.pending.is_some() || snapshots.fetch.is_some() {

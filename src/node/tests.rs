@@ -36,6 +36,8 @@ struct Cluster {
     messages: VecDeque<(NodeId, NodeId, Message)>,
     /// Nodes that no message reaches or leaves.
     cut: NodeSet,
+    /// These messages get lost besides.
+    lost: fn(&Message) -> bool,
 }
 
 fn id(index: usize) -> NodeId {
@@ -89,7 +91,7 @@ impl Cluster {
             }
         };
         let hosts = (0..count).map(host).collect();
-        Cluster { now, hosts, messages: VecDeque::new(), cut: NodeSet::EMPTY }
+        Cluster { now, hosts, messages: VecDeque::new(), cut: NodeSet::EMPTY, lost: |_| false }
     }
 
     fn greet_all(&mut self) {
@@ -113,7 +115,7 @@ impl Cluster {
             let waiting: Vec<_> = self.messages.drain(..).collect();
             let mut quiet = waiting.is_empty();
             for (from, to, message) in waiting {
-                if !self.cut.contains(from) && !self.cut.contains(to) {
+                if !self.cut.contains(from) && !self.cut.contains(to) && !(self.lost)(&message) {
                     let input = NodeInput::Receive { from, message };
                     self.hosts[to.index()].node.handle(self.now, input);
                 }

@@ -22,7 +22,7 @@ impl Node {
         if self.backend.store.mortal_key_count() == 0 || self.leaving || self.closed_since.is_some() {
             return None;
         }
-        let report = self.backend.replica.report(self.backend.now);
+        let report = self.backend.report();
         let is_mine =
             report.serving && report.senders.iter().next() == Some(self.backend.settings.protocol.me);
         is_mine.then(|| self.time_passed_on.plus(TICK_EVERY))
@@ -30,7 +30,7 @@ impl Node {
 
     /// Puts the time into the batch of this turn, if it is due and nothing else does.
     pub(super) fn pass_time_on(&mut self, now: Now) {
-        let is_open = self.backend.replica.intake(self.backend.now) == Intake::Open;
+        let is_open = self.backend.intake() == Intake::Open;
         if is_open && self.batch.is_empty() && self.tick_due().is_some_and(|due| now.mono >= due) {
             self.batch_since = now.mono;
             self.batch.push::<&[u8]>(None, TICK_CODE, &[]);

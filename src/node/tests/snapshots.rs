@@ -120,6 +120,29 @@ fn a_source_that_is_lost_is_replaced() {
     assert!(sources.len() == 2 && sources[0] != sources[1], "{sources:?}");
 }
 
+/// Its commands would wait for the snapshot, and nobody knows how long that takes.
+#[test]
+fn a_node_does_not_serve_while_its_snapshot_is_coming() {
+    let mut cluster = left_behind();
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(1_000);
+    write(&mut cluster, 60);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.lost = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.pass(2_000);
+    assert!(cluster.hosts[2].node.backend.snapshots.coming().is_some());
+    assert!(!cluster.hosts[2].node.report().serving);
+    let info = cluster.ask(2, 1, "INFO persistence\n");
+    assert!(info.contains("loading:1"), "{info}");
+    for command in ["GET before\n", "SET before 2\n"] {
+        let heard = cluster.ask(2, 1, command);
+        assert!(heard.starts_with("LOADING this node is catching up"), "{heard}");
+    }
+    cluster.lost = |_| false;
+    come_back(&mut cluster);
+    assert_eq!(cluster.ask(2, 1, "SET before 2\n"), "OK\n");
+}
+
 /// Its own command was applied by the others, and what it replied is not known here.
 #[test]
 fn a_command_that_is_in_the_snapshot_times_out() {
