@@ -129,6 +129,15 @@ fn a_directory_with_snapshots() {
     flip(&newest, 70_000);
     assert_damaged(&data, "is damaged in block 2 at offset 65705: checksum is 0x");
     flip(&newest, 70_000);
+    // What was set aside is told, and is not damage of this directory any more.
+    let aside = data.join("snapshot-0000000000000050.snap.damaged");
+    fs::write(&aside, [0; 17]).expect("a directory of ours");
+    let finished = inspect(&data);
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    assert!(
+        finished.stdout.contains("aside     snapshot-0000000000000050.snap.damaged bytes=17"),
+        "{finished:#?}"
+    );
     // Without the snapshots the log begins too late.
     for index in [40, 60] {
         fs::remove_file(data.join(snapshot_name(Index(index)))).expect("a file of ours");

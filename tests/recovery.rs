@@ -642,3 +642,107 @@ fn a_file_that_may_not_grow_is_a_full_disk() {
     cluster.wait_equal(&[0, 1, 2], PATIENCE);
     assert_filled(&cluster, 2, 300, 3);
 }
+
+/// A library that makes syncs fail, if there is a compiler for it.
+fn failing_disk(directory: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/failing_disk.c");
+    let library = directory.join("failing_disk.so");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    compiler.status().is_ok_and(|status| status.success()).then_some(library)
+}
+
+/// What the kernel has not written after a failed sync, it may have forgotten: the node must not try again.
+#[test]
+fn a_sync_that_fails_stops_one_node_and_a_start_is_enough() {
+    let dir = TempDir::new("failing-disk");
+    let Some(library) = failing_disk(dir.path()) else {
+        println!("skipped: there is no C compiler for a disk that fails");
+        return;
+    };
+    let flag = dir.path().join("flag");
+    let mut cluster = Cluster::start(by_hand(3));
+    for (concerned, message) in [
+        ("wal-", "kvnode: disk error, the log is closed: "),
+        ("snapshot-", "kvnode: disk error in a snapshot: "),
+    ] {
+        assert_eq!(cluster.stop(2).code(), Some(0));
+        let mut command = cluster.command(2);
+        command.env("LD_PRELOAD", &library).env("FAILING_DISK", &flag);
+        cluster.launch_by(2, &mut command);
+        cluster.wait_ready(2);
+        let load = Load::start(&cluster, 6);
+        load.goes_down(2);
+        fill(&cluster, 0, 200, 0);
+        fs::write(&flag, concerned).expect("a directory of ours");
+        if concerned == "snapshot-" {
+            // The node may be gone before it could say so.
+            let _ = cluster.resp(2).send(&[b"BGSAVE"]);
+        }
+        fill(&cluster, 1, 200, 1);
+        let ended = cluster.running_mut(2).wait_exit(PATIENCE);
+        let log = cluster.log_of(2);
+        assert_eq!(ended.code(), Some(5), "{log}");
+        let line = log.lines().last().unwrap_or_default();
+        println!("{line}");
+        assert!(line.starts_with(message) && line.contains("Input/output error"), "{log}");
+        fs::remove_file(&flag).expect("a file of ours");
+        cluster.forget(2);
+        cluster.start_nodes(&[2]);
+        load.is_back(2);
+        let outcome = load.stop();
+        outcome.assert_no_complaints();
+        cluster.wait_equal(&[0, 1, 2], PATIENCE);
+        outcome.assert_kept(&cluster, &[2]);
+        assert_filled(&cluster, 2, 200, 1);
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir(to).expect("a directory of ours");
+    for entry in fs::read_dir(from).expect("a directory of ours").flatten() {
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("a file of ours");
+    }
+}
+
+/// Whoever puts back a copy of a data directory takes votes back that others may have counted.
+#[test]
+fn an_old_copy_of_a_data_directory_is_refused() {
+    let mut cluster = Cluster::start(by_hand(3));
+    let dir = TempDir::new("old-copy");
+    let (copy, newest) = (dir.path().join("copy"), dir.path().join("newest"));
+    let data = cluster.data_dir(2).to_path_buf();
+    fill(&cluster, 0, 100, 0);
+    cluster.wait_equal(&[0, 1, 2], PATIENCE);
+
+    // Of the process that runs: its start would look like the next one, but its votes are gone.
+    copy_directory(&data, &copy);
+    fill(&cluster, 0, 100, 1);
+    cluster.wait_equal(&[0, 1, 2], PATIENCE);
+    cluster.kill9(2);
+    copy_directory(&data, &newest);
+    copy_directory(&copy, &data);
+    refused(&cluster, 2, &[], 4, "the log has lost durable records: ");
+    copy_directory(&newest, &data);
+    // The others have met a process with its next number.
+    let finished = refused(&cluster, 2, &[], 6, "another process runs on a copy of its data directory");
+    assert!(finished.stderr.contains("if that one has ended, start this one again"), "{finished:#?}");
+    cluster.start_nodes(&[2]);
+
+    // Of an earlier process.
+    assert_eq!(cluster.stop(2).code(), Some(0));
+    copy_directory(&data, &copy);
+    cluster.start_nodes(&[2]);
+    assert_eq!(cluster.stop(2).code(), Some(0));
+    cluster.start_nodes(&[2]);
+    fill(&cluster, 0, 100, 2);
+    assert_eq!(cluster.stop(2).code(), Some(0));
+    copy_directory(&data, &newest);
+    copy_directory(&copy, &data);
+    refused(&cluster, 2, &[], 6, "its data directory is an old copy: incarnation");
+    copy_directory(&newest, &data);
+    cluster.start_nodes(&[2]);
+    cluster.wait_equal(&[0, 1, 2], PATIENCE);
+    assert_filled(&cluster, 2, 100, 2);
+}

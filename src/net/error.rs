@@ -116,7 +116,9 @@ const REBUILD: &str = "if no other process runs with this id, --rebuild gets the
 /// What to do about a refusal, to be put behind it; nothing where the cause decides.
 fn way_out(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::OtherDisk { .. } | Refusal::OldIncarnation { .. } | Refusal::Clone => format!("; {REBUILD}"),
+        Refusal::OtherDisk { .. } | Refusal::OldIncarnation { .. } => format!("; {REBUILD}"),
+        // The copy was the older one or it was not: the next start compares what its log has with what peers remember.
+        Refusal::Clone => "; if that one has ended, start this one again".to_owned(),
         _ => String::new(),
     }
 }

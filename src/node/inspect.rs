@@ -8,11 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{
-    FileDisk, Identity, LockState, LogEnd, LogInspection, OpenError, SegmentInspection, SegmentRecords,
-    SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, inspect_log, snapshots_on,
+    Disk, DiskFile, FileDisk, Identity, LockState, LogEnd, LogInspection, OpenError, SegmentInspection,
+    SegmentRecords, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, inspect_log, snapshots_on,
 };
 use crate::types::Lsn;
 
+use super::keeper::ASIDE;
 use super::snapshot::{SnapshotFailure, check_snapshot};
 
 /// How often a log is looked at while somebody writes it.
@@ -29,6 +30,8 @@ pub struct Inspection {
     identity: Result<Option<Identity>, OpenError>,
     /// The newest first.
     snapshots: Vec<(SnapshotFile, Found)>,
+    /// Names and lengths of what a start has set aside as damaged.
+    aside: Vec<(String, u64)>,
     /// `None` without an identity.
     log: Option<LogInspection>,
 }
@@ -56,6 +59,11 @@ impl Inspection {
                 found => snapshots.push((file, found)),
             }
         }
+        let mut aside = Vec::new();
+        for name in disk.list().map_err(io)?.into_iter().filter(|name| name.ends_with(ASIDE)) {
+            let len = disk.open(&name).and_then(|file| file.size()).map_err(io)?;
+            aside.push((name, len));
+        }
         let mut log = None;
         if let Ok(Some(identity)) = identity {
             for _ in 0..LOOKS {
@@ -67,7 +75,7 @@ impl Inspection {
                 }
             }
         }
-        Ok(Inspection { path: path.to_path_buf(), lock, identity, snapshots, log })
+        Ok(Inspection { path: path.to_path_buf(), lock, identity, snapshots, aside, log })
     }
 
     /// Everything that is wrong, in the order of importance to a start.
@@ -148,6 +156,9 @@ impl fmt::Display for Inspection {
                     front.log_from
                 )?,
             }
+        }
+        for (name, len) in &self.aside {
+            writeln!(f, "aside     {name} bytes={len}: set aside by a start, not needed")?;
         }
         if let Some(log) = &self.log {
             for SegmentInspection { name, len, records } in &log.segments {

@@ -488,9 +488,12 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// How the names end of what was set aside.
+pub(super) const ASIDE: &str = ".damaged";
+
 /// Gives a damaged snapshot a name under which it does not count, and returns where it is then.
 pub(super) fn set_aside<D: Disk>(disk: &D, name: &str) -> io::Result<String> {
-    let aside = format!("{name}.damaged");
+    let aside = format!("{name}{ASIDE}");
     disk.rename(name, &aside)?;
     disk.sync_dir()?;
     Ok(disk.path(&aside).display().to_string())

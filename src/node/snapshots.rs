@@ -547,7 +547,8 @@ impl Node {
         let snapshots = &self.backend.snapshots;
         let last_len = snapshots.newest.map_or(0, |newest| newest.len);
         let serving = snapshots.served_at.is_some_and(|at| now.mono.since(at) < SERVING_FOR);
-        let least = self.backend.settings.snapshot_log_len.saturating_mul(if serving { SERVING_TIMES } else { 1 });
+        let least =
+            self.backend.settings.snapshot_log_len.saturating_mul(if serving { SERVING_TIMES } else { 1 });
         let grown = snapshots.grown > least.max(last_len / 2);
         let due = (snapshots.wanted || grown) && now.mono >= snapshots.not_before;
         // One that comes from a peer makes an own one needless.
