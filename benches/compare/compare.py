@@ -25,6 +25,7 @@ import xml.etree.ElementTree
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+DOCS = ROOT / "docs" / "benchmarks"
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
@@ -262,7 +263,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=5.0, help="measured time of a sample [5]")
     parser.add_argument("--only", type=lambda text: text.split(","), help="loads: " + ",".join(l.name for l in LOADS))
     parser.add_argument("--fresh", action="store_true", help="forget samples of earlier runs")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "benchmarks", help="[docs/benchmarks]")
+    parser.add_argument("--out", type=pathlib.Path, default=DOCS, help="[docs/benchmarks]")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "target" / "compare",
                         help="samples and data directories; the disk that is measured [target/compare]")
     parser.add_argument("--bin-dir", type=pathlib.Path, help="built programs [builds them]")
@@ -284,7 +285,9 @@ def main():
         return
     if arguments.fresh:
         shutil.rmtree(arguments.work / "samples", ignore_errors=True)
-    compare(arguments, bin_dir)
+    _, samples = compare(arguments, bin_dir)
+    if arguments.out == DOCS:
+        report.write_readme(ROOT / "README.md", samples, json.loads((DOCS / "results.json").read_text())["about"])
     say(f"written: {arguments.out / 'results.md'}")
 
 

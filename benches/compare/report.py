@@ -8,7 +8,7 @@ import json
 import statistics
 
 import svg
-from loads import CORE, CORE_WANTED, FLOOR, LOADS, METRICS, TARGETS
+from loads import CORE, CORE_WANTED, ETCD, FLOOR, LANEKV, LEADER, LOADS, METRICS, REDIS, TARGETS
 
 NOT_MEASURED = "not measured"
 
@@ -226,6 +226,36 @@ system, the one that makes the ratio worse for lanekv counts.
 """)
 
 
+#: Between these lines of the README is what `short_table` gives.
+BEGIN, END = "<!-- written by benches/compare/compare.py -->", "<!-- up to here -->"
+
+
+def short_table(grouped, about):
+    """What a reader of the README wants to know first."""
+    etcd = lambda load: LEADER if (load, LEADER) in grouped else ETCD
+    rows = []
+    for load, metric in (("set", "per_second"), ("set-pipelined", "per_second"), ("get", "per_second"),
+                         ("get-pipelined", "per_second"), ("set-4k", "per_second"), ("set-alone", "p50"),
+                         ("kill", "gap")):
+        words = next(known.words for known in LOADS if known.name == load)
+        row = [f"{words}: {METRICS[metric][0]}"]
+        for system in (LANEKV, etcd(load), REDIS):
+            rounds = grouped.get((load, system))
+            row.append(show(figure(rounds, metric)) if rounds else "–")
+        rows.append(row)
+    header = ["", "lanekv, three nodes", "etcd, three nodes", "Redis, one server, `appendfsync always`"]
+    return (f"{BEGIN}\n\n{table(header, rows)}\n![throughput](docs/benchmarks/throughput.svg)\n\n"
+            f"Measured on {about['date']} on {about['machine'].split(', ')[0]}, which servers and load share.\n\n{END}")
+
+
+def write_readme(readme, samples, about):
+    """Puts the short table where the README has a place for it."""
+    text = readme.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(before + short_table(group(samples), about) + after)
+
+
 def self_test():
     """Made-up samples must give the ratios that one can work out by head."""
     def result(rate, p99=1.0, cpu=1.0):
@@ -244,5 +274,7 @@ def self_test():
     assert judge(grouped)[2]["met"] is None, "Redis was not measured"
     samples.append({"load": "set", "system": "etcd, at its leader", "round": 0, "result": result(50),
                     "busy_before": 0.0})
+    short = short_table(group(samples), {"date": "today", "machine": "1 × processor, system"})
+    assert "| SET, 64 connections: a second | 100 | 50 | – |" in short, short
     first = judge(group(samples))[0]
     assert (first["against"], first["ratio"], first["met"]) == ("etcd, at its leader", 2.0, False), first
