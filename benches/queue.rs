@@ -141,6 +141,7 @@ fn passive_replica(count: usize) -> Replica {
         number: VIEW,
         cluster: ClusterId(1),
         format: View::FORMAT,
+        genesis: 0,
         voters: (0..count).map(voter).collect(),
         senders: (1..count)
             .map(|me| Sender { node: common::node(me), incarnation: Incarnation(1) })

@@ -76,6 +76,7 @@ fn value() -> Value {
         number: VIEW,
         cluster: ClusterId(1),
         format: View::FORMAT,
+        genesis: 0,
         voters: vec![voter],
         senders: Vec::new(),
     };
@@ -281,7 +282,8 @@ fn what_a_header_says_about_the_order() {
         let count = |n: usize| u32::try_from(n).expect("few").to_le_bytes();
         let lists = [&count(3)[..], &[0, 1, 2].map(voter).concat(), &count(senders.len())].concat();
         let senders: Vec<u8> = senders.iter().flat_map(|id| sender(*id)).collect();
-        [&number(number_of)[..], &number(cluster), &1_u32.to_le_bytes(), &lists, &senders].concat()
+        [&number(number_of)[..], &number(cluster), &1_u32.to_le_bytes(), &number(0), &lists, &senders]
+            .concat()
     };
     let lanes = |a: u64, b: u64| [&2_u32.to_le_bytes()[..], &number(a), &number(b)].concat();
     let origin = |id: u8, seq: u64| [&[id][..], &number(1), &number(1), &number(seq)].concat();

@@ -753,3 +753,55 @@ fn an_old_copy_of_a_data_directory_is_refused() {
     cluster.wait_equal(&[0, 1, 2], PATIENCE);
     assert_filled(&cluster, 2, 100, 2);
 }
+
+/// What a cluster was restored from is in no entry: whoever lacks it must not be satisfied with the entries.
+#[test]
+fn what_a_cluster_began_with_is_never_left_out() {
+    const KEYS: usize = 50;
+    let dir = TempDir::new("beginning");
+    let file = dir.path().join("first.snap");
+    {
+        let cluster = Cluster::start(Layout::of(1));
+        fill(&cluster, 0, KEYS, 0);
+        assert_eq!(back_up(&cluster, &file).code, Some(0));
+    }
+    // Everything since then is remembered by the others.
+    let mut cluster = Cluster::prepare(Layout::of(3), PortBlock::take().expect("free ports"));
+    for node in 0..3 {
+        let mut command = cluster.command(node);
+        cluster.launch_by(node, command.arg("--restore").arg(&file));
+    }
+    for node in 0..3 {
+        cluster.wait_ready(node);
+    }
+    assert_eq!(cluster.resp(0).ask(&["SET", "after", "1"]), Resp::ok());
+    let state = cluster.wait_equal(&[0, 1, 2], PATIENCE);
+
+    // The file with it is damaged, and the log goes back to its first record.
+    assert_eq!(cluster.stop(2).code(), Some(0));
+    let snapshots = files(cluster.data_dir(2), ".snap");
+    assert_eq!(snapshots.len(), 1);
+    flip_in_the_middle(&snapshots[0].0);
+    let clue = "the cluster began with a restored state, which is missing here or damaged";
+    for _ in 0..2 {
+        let finished = refused(&cluster, 2, &[], 4, clue);
+        assert!(finished.stderr.contains("--rebuild"), "{finished:#?}");
+    }
+
+    // One after the other gets another disk, so that in the end nobody is there who was restored.
+    for node in [2, 1, 0] {
+        if node != 2 {
+            assert_eq!(cluster.stop(node).code(), Some(0));
+        }
+        until("the others serve", PATIENCE, || {
+            (0..3)
+                .filter(|other| *other != node)
+                .all(|other| field(&cluster, other, "serving") == 1)
+                .then_some(())
+        });
+        start_with(&mut cluster, node, &["--rebuild"]);
+        assert_eq!(cluster.wait_equal(&[0, 1, 2], PATIENCE), state, "after node {node}");
+        assert_filled(&cluster, node, KEYS, 0);
+        cluster.wait_sender(node, PATIENCE);
+    }
+}

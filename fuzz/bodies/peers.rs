@@ -42,6 +42,7 @@ fn founding(incarnation: u64) -> Decision {
         number: ViewNumber(1),
         cluster: ClusterId(77),
         format: View::FORMAT,
+        genesis: 0,
         voters: voters.collect(),
         senders: senders.collect(),
     };
@@ -136,7 +137,7 @@ impl Host {
     /// Does what the keeper of snapshots would, without files.
     fn keep_snapshots(&mut self, task: Task) -> Option<Done> {
         Some(match task {
-            Task::Discard(_) => return None,
+            Task::Discard(_) | Task::Release => return None,
             Task::Take { .. } => Done::Failed { what: "no room".to_owned() },
             Task::Read { to, .. } => Done::Gone { to, damage: None },
             Task::Store { .. } => Done::Refused { what: "damaged".to_owned() },

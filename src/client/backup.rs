@@ -16,6 +16,8 @@ use crate::wire::client::WireReply;
 
 use super::{Client, ClientError};
 
+/// A node may take so long to make its snapshot.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(3600);
 /// How far it is, is shown so often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -92,9 +94,13 @@ pub fn back_up(client: &mut Client, file: &Path) -> Result<Backup, BackupError> 
     if file.exists() {
         return Err(BackupError::Exists);
     }
-    // Whatever was acknowledged anywhere before is in it: the node has to catch up for this read.
-    call(client, &[b"DBSIZE"])?;
-    let begun = call(client, &[b"SNAPSHOT", b"BEGIN"])?;
+    if io::stderr().is_terminal() {
+        // A terminal that cannot be written to is no reason to end a backup.
+        let _ = writeln!(io::stderr(), "the node takes a snapshot …");
+    }
+    // Whatever was acknowledged anywhere before is in it: the node has caught up for the read before.
+    let begin = [b"SNAPSHOT".to_vec(), b"BEGIN".to_vec()];
+    let begun = answer(client.execute_after_read(&begin, BEGIN_PATIENCE))?;
     let WireReply::Array(parts) = &begun else { return Err(BackupError::Answer(begun)) };
     let [
         WireReply::Integer(index),
@@ -159,7 +165,11 @@ fn fetch(
 
 fn call(client: &mut Client, arguments: &[&[u8]]) -> Result<WireReply, BackupError> {
     let arguments: Vec<Vec<u8>> = arguments.iter().map(|argument| argument.to_vec()).collect();
-    match client.execute(&arguments) {
+    answer(client.execute(&arguments))
+}
+
+fn answer(reply: Result<WireReply, ClientError>) -> Result<WireReply, BackupError> {
+    match reply {
         Ok(WireReply::Error(text)) => Err(BackupError::Refused(text)),
         Ok(reply) => Ok(reply),
         Err(error) => Err(BackupError::Client(error)),

@@ -212,6 +212,37 @@ impl Client {
         }
     }
 
+    /// Runs a command at a node that has seen everything which was acknowledged anywhere before. It may take as long as
+    /// `patience`.
+    ///
+    /// # Errors
+    /// As for [`Client::execute`].
+    pub(super) fn execute_after_read(
+        &mut self,
+        arguments: &[Vec<u8>],
+        patience: Duration,
+    ) -> Result<WireReply, ClientError> {
+        let consistency = std::mem::replace(&mut self.consistency, Consistency::Linearizable);
+        let mut result = Err(self.no_node());
+        // Another node may take over in between, and would have to read again.
+        for _ in 0..=self.nodes.len() {
+            result = self.execute(&[b"DBSIZE".to_vec()]);
+            if !matches!(result, Ok(WireReply::Integer(_))) {
+                break;
+            }
+            let at = self.current;
+            let usual = (self.options.reply_timeout, self.options.deadline);
+            (self.options.reply_timeout, self.options.deadline) = (patience, patience);
+            result = self.execute(arguments);
+            (self.options.reply_timeout, self.options.deadline) = usual;
+            if self.current == at {
+                break;
+            }
+        }
+        self.consistency = consistency;
+        result
+    }
+
     /// Runs a write in the session. The session is put back only where it is of further use.
     fn write(&mut self, arguments: &[Vec<u8>], deadline: Instant) -> Result<WireReply, ClientError> {
         let mut opened = 0;

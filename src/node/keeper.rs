@@ -75,6 +75,8 @@ pub enum Task {
     Discard(Box<Store>),
     /// What was received is not wanted any more.
     Drop,
+    /// No client reads a snapshot any more.
+    Release,
 }
 
 impl fmt::Debug for Task {
@@ -87,6 +89,7 @@ impl fmt::Debug for Task {
             Task::Load { id, .. } => write!(f, "load {id}"),
             Task::Discard(_) => f.write_str("discard"),
             Task::Drop => f.write_str("drop"),
+            Task::Release => f.write_str("release"),
         }
     }
 }
@@ -198,13 +201,24 @@ pub struct Keeper<D: Disk> {
     job: Job<D>,
     /// The newest snapshot, open for peers.
     reader: Option<SnapshotReader<D>>,
+    /// The snapshot that a client reads. It stays readable while newer ones take its place, as long as it is open.
+    backup: Option<SnapshotReader<D>>,
     receiver: Option<SnapshotReceiver<D>>,
 }
 
 impl<D: Disk> Keeper<D> {
     /// Without anything to do. `limits` and `seed` are for stores, as in [`Store::new`].
     pub fn new(disk: D, limits: Limits, seed: u64) -> Keeper<D> {
-        Keeper { disk, limits, seed, tasks: VecDeque::new(), job: Job::None, reader: None, receiver: None }
+        Keeper {
+            disk,
+            limits,
+            seed,
+            tasks: VecDeque::new(),
+            job: Job::None,
+            reader: None,
+            backup: None,
+            receiver: None,
+        }
     }
 
     /// Takes a task.
@@ -265,6 +279,10 @@ impl<D: Disk> Keeper<D> {
             Task::Store { id, first, blocks } => self.store(id, first, &blocks).map(Some),
             Task::Load { id, front } => self.load(id, front),
             Task::Discard(_) => Ok(None),
+            Task::Release => {
+                self.backup = None;
+                Ok(None)
+            }
             Task::Drop => {
                 self.receiver = None;
                 SnapshotReceiver::remove_parts(&self.disk).map_err(self.io())?;
@@ -368,22 +386,39 @@ impl<D: Disk> Keeper<D> {
         next: u32,
         count: usize,
     ) -> Result<Done, SnapshotFailure> {
-        let older = match self.open_for(id) {
-            Ok(older) => older,
-            Err(error) => return Ok(Done::Gone { to, damage: Some(error.to_string()) }),
+        let is_open = self.backup.as_ref().is_some_and(|backup| Some(backup.id()) == id);
+        let older = match self.backup.take_if(|_| matches!(to, Asker::Client(..)) && is_open) {
+            Some(backup) => Some(backup),
+            None => match self.open_for(id) {
+                Ok(older) => older,
+                Err(error) => return Ok(Done::Gone { to, damage: Some(error.to_string()) }),
+            },
         };
         let is_newest = older.is_none();
         let wanted = older.as_ref().or(self.reader.as_ref());
         let Some(reader) = wanted.filter(|reader| id.is_none_or(|id| id == reader.id())) else {
             return Ok(Done::Gone { to, damage: None });
         };
+        let (id, name) = (reader.id(), snapshot_name(reader.header().index));
         match read_blocks(reader, next, count) {
-            Ok(blocks) => Ok(Done::Blocks { to, id: reader.id(), first: next, blocks }),
+            Ok(blocks) => {
+                if matches!(to, Asker::Client(..)) {
+                    self.backup = match older {
+                        Some(older) => Some(older),
+                        None => SnapshotReader::open(&self.disk, &name).ok(),
+                    };
+                }
+                Ok(Done::Blocks { to, id, first: next, blocks })
+            }
             // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
             Err(error) => {
-                let aside = set_aside(&self.disk, &snapshot_name(reader.header().index));
-                let aside = aside.map_err(self.io())?;
-                if is_newest {
+                let is_here =
+                    snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name);
+                if !is_here {
+                    return Ok(Done::Gone { to, damage: None });
+                }
+                let aside = set_aside(&self.disk, &name).map_err(self.io())?;
+                if is_newest || self.reader.as_ref().is_some_and(|reader| reader.id() == id) {
                     self.reader = None;
                 }
                 Ok(Done::Gone { to, damage: Some(format!("{error}; set aside as {aside}")) })

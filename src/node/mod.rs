@@ -229,9 +229,9 @@ impl Node {
     /// A node that goes on where its log ended. The record that [`Replay::begin`] made must be durable.
     /// `seed` is for the store's hashing alone.
     pub fn new(mut settings: Settings, identity: Identity, replay: Replay, seed: u64, now: Now) -> Node {
-        let Replayed { recovery, store, snapshots, origin } = replay.into_parts();
+        let Replayed { recovery, store, snapshots } = replay.into_parts();
         // Nodes that begin with different states must not found a cluster together.
-        settings.protocol.member_hash ^= origin.unwrap_or_default();
+        settings.protocol.member_hash ^= recovery.genesis();
         let store = store.unwrap_or_else(|| Store::new(settings.store.clone(), seed));
         let replica = Replica::new(settings.protocol.clone(), identity, recovery, now);
         let observed_index = replica.report(now).index;

@@ -60,14 +60,11 @@ pub struct Replay {
     store: Option<Store>,
     newest: Option<SnapshotInfo>,
     older_from: Option<Lsn>,
-    origin: Option<u64>,
 }
 
 /// What a replay has led to.
 pub(super) struct Replayed {
     pub(super) recovery: Recovery,
-    /// A hash of the state that the cluster begins with, if that is not empty.
-    pub(super) origin: Option<u64>,
     /// The state of the snapshot.
     pub(super) store: Option<Store>,
     pub(super) snapshots: Snapshots,
@@ -77,7 +74,7 @@ impl Replay {
     /// Nothing read yet, and no snapshot.
     pub fn new(settings: &Settings) -> Replay {
         let recovery = Recovery::new(settings);
-        Replay { recovery, needed: Lsn(1), len: 0, store: None, newest: None, older_from: None, origin: None }
+        Replay { recovery, needed: Lsn(1), len: 0, store: None, newest: None, older_from: None }
     }
 
     /// Nothing read yet but a snapshot. `older_from` is the record from which the log is needed for the snapshot
@@ -94,11 +91,10 @@ impl Replay {
         let base = base_of(&header)?;
         let needed = front.log_from.max(Lsn(1));
         // State that was restored for a new cluster is no snapshot of this one.
-        let origin = (base.view.number == ViewNumber(0)).then_some(header.digest);
         let info = SnapshotInfo { id, position: base.position, len, log_from: needed, blocks };
         let newest = (base.view.number > ViewNumber(0)).then_some(info);
         let recovery = Recovery::from_base(settings, base, needed, front.incarnation);
-        Ok(Replay { recovery, needed, len: 0, store: Some(store), newest, older_from, origin })
+        Ok(Replay { recovery, needed, len: 0, store: Some(store), newest, older_from })
     }
 
     /// The first record of the log that is needed; what comes before it is not to be pushed.
@@ -136,6 +132,6 @@ impl Replay {
 
     pub(super) fn into_parts(self) -> Replayed {
         let snapshots = Snapshots::new(self.newest, self.older_from, self.len, self.recovery.last_lsn());
-        Replayed { recovery: self.recovery, store: self.store, snapshots, origin: self.origin }
+        Replayed { recovery: self.recovery, store: self.store, snapshots }
     }
 }

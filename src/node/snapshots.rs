@@ -14,7 +14,7 @@
 
 use crate::protocol::{self, Base, BaseParts, Identity, Message};
 use crate::storage::{SnapshotFront, SnapshotHeader};
-use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Reply, SnapshotId, ViewNumber, limits};
+use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Position, Reply, SnapshotId, ViewNumber, limits};
 use crate::wire::DecodeError;
 
 use super::keeper::{Asker, Done, SnapshotInfo, Task};
@@ -31,11 +31,15 @@ const SERVING_FOR: Millis = Millis(5_000);
 /// snapshot stays as it is: what a node takes of its disk remains below four times its data and a constant.
 const SERVING_TIMES: u64 = 3;
 /// Blocks that do not come are asked for ever more seldom, up to so many times.
-const ASK_TIMES_MAX: u32 = 5;
+const ASK_TIMES_MAX: u32 = 2;
+/// A client that has not asked for a block for so long makes no backup any more.
+const BACKUP_PATIENCE: Millis = Millis(60_000);
 /// What came from a peer was of no use: nothing is fetched for so long.
 const PAUSE_AFTER_REFUSAL: Millis = Millis(2_000);
-/// A source that has not brought this node further for so many suspicion time-outs is given up.
+/// A source that has not brought this node further for so many suspicion time-outs is given up; one that says again and
+/// again that it is about to make what was asked for, after so many.
 const SOURCE_PATIENCE: u64 = 20;
+const MAKING_PATIENCE: u64 = 1_000;
 
 /// What the keeper has been given to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +54,8 @@ enum Work {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Pending {
     work: Work,
+    /// The last entry in it.
+    position: Position,
     /// The log must be durable up to the record before this one.
     log_from: Lsn,
     verified: bool,
@@ -91,6 +97,8 @@ struct Fetch {
     next: u32,
     len: u64,
     asked_at: Millis,
+    /// It said last that it has none yet.
+    offered_at: Millis,
     /// So often in a row without an answer.
     asked: u32,
     progress_at: Millis,
@@ -125,6 +133,8 @@ pub(super) struct Snapshots {
     /// Blocks for these peers are being read.
     reading: NodeSet,
     served_at: Option<Millis>,
+    /// When a client asked for a block last; `None` once the keeper keeps nothing open for it.
+    backed_up_at: Option<Millis>,
     durable: Lsn,
     /// When the newest was published, on the wall clock; zero if not by this process.
     pub(super) taken_at: Millis,
@@ -157,6 +167,7 @@ impl Snapshots {
             fetch_from: Millis(0),
             reading: NodeSet::EMPTY,
             served_at: None,
+            backed_up_at: None,
             durable,
             taken_at: Millis(0),
             taken_count: 0,
@@ -258,7 +269,10 @@ impl Node {
                 snapshots.taken_at = now.wall;
                 snapshots.taken_count += 1;
                 snapshots.failures = 0;
-                if let Some(older) = snapshots.newest.replace(info) {
+                // One of the same index has the same name: then the one that is kept beside it is still the one before.
+                if let Some(older) =
+                    snapshots.newest.replace(info).filter(|older| older.id.index < info.id.index)
+                {
                     snapshots.older_from = Some(older.log_from);
                 }
                 self.effects.truncate = self.effects.truncate.max(snapshots.older_from);
@@ -280,7 +294,8 @@ impl Node {
                 let reply = block.unwrap_or_else(|| Reply::error("ERR no such block"));
                 self.answer_later(now, client, slot, reply);
             }
-            Done::Gone { to: Asker::Client(client, slot), .. } => {
+            Done::Gone { to: Asker::Client(client, slot), damage } => {
+                self.note_damage(damage);
                 let reply = Reply::error("ERR this snapshot is not here, or not any more; begin again");
                 self.answer_later(now, client, slot, reply);
             }
@@ -288,16 +303,16 @@ impl Node {
                 snapshots.reading.remove(to);
                 snapshots.served_at = Some(now.mono);
                 snapshots.served_blocks += blocks.len() as u64;
+                if let Some(newest) = snapshots.newest.filter(|newest| newest.id == id) {
+                    let len = usize::try_from(newest.len).unwrap_or(usize::MAX);
+                    self.backend.replica.note_served(to, newest.position, len);
+                }
                 let message = Message::SnapshotBlocks { id, first, blocks };
                 self.effects.sends.push((NodeSet::only(to), message));
             }
             Done::Gone { to: Asker::Peer(to), damage } => {
                 snapshots.reading.remove(to);
-                if let Some(damage) = damage {
-                    snapshots.newest = None;
-                    snapshots.want();
-                    self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
-                }
+                self.note_damage(damage);
                 self.offer_snapshot(to);
             }
             Done::Stored { id, next, len, complete } => {
@@ -312,6 +327,7 @@ impl Node {
                         storing: None,
                         asked: 0,
                         asked_at: now.mono,
+                        offered_at: fetch.offered_at,
                         progress_at: now.mono,
                     };
                     self.ask_for_blocks(now.mono);
@@ -345,6 +361,15 @@ impl Node {
                 self.effects.tasks.push(Task::Discard(unused));
                 self.carry_out(now);
             }
+        }
+    }
+
+    /// A snapshot turned out to be damaged when somebody read it.
+    fn note_damage(&mut self, damage: Option<String>) {
+        if let Some(damage) = damage {
+            self.backend.snapshots.newest = None;
+            self.backend.snapshots.want();
+            self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
         }
     }
 
@@ -389,6 +414,17 @@ impl Node {
         }
     }
 
+    /// What a peer that asks is going to get: the newest, if it is of use, or the one that is being made.
+    fn offered(&self) -> Option<(Position, usize)> {
+        let forgotten = self.backend.replica.forgotten();
+        let snapshots = &self.backend.snapshots;
+        let len = snapshots.newest.map_or(0, |newest| usize::try_from(newest.len).unwrap_or(usize::MAX));
+        let newest = snapshots.newest.map(|newest| newest.position).filter(|position| *position >= forgotten);
+        let making =
+            snapshots.pending.filter(|pending| pending.work == Work::Take).map(|pending| pending.position);
+        Some((newest.or(making)?, len))
+    }
+
     fn offer_snapshot(&mut self, to: NodeId) {
         let message = Message::SnapshotOffer { forgotten: self.backend.replica.forgotten() };
         self.effects.sends.push((NodeSet::only(to), message));
@@ -424,6 +460,7 @@ impl Node {
         match &mut snapshots.fetch {
             // What was asked for is not there, or not yet: it is asked again a little later, from the beginning.
             Some(fetch) if fetch.from == from => {
+                fetch.offered_at = now.mono;
                 if fetch.storing.is_none() && fetch.complete.is_none() {
                     (fetch.id, fetch.next) = (None, 0);
                 }
@@ -437,6 +474,7 @@ impl Node {
                     next: 0,
                     len: 0,
                     asked_at: now.mono,
+                    offered_at: now.mono,
                     asked: 0,
                     progress_at: now.mono,
                     storing: None,
@@ -467,10 +505,18 @@ impl Node {
 
     /// Goes on with whatever is due.
     pub(super) fn run_snapshots(&mut self, now: Now) {
-        for (client, slot, id, next) in self.backend.snapshots.wanted_blocks.drain(..) {
+        let Snapshots { wanted_blocks, backed_up_at, .. } = &mut self.backend.snapshots;
+        for (client, slot, id, next) in wanted_blocks.drain(..) {
             let to = Asker::Client(client, slot);
+            *backed_up_at = Some(now.mono);
             self.effects.tasks.push(Task::Read { to, id: Some(id), next, count: 1 });
         }
+        let backup = &mut self.backend.snapshots.backed_up_at;
+        if backup.take_if(|at| now.mono.since(*at) > BACKUP_PATIENCE).is_some() {
+            self.effects.tasks.push(Task::Release);
+        }
+        let offered = self.offered();
+        self.backend.replica.offer_to_peers(offered);
         self.publish_when_durable(now.mono);
         self.go_on_fetching(now.mono);
         self.take_when_due(now);
@@ -508,11 +554,13 @@ impl Node {
 
     fn go_on_fetching(&mut self, now: Millis) {
         let patience = self.ask_patience();
-        let given_up = self.backend.settings.protocol.suspicion.times(SOURCE_PATIENCE);
+        let suspicion = self.backend.settings.protocol.suspicion;
+        let (given_up, making) = (suspicion.times(SOURCE_PATIENCE), suspicion.times(MAKING_PATIENCE));
         let snapshots = &mut self.backend.snapshots;
         let Some(fetch) = &mut snapshots.fetch else { return };
         let Some(header) = &fetch.complete else {
-            if fetch.storing.is_none() && now.since(fetch.progress_at) > given_up {
+            let is_making = now.since(fetch.offered_at) <= given_up && now.since(fetch.progress_at) <= making;
+            if fetch.storing.is_none() && now.since(fetch.progress_at) > given_up && !is_making {
                 snapshots.fetch = None;
             } else if now.since(fetch.asked_at) >= patience {
                 self.ask_for_blocks(now);
@@ -531,7 +579,8 @@ impl Node {
         };
         let log_from = self.backend.replica.log_from(&base);
         let snapshots = &mut self.backend.snapshots;
-        snapshots.pending = Some(Pending { work: Work::Load, log_from, verified: false });
+        snapshots.pending =
+            Some(Pending { work: Work::Load, position: base.position, log_from, verified: false });
         let front = self.front(log_from);
         self.effects.tasks.push(Task::Load { id, front });
     }
@@ -570,7 +619,8 @@ impl Node {
         let (front, header) = (self.front(log_from), Box::new(header_of(&base)));
         let image = self.backend.store.freeze();
         let snapshots = &mut self.backend.snapshots;
-        snapshots.pending = Some(Pending { work: Work::Take, log_from, verified: false });
+        snapshots.pending =
+            Some(Pending { work: Work::Take, position: base.position, log_from, verified: false });
         snapshots.wanted = false;
         snapshots.grown = 0;
         snapshots.begun += 1;
@@ -608,7 +658,7 @@ pub fn header_for_new_cluster(
     header: &SnapshotHeader,
     settings: &protocol::Settings,
 ) -> Result<SnapshotHeader, DecodeError> {
-    let base = base_of(header)?.for_new_cluster(settings);
+    let base = base_of(header)?.for_new_cluster(settings, header.digest);
     let SnapshotHeader { digest, keys, sessions, .. } = *header;
     Ok(SnapshotHeader { digest, keys, sessions, ..header_of(&base) })
 }

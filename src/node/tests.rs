@@ -65,11 +65,16 @@ impl Cluster {
     }
 
     fn configured(count: usize, more: &str) -> Cluster {
+        Cluster::with(count, more, |_| {})
+    }
+
+    fn with(count: usize, more: &str, adjust: impl Fn(&mut Settings)) -> Cluster {
         let file: String = (0..count).map(|i| format!("{i} 127.0.0.1:{}\n", 7100 + i)).collect();
         let config = Config::parse("test", &(file + more)).unwrap();
         let now = Now { mono: Millis(1_000), wall: Millis(1_700_000_000_000) };
         let host = |i: usize| {
-            let settings = Settings::new(&config, id(i), 7).unwrap();
+            let mut settings = Settings::new(&config, id(i), 7).unwrap();
+            adjust(&mut settings);
             let mut replay = Replay::new(&settings.protocol);
             let mut group = RecordGroup::new();
             let incarnation = replay.begin(&mut group).unwrap();
@@ -109,30 +114,35 @@ impl Cluster {
     /// Turns of all nodes until nothing more happens at this time.
     fn run(&mut self) {
         for _ in 0..10_000 {
-            for index in 0..self.hosts.len() {
-                self.turn(index);
-            }
-            let waiting: Vec<_> = self.messages.drain(..).collect();
-            let mut quiet = waiting.is_empty();
-            for (from, to, message) in waiting {
-                if !self.cut.contains(from) && !self.cut.contains(to) && !(self.lost)(&message) {
-                    let input = NodeInput::Receive { from, message };
-                    self.hosts[to.index()].node.handle(self.now, input);
-                }
-            }
-            for host in &mut self.hosts {
-                if !host.disk_held && host.durable < host.submitted {
-                    host.durable = host.submitted;
-                    host.node.handle(self.now, NodeInput::Persisted(host.submitted));
-                    quiet = false;
-                }
-                quiet &= !host.node.has_work() && !host.keeper.has_work();
-            }
-            if quiet {
+            if self.step_all() {
                 return;
             }
         }
         panic!("it never comes to rest");
+    }
+
+    /// A turn of each node, then what they sent and wrote arrives; whether nothing is left to do.
+    fn step_all(&mut self) -> bool {
+        for index in 0..self.hosts.len() {
+            self.turn(index);
+        }
+        let waiting: Vec<_> = self.messages.drain(..).collect();
+        let mut quiet = waiting.is_empty();
+        for (from, to, message) in waiting {
+            if !self.cut.contains(from) && !self.cut.contains(to) && !(self.lost)(&message) {
+                let input = NodeInput::Receive { from, message };
+                self.hosts[to.index()].node.handle(self.now, input);
+            }
+        }
+        for host in &mut self.hosts {
+            if !host.disk_held && host.durable < host.submitted {
+                host.durable = host.submitted;
+                host.node.handle(self.now, NodeInput::Persisted(host.submitted));
+                quiet = false;
+            }
+            quiet &= !host.node.has_work() && !host.keeper.has_work();
+        }
+        quiet
     }
 
     fn turn(&mut self, index: usize) {

@@ -5,6 +5,7 @@
 
 use crate::types::{ClusterId, Index, Millis, Position, Timestamp, ViewNumber, limits};
 use crate::wire::DecodeError;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::api::Settings;
 use super::codec::{decode_lanes, decode_origins, decode_view, encode_lanes, encode_origins, encode_view};
@@ -58,9 +59,14 @@ impl Base {
         }
     }
 
-    /// The same state at the beginning of a cluster that is to be founded.
-    pub fn for_new_cluster(&self, settings: &Settings) -> Base {
-        Base { index: self.index, time: self.time, ..Recovery::new(settings).into_base() }
+    /// The same state at the beginning of a cluster that is to be founded; `state` is its digest.
+    pub fn for_new_cluster(&self, settings: &Settings, state: u64) -> Base {
+        let mut base = Base { index: self.index, time: self.time, ..Recovery::new(settings).into_base() };
+        let parts = [state, self.index.0, self.time.0];
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).collect();
+        // Zero stands for nothing.
+        base.view.genesis = xxh3_64(&bytes).max(1);
+        base
     }
 
     /// View, lanes and origins as bytes.

@@ -163,6 +163,7 @@ fn put_view(w: &mut Writer<'_>, v: &View) {
     w.u64(v.number.0);
     w.u64(v.cluster.0);
     w.u32(v.format);
+    w.u64(v.genesis);
     w.count(v.voters.len());
     for voter in &v.voters {
         put_node(w, voter.node);
@@ -182,6 +183,7 @@ fn get_view(r: &mut Reader<'_>) -> Result<View> {
     let number = ViewNumber(r.u64()?);
     let cluster = ClusterId(r.u64()?);
     let format = r.u32()?;
+    let genesis = r.u64()?;
     let count = r.count("voters", limits::MEMBER_COUNT_MAX, 26)?;
     let voters: Vec<Voter> = (0..count)
         .map(|_| {
@@ -204,7 +206,7 @@ fn get_view(r: &mut Reader<'_>) -> Result<View> {
     if !senders.is_sorted_by(|a, b| a.node < b.node) {
         return Err(DecodeError::Invalid { what: "list of senders", found: senders.len() as u64 });
     }
-    Ok(View { number, cluster, format, voters, senders })
+    Ok(View { number, cluster, format, genesis, voters, senders })
 }
 
 fn put_snapshot_id(w: &mut Writer<'_>, id: SnapshotId) {

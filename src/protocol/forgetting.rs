@@ -35,11 +35,13 @@ pub(crate) struct History {
     forgotten: Position,
     /// The last entry of the snapshot that took the place of what came before.
     covered: Position,
+    /// The last entry and the length of the snapshot that peers are going to get.
+    offered: Option<(Position, usize)>,
 }
 
 impl History {
     pub(crate) fn new(forgotten: Position) -> History {
-        History { held: VecDeque::new(), len: 0, forgotten, covered: forgotten }
+        History { held: VecDeque::new(), len: 0, forgotten, covered: forgotten, offered: None }
     }
 
     /// The last entry of the snapshot that this node goes on from.
@@ -61,13 +63,12 @@ impl Replica {
 
     /// Forgets what is over the limit. For peers that are heard and have not delivered it yet, more is kept.
     pub(crate) fn forget(&mut self, now: Millis) {
-        let (normal, most) = (self.settings.history_len, self.settings.pinned_history_len);
+        let normal = self.settings.history_len;
         if self.history.len > normal {
-            let rows = self.peers.iter().filter(|(node, _)| self.peers.hears(*node, now));
-            let behind = rows.filter_map(|(_, peer)| Some(peer.row.as_ref()?.delivered)).min();
+            let wants: Vec<_> = self.wants(now).collect();
             for _ in 0..FORGOTTEN_AT_ONCE {
-                let is_wanted = behind.is_some_and(|behind| self.history.forgotten >= behind);
-                if self.history.len <= if is_wanted { most } else { normal } {
+                let wanted = wants.iter().filter(|(from, _)| self.history.forgotten >= *from);
+                if self.history.len <= wanted.map(|(_, limit)| *limit).max().unwrap_or(normal) {
                     break;
                 }
                 let Some((view, lane, len)) = self.history.held.pop_front() else { break };
@@ -77,6 +78,34 @@ impl Replica {
             }
         }
         self.forget_views();
+    }
+
+    /// After which entry each peer that is heard wants what is held here, and how much is kept for that. Who needs a
+    /// snapshot wants what comes after it; while that is made, sent and loaded, as much may be written as it is long.
+    fn wants(&self, now: Millis) -> impl Iterator<Item = (Position, usize)> {
+        let (most, forgotten) = (self.settings.pinned_history_len, self.history.forgotten);
+        let heard = self.peers.iter().filter(move |(node, _)| self.peers.hears(*node, now));
+        heard.filter_map(move |(_, peer)| {
+            let delivered = peer.row.as_ref()?.delivered;
+            if delivered >= forgotten {
+                return Some((delivered, most));
+            }
+            let snapshots = [peer.snapshot, self.history.offered].into_iter().flatten();
+            let (position, len) = snapshots.filter(|(position, _)| *position >= forgotten).min()?;
+            Some((position, len.max(most)))
+        })
+    }
+
+    /// Which snapshot peers are going to get: the last entry in it, and its length in bytes.
+    pub fn offer_to_peers(&mut self, offered: Option<(Position, usize)>) {
+        self.history.offered = offered;
+    }
+
+    /// This peer is being sent a snapshot: the last entry in it, and its length in bytes.
+    pub fn note_served(&mut self, peer: NodeId, position: Position, len: usize) {
+        if let Some(peer) = self.peers.get_mut(peer) {
+            peer.snapshot = Some((position, len));
+        }
     }
 
     /// Forgets ended views of which nothing is held, but for some with their decisions.

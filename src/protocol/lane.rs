@@ -330,12 +330,13 @@ impl ViewLog {
 
     /// Whether a value makes sense for this view.
     pub(crate) fn allows(&self, value: &Value) -> bool {
-        let View { number, cluster, senders, .. } = &self.view;
+        let View { number, cluster, genesis, senders, .. } = &self.view;
         let next = &value.next;
         value.ends.len() == senders.len()
             && next.number.0.checked_sub(1) == Some(number.0)
             && next.cluster.0 != 0
             && (cluster.0 == 0 || *cluster == next.cluster)
+            && *genesis == next.genesis
             && next.senders.iter().all(|s| next.voter(s.node).is_some())
             && !next.senders.is_empty()
     }
@@ -422,6 +423,7 @@ mod tests {
             number: ViewNumber(1),
             cluster: ClusterId(1),
             format: View::FORMAT,
+            genesis: 0,
             voters: (0..voters)
                 .map(|id| Voter {
                     node: node(id),

@@ -48,6 +48,9 @@ pub struct View {
     pub cluster: ClusterId,
     /// Version of everything replicated; this program knows [`View::FORMAT`].
     pub format: u32,
+    /// A digest of the state that the cluster began with; zero if that was nothing. Whoever goes from view 0 to view 1
+    /// by its decision must have that state; everybody else needs a snapshot.
+    pub genesis: u64,
     /// In the order of their nodes.
     pub voters: Vec<Voter>,
     /// In the order of their nodes; one lane each.

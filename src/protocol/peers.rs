@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::types::{DiskId, Incarnation, Millis, NodeId, NodeSet, ViewNumber};
+use crate::types::{DiskId, Incarnation, Millis, NodeId, NodeSet, Position, ViewNumber};
 
 use super::message::Status;
 
@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     heard_at: Option<Millis>,
     /// When it was last told decisions without having asked.
     pub(crate) told_at: Option<Millis>,
+    /// The last entry and the length of the snapshot that it is being sent.
+    pub(crate) snapshot: Option<(Position, usize)>,
     /// Since when it could have been promoted to sender.
     pub(crate) fit_since: Option<Millis>,
 }

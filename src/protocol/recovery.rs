@@ -64,6 +64,7 @@ impl Recovery {
             number: ViewNumber(0),
             cluster: ClusterId(0),
             format: View::FORMAT,
+            genesis: 0,
             voters,
             senders: Vec::new(),
         };
@@ -73,13 +74,13 @@ impl Recovery {
     /// Nothing read yet beside a snapshot: `log_from` is the first record that is still needed, `incarnation` the one
     /// that wrote the snapshot.
     pub fn from_base(settings: &Settings, base: Base, log_from: Lsn, incarnation: Incarnation) -> Recovery {
-        let mut recovery = Recovery::new(settings);
-        if base.view.number > ViewNumber(0) {
-            recovery = Recovery::on(base);
+        let mut recovery = if base.view.number > ViewNumber(0) {
+            Recovery::on(base)
         } else {
             // State for a new cluster: who is in it, the configuration file says.
-            recovery.base = Base { view: recovery.base.view.clone(), ..base };
-        }
+            let members = Recovery::new(settings).base.view;
+            Recovery::on(Base { view: View { genesis: base.view.genesis, ..members }, ..base })
+        };
         recovery.last_lsn = Lsn(log_from.0.saturating_sub(1));
         recovery.snapshot_by = incarnation;
         recovery
@@ -196,6 +197,11 @@ impl Recovery {
     }
 
     fn check_value(log: &ViewLog, value: &Value) -> Result<(), String> {
+        if value.next.genesis != log.view.genesis {
+            return Err(
+                "the cluster began with a restored state, which is missing here or damaged".to_owned()
+            );
+        }
         if log.allows(value) { Ok(()) } else { Err(format!("{value} cannot follow {}", log.view)) }
     }
 
@@ -239,6 +245,11 @@ impl Recovery {
 
     pub(crate) fn current(&self) -> (ViewNumber, &ViewLog) {
         (self.current, &self.views[&self.current])
+    }
+
+    /// What the cluster begins, or began, with ([`View::genesis`]).
+    pub fn genesis(&self) -> u64 {
+        self.base.view.genesis
     }
 
     pub(crate) fn clock(&self) -> Timestamp {

@@ -491,6 +491,7 @@ impl Replica {
             number,
             cluster: if view.cluster.0 == 0 { ClusterId(random) } else { view.cluster },
             format: View::FORMAT,
+            genesis: view.genesis,
             voters: view.voters.iter().map(|v| self.next_voter(v, attempt, &senders)).collect(),
             senders,
         };
@@ -681,6 +682,10 @@ impl Replica {
                 return self.send(from, Message::ViewRequest { view: self.current }, out);
             }
             let log = self.log();
+            if decision.view == self.current && decision.value.next.genesis != log.view.genesis {
+                // The cluster began with a state that is not here.
+                return out.push(Output::Behind(from));
+            }
             if decision.view == self.current
                 && log.allows(&decision.value)
                 && log.is_beyond_delivered(&decision.value)

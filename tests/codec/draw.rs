@@ -132,6 +132,7 @@ impl Draw {
             number: self.view_number(),
             cluster: ClusterId(self.number()),
             format: u32::from(self.byte()),
+            genesis: self.number(),
             voters: self.nodes(1).into_iter().map(|node| voter(self, node)).collect(),
             senders: self
                 .nodes(0)

@@ -49,6 +49,7 @@ fn decision_with(view: u64, ends: &[u64], incarnation: u64, senders: &[u8]) -> D
         number: ViewNumber(view + 1),
         cluster: ClusterId(77),
         format: View::FORMAT,
+        genesis: 0,
         voters: (0..3).map(voter).collect(),
         senders: senders.iter().copied().map(sender).collect(),
     };

@@ -34,6 +34,7 @@ pub(in crate::node) fn header(index: u64) -> SnapshotHeader {
         number: ViewNumber(1),
         cluster: ClusterId(3),
         format: View::FORMAT,
+        genesis: 0,
         voters: vec![voter],
         senders: vec![Sender { node: PEER, incarnation: Incarnation(1) }],
     };
@@ -238,6 +239,29 @@ fn damage_in_the_older_one_leaves_the_newest() {
     assert!(damage.contains(&snapshot_name(Index(3))), "{damage}");
     assert!(matches!(only(keeper, read(newest.id)), Done::Blocks { id, .. } if id == newest.id));
     assert_eq!(found(&disk), (9, 0));
+}
+
+/// Who makes a backup is not overtaken by newer snapshots.
+#[test]
+fn what_a_client_reads_stays_until_it_is_released() {
+    let disk = MemoryDisk::new();
+    let info = publish(&disk, 3);
+    publish(&disk, 4);
+    let keeper = &mut keeper(&disk);
+    let to = Asker::Client(ClientKey { index: 1, generation: 1 }, 1);
+    let read = |next| Task::Read { to, id: Some(info.id), next, count: 1 };
+    assert!(matches!(only(keeper, read(0)), Done::Blocks { .. }));
+    for index in 5..9 {
+        publish(&disk, index);
+    }
+    assert!(snapshots_on(&disk).unwrap().iter().all(|file| file.index > Index(3)));
+    for next in 1..info.blocks {
+        let Done::Blocks { id, first, blocks, .. } = only(keeper, read(next)) else { panic!("block {next}") };
+        assert_eq!((id, first, blocks.len()), (info.id, next, 1));
+    }
+    keeper.submit(Task::Release);
+    assert!(run(keeper).is_empty());
+    assert!(matches!(only(keeper, read(0)), Done::Gone { damage: None, .. }));
 }
 
 #[test]

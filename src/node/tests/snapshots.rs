@@ -5,7 +5,10 @@ use crate::storage::snapshots_on;
 
 /// Three nodes, of which the last is cut off while the others go on, further than they remember.
 fn left_behind() -> Cluster {
-    let mut cluster = Cluster::configured(3, "set history 0\nset snapshot-log 64KiB\n");
+    founded(Cluster::configured(3, "set history 0\nset snapshot-log 64KiB\n"))
+}
+
+fn founded(mut cluster: Cluster) -> Cluster {
     cluster.greet_all();
     cluster.pass(100);
     for index in 0..3 {
@@ -141,6 +144,93 @@ fn a_node_does_not_serve_while_its_snapshot_is_coming() {
     cluster.lost = |_| false;
     come_back(&mut cluster);
     assert_eq!(cluster.ask(2, 1, "SET before 2\n"), "OK\n");
+}
+
+/// A change of the view alone leaves the index, and so the name, as it was: the one before is still the one before.
+#[test]
+fn a_snapshot_of_the_same_index_takes_the_place_of_its_namesake() {
+    let mut cluster = left_behind();
+    let take = |cluster: &mut Cluster| {
+        let before = cluster.hosts[0].node.newest_snapshot().copied();
+        cluster.hosts[0].node.take_snapshot();
+        for _ in 0..100 {
+            cluster.pass(10);
+            let newest = cluster.hosts[0].node.newest_snapshot().copied();
+            if let Some(newest) = newest.filter(|_| newest != before) {
+                cluster.pass(10);
+                return newest;
+            }
+        }
+        panic!("it is not published");
+    };
+    write(&mut cluster, 3);
+    let first = take(&mut cluster);
+    write(&mut cluster, 3);
+    let second = take(&mut cluster);
+    assert_eq!(cluster.hosts[0].truncated, Some(first.log_from));
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(2_000);
+    let third = take(&mut cluster);
+    assert_eq!((third.id.index, third.position > second.position), (second.id.index, true));
+    assert_eq!(snapshots_on(&cluster.hosts[0].files).unwrap().len(), 2);
+    assert_eq!(cluster.hosts[0].truncated, Some(first.log_from), "the older one needs the log from there");
+}
+
+/// Damage that is met while a client reads is as good as any other: a sound one takes the place of the damaged one.
+#[test]
+fn damage_that_a_client_meets_is_told_and_mended() {
+    let mut cluster = left_behind();
+    write(&mut cluster, 3);
+    cluster.say(0, 1, b"SAVE\n");
+    for _ in 0..10 {
+        cluster.pass(10);
+    }
+    assert_eq!(cluster.hear(0, 1), "OK\n");
+    let info = cluster.hosts[0].node.newest_snapshot().copied().expect("published");
+    let name = snapshots_on(&cluster.hosts[0].files).unwrap().remove(0).name;
+    cluster.hosts[0].files.corrupt(&name, info.len / 2, 1);
+    let crate::types::SnapshotId { index, digest } = info.id;
+    let is_refused = (0..info.blocks).any(|block| {
+        cluster.say(0, 1, format!("SNAPSHOT READ {index} {digest:016x} {block}\n").as_bytes());
+        cluster.pass(10);
+        let node = &mut cluster.hosts[0].node;
+        let answer = node.client_output(key(1)).to_vec();
+        node.client_sent(cluster.now, key(1), answer.len());
+        answer.starts_with(b"ERR this snapshot is not here")
+    });
+    assert!(is_refused);
+    cluster.pass(100);
+    let files = snapshots_on(&cluster.hosts[0].files).unwrap();
+    assert_eq!(files.len(), 1, "another one was taken");
+    assert!(cluster.hosts[0].node.newest_snapshot().is_some());
+}
+
+/// While a snapshot is made and sent, as much may be written as it is long, and it is still of use.
+#[test]
+fn a_snapshot_is_not_overtaken_by_what_is_written_meanwhile() {
+    let few = "set history 0\nset snapshot-log 1MiB\n";
+    let mut cluster =
+        founded(Cluster::with(3, few, |settings| settings.protocol.pinned_history_len = 100_000));
+    write(&mut cluster, 300);
+    cluster.pass(100);
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(1_000);
+    write(&mut cluster, 300);
+    cluster.cut = NodeSet::EMPTY;
+    // The keepers are slow: with each of their steps 10 KB are written.
+    let mut rounds = 0;
+    while cluster.hosts[2].node.backend.snapshots.installed_count == 0 {
+        rounds += 1;
+        assert!(rounds < 1_000, "{:?}", cluster.hosts[2].node.backend.snapshots);
+        let value = "w".repeat(10_000);
+        cluster.say(rounds % 2, 1, format!("SET key-{} {value}\n", rounds % 300).as_bytes());
+        cluster.step_all();
+        cluster.now.mono = cluster.now.mono.plus(Millis(5));
+    }
+    let taken: Vec<u64> =
+        cluster.hosts[..2].iter().map(|host| host.node.backend.snapshots.taken_count).collect();
+    println!("installed after {rounds} rounds; snapshots taken {taken:?}");
+    come_back(&mut cluster);
 }
 
 /// Its own command was applied by the others, and what it replied is not known here.
