@@ -12,7 +12,7 @@ use crate::wire::client::Consistency;
 use super::backend::{Backend, REDIS_VERSION};
 use super::client_command::{client_command, is_about_replies};
 use super::clients::{Client, Replies};
-use super::cluster_view::NO_CLUSTER;
+use super::cluster_view::{Endpoint, NO_CLUSTER};
 use super::config_command::config;
 use super::describe;
 use super::queue::State;
@@ -22,8 +22,8 @@ use super::subscribers::unsubscribe_all;
 /// What is asked of the node, to be answered when the commands before it are.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// INFO with these sections.
-    Info(Vec<Box<[u8]>>),
+    /// INFO with these sections, asked at this endpoint.
+    Info(Endpoint, Vec<Box<[u8]>>),
     /// The index and the digest of the store at one moment.
     Digest,
     /// ROLE.
@@ -32,8 +32,8 @@ pub(super) enum Question {
     Time,
     /// LASTSAVE.
     LastSave,
-    /// CLUSTER with these arguments.
-    Cluster(Vec<Box<[u8]>>),
+    /// CLUSTER with these arguments, asked at this endpoint.
+    Cluster(Endpoint, Vec<Box<[u8]>>),
     /// How many other nodes are sure to hold what has been acknowledged.
     Holders,
 }
@@ -143,7 +143,7 @@ fn outcome(
         // What the check lets through; there is nothing to be done.
         "SELECT" | "SWAPDB" => Reply::OK.into(),
         "SAVE" => Outcome::Later(Later::Save),
-        "ASKING" if !backend.settings.cluster_view => Reply::error(NO_CLUSTER).into(),
+        "ASKING" if !backend.settings.cluster_view.is_shown_at(client.endpoint) => Reply::error(NO_CLUSTER).into(),
         "ASKING" => Reply::OK.into(),
         "BGSAVE" => {
             backend.snapshots.want_now();
@@ -165,14 +165,14 @@ fn outcome(
         "UNWATCH" => Reply::OK.into(),
         "HELP" => help(arguments).into(),
         "COMMAND" => describe::command(arguments).into(),
-        "INFO" => Outcome::Ask(Question::Info(arguments.iter().map(|&a| Box::from(a)).collect())),
+        "INFO" => Outcome::Ask(Question::Info(client.endpoint, owned(arguments))),
         "DEBUG" => debug(arguments),
         "TIME" => Outcome::Ask(Question::Time),
         "ROLE" => Outcome::Ask(Question::Role),
         "WAIT" => wait(arguments),
-        "CONFIG" => config(backend, arguments).into(),
+        "CONFIG" => config(backend, client.endpoint, arguments).into(),
         "SNAPSHOT" => snapshot(arguments),
-        "CLUSTER" => Outcome::Ask(Question::Cluster(arguments.iter().map(|&a| Box::from(a)).collect())),
+        "CLUSTER" => Outcome::Ask(Question::Cluster(client.endpoint, owned(arguments))),
         "PUBSUB" => pubsub(backend, arguments).into(),
         "SCRIPT" => script(arguments).into(),
         "FUNCTION" => match arguments {
@@ -198,6 +198,10 @@ fn outcome(
         "SHUTDOWN" => Reply::error("ERR a node is stopped by SIGTERM, by whoever runs its machine").into(),
         name => Reply::error(format!("ERR '{name}' is not served by this node")).into(),
     }
+}
+
+fn owned(arguments: &[&[u8]]) -> Vec<Box<[u8]>> {
+    arguments.iter().map(|argument| Box::from(*argument)).collect()
 }
 
 pub(super) fn is(argument: &[u8], word: &str) -> bool {
@@ -333,7 +337,7 @@ fn hello(client: &mut Client, backend: &Backend, style: &mut ReplyStyle, argumen
         text("id"),
         Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX)),
         text("mode"),
-        text(if backend.settings.cluster_view { "cluster" } else { "standalone" }),
+        text(backend.settings.mode_at(client.endpoint)),
         text("role"),
         text("master"),
         text("modules"),

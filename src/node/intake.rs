@@ -13,6 +13,7 @@ use crate::wire::batch::SessionSeq;
 use crate::wire::client::Consistency;
 
 use super::clients::{Client, Replies};
+use super::cluster_view::Endpoint;
 use super::flight::Route;
 use super::queue::{Needs, State, pack};
 use super::subscribers::{self, Kind};
@@ -54,6 +55,13 @@ impl Node {
     pub fn client_address(&mut self, key: ClientKey, address: &str) {
         if let Some(client) = self.clients.get_mut(key) {
             client.address = address.into();
+        }
+    }
+
+    /// Which of the node's addresses a client has connected to; [`Endpoint::Main`] if nobody says.
+    pub fn client_endpoint(&mut self, key: ClientKey, endpoint: Endpoint) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.endpoint = endpoint;
         }
     }
 
