@@ -109,8 +109,13 @@ fn name(backend: &Backend, node: NodeId) -> String {
 fn shares(backend: &Backend, endpoint: Endpoint) -> Vec<Share<'_>> {
     let report = backend.replica.report(backend.now);
     let live = report.voters.intersection(report.hears);
-    let members: Vec<&MemberAddress> =
-        backend.settings.cluster_view.at(endpoint).iter().filter(|member| live.contains(member.node)).collect();
+    let members: Vec<&MemberAddress> = backend
+        .settings
+        .cluster_view
+        .at(endpoint)
+        .iter()
+        .filter(|member| live.contains(member.node))
+        .collect();
     let count = members.len().max(1);
     let begin = |place: usize| SLOT_COUNT * place / count;
     let shares = members.iter().enumerate();

@@ -14,6 +14,7 @@ use super::client_command::{client_command, is_about_replies};
 use super::clients::{Client, Replies};
 use super::cluster_view::{Endpoint, NO_CLUSTER};
 use super::config_command::config;
+use super::debug_command::debug;
 use super::describe;
 use super::queue::State;
 use super::snapshots::Later;
@@ -39,10 +40,12 @@ pub(super) enum Question {
 }
 
 /// What becomes of a command.
-enum Outcome {
+pub(super) enum Outcome {
     Reply(Reply),
     Ask(Question),
     Later(Later),
+    /// Nothing is answered.
+    Silence,
 }
 
 impl From<Reply> for Outcome {
@@ -66,6 +69,7 @@ pub(super) fn carry_out(
         // Who wants no replies is not told that either.
         _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
         Outcome::Reply(reply) => client.queue.push_settled(style, reply),
+        Outcome::Silence => {}
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
         }
@@ -106,7 +110,7 @@ pub(super) fn answer_now(
     match outcome(client, backend, &mut style, spec, arguments) {
         Outcome::Reply(reply) => reply,
         Outcome::Ask(question) => backend.answer(&question),
-        Outcome::Later(_) => Reply::error("ERR Command not allowed inside a transaction"),
+        Outcome::Later(_) | Outcome::Silence => Reply::error("ERR Command not allowed inside a transaction"),
     }
 }
 
@@ -143,7 +147,9 @@ fn outcome(
         // What the check lets through; there is nothing to be done.
         "SELECT" | "SWAPDB" => Reply::OK.into(),
         "SAVE" => Outcome::Later(Later::Save),
-        "ASKING" if !backend.settings.cluster_view.is_shown_at(client.endpoint) => Reply::error(NO_CLUSTER).into(),
+        "ASKING" if !backend.settings.cluster_view.is_shown_at(client.endpoint) => {
+            Reply::error(NO_CLUSTER).into()
+        }
         "ASKING" => Reply::OK.into(),
         "BGSAVE" => {
             backend.snapshots.want_now();
@@ -166,7 +172,7 @@ fn outcome(
         "HELP" => help(arguments).into(),
         "COMMAND" => describe::command(arguments).into(),
         "INFO" => Outcome::Ask(Question::Info(client.endpoint, owned(arguments))),
-        "DEBUG" => debug(arguments),
+        "DEBUG" => debug(client, backend, arguments),
         "TIME" => Outcome::Ask(Question::Time),
         "ROLE" => Outcome::Ask(Question::Role),
         "WAIT" => wait(arguments),
@@ -195,7 +201,7 @@ fn outcome(
             [word, ..] if is(word, "RESET") => Reply::Integer(0).into(),
             _ => unknown_subcommand("LATENCY", arguments).into(),
         },
-        "SHUTDOWN" => Reply::error("ERR a node is stopped by SIGTERM, by whoever runs its machine").into(),
+        "SHUTDOWN" => shutdown(client, backend, *style, arguments),
         name => Reply::error(format!("ERR '{name}' is not served by this node")).into(),
     }
 }
@@ -414,36 +420,32 @@ fn pubsub(backend: &Backend, arguments: &[&[u8]]) -> Reply {
     }
 }
 
-/// `DEBUG PROTOCOL` shows every type of reply, for those who test a client; `DEBUG DIGEST` the state's.
-fn debug(arguments: &[&[u8]]) -> Outcome {
-    let items = || (0..3).map(Reply::Integer).collect();
-    let pairs = || (0..3).flat_map(|n| [Reply::Integer(n), Reply::Boolean(n == 1)]).collect();
-    match arguments {
-        [word] if is(word, "DIGEST") => return Outcome::Ask(Question::Digest),
-        [word, kind] if is(word, "PROTOCOL") => match () {
-            () if is(kind, "STRING") => Reply::bulk(b"Hello World"),
-            () if is(kind, "INTEGER") => Reply::Integer(12345),
-            () if is(kind, "DOUBLE") => Reply::Double("3.141".into()),
-            () if is(kind, "NULL") => Reply::Nil,
-            () if is(kind, "ARRAY") => Reply::Array(items()),
-            () if is(kind, "SET") => Reply::Set(items()),
-            () if is(kind, "MAP") => Reply::Map(pairs()),
-            () if is(kind, "VERBATIM") => Reply::Verbatim(b"This is a verbatim\nstring"[..].into()),
-            () if is(kind, "TRUE") => Reply::Boolean(true),
-            () if is(kind, "FALSE") => Reply::Boolean(false),
-            () if is(kind, "BIGNUM") => Reply::BigNumber("1234567999999999999999999999999999999".into()),
-            () => Reply::error(
-                "ERR Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
-            ),
-        },
-        [word, ..] if is(word, "SLEEP") => Reply::error("ERR a node that sleeps would be taken for dead"),
-        _ => {
-            let found = excerpt(arguments.first().copied().unwrap_or_default());
-            Reply::error(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{found}'. Try DEBUG HELP."
-            ))
-        }
+/// A node is stopped by whoever runs its machine: by a signal, or by a client there. As in Redis, only an error is
+/// answered; whoever stopped the node sees its connection end with the process. Programs that would try the next node
+/// then are told.
+fn shutdown(client: &mut Client, backend: &mut Backend, style: ReplyStyle, options: &[&[u8]]) -> Outcome {
+    let given = |word: &str| options.iter().any(|option| is(option, word));
+    let is_known =
+        |option: &&[u8]| ["NOSAVE", "SAVE", "NOW", "FORCE", "ABORT"].iter().any(|word| is(option, word));
+    if !options.iter().all(is_known)
+        || (given("SAVE") && given("NOSAVE"))
+        || (given("ABORT") && options.len() > 1)
+    {
+        return Reply::from(CommandError::Syntax).into();
     }
-    .into()
+    if given("ABORT") {
+        return Reply::error("ERR No shutdown in progress.").into();
+    }
+    if !client.is_local() {
+        return Reply::error("ERR SHUTDOWN is for clients on the node's own machine; SIGTERM does the same")
+            .into();
+    }
+    // What was acknowledged is durable, so there is nothing to choose between saving and not.
+    backend.stop_wanted = true;
+    client.ended = true;
+    client.awaits_stop = true;
+    match style {
+        ReplyStyle::Text | ReplyStyle::Binary { .. } => Reply::OK.into(),
+        _ => Outcome::Silence,
+    }
 }

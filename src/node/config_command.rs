@@ -41,7 +41,10 @@ fn settings(backend: &Backend, endpoint: Endpoint) -> Vec<(&'static str, String)
     vec![
         ("appendfsync", "always".to_owned()),
         ("appendonly", "yes".to_owned()),
-        ("cluster-enabled", if settings.cluster_view.is_shown_at(endpoint) { "yes" } else { "no" }.to_owned()),
+        (
+            "cluster-enabled",
+            if settings.cluster_view.is_shown_at(endpoint) { "yes" } else { "no" }.to_owned(),
+        ),
         ("databases", "1".to_owned()),
         ("maxclients", settings.clients_max.to_string()),
         ("maxmemory", "0".to_owned()),

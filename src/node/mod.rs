@@ -32,6 +32,7 @@ mod clients;
 mod cluster_view;
 mod commands;
 mod config_command;
+mod debug_command;
 mod describe;
 mod flight;
 mod inspect;

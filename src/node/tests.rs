@@ -24,6 +24,8 @@ struct Host {
     submitted: Lsn,
     durable: Lsn,
     closed: Vec<ClientKey>,
+    stop_asked: bool,
+    slept: Duration,
     keeper: Keeper<MemoryDisk>,
     files: MemoryDisk,
     /// The log is not needed before this record.
@@ -64,7 +66,11 @@ impl Cluster {
 
     fn configured(count: usize, more: &str) -> Cluster {
         let file: String = (0..count).map(|i| format!("{i} 127.0.0.1:{}\n", 7100 + i)).collect();
-        let config = Config::parse("test", &(file + more)).unwrap();
+        Cluster::of_file(count, &(file + more))
+    }
+
+    fn of_file(count: usize, file: &str) -> Cluster {
+        let config = Config::parse("test", file).unwrap();
         let now = Now { mono: Millis(1_000), wall: Millis(1_700_000_000_000) };
         let host = |i: usize| {
             let settings = Settings::new(&config, id(i), 7).unwrap();
@@ -83,6 +89,8 @@ impl Cluster {
                 submitted: durable,
                 durable,
                 closed: Vec::new(),
+                stop_asked: false,
+                slept: Duration::ZERO,
                 keeper,
                 files,
                 truncated: None,
@@ -152,6 +160,8 @@ impl Cluster {
         for (to, message) in host.effects.sends.drain(..) {
             self.messages.extend(to.iter().map(|to| (id(index), to, message.clone())));
         }
+        host.stop_asked |= host.effects.stop;
+        host.slept += host.effects.sleep.unwrap_or_default();
         for key in host.effects.closing.drain(..) {
             host.node.client_gone(key);
             host.closed.push(key);
