@@ -143,6 +143,8 @@ def lost(port):
     cli.wait_for(f"127.0.0.1:{port}> ")
     ask_for("KILL 2", "killed")
     cli.type("get name")
+    cli.wait_for("not connected> ")
+    cli.type("get name")
     cli.wait_for("Connection refused")
     cli.wait_for("not connected> ")
     ask_for("START 2", "started")
