@@ -10,7 +10,7 @@ use crate::types::Reply;
 
 use super::backend::Backend;
 use super::clients::Client;
-use super::commands::{Outcome, Question, excerpt, is, wrong_arity};
+use super::commands::{Outcome, Question, is, wrong_arity, wrong_subcommand};
 
 /// The longest that a node can be made to stand still by one connection's turn: long enough to be taken for dead by
 /// any suspicion time-out that is of use, short enough that a mistaken command is not an outage.
@@ -85,12 +85,7 @@ pub(super) fn debug(client: &Client, backend: &mut Backend, arguments: &[&[u8]])
         [] => wrong_arity("debug"),
         [word, ..] => match REFUSED.iter().find(|(name, _)| is(word, name)) {
             Some((name, reason)) => Reply::error(format!("ERR DEBUG {name} is not served: {reason}")),
-            None => {
-                let found = excerpt(word);
-                Reply::error(format!(
-                    "ERR unknown subcommand or wrong number of arguments for '{found}'. Try DEBUG HELP."
-                ))
-            }
+            None => wrong_subcommand("DEBUG", word),
         },
     }
     .into()

@@ -417,7 +417,12 @@ fn refuse_out_of_place(
         "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "PING" | "QUIT" | "RESET"
     );
     (is_bound && !is_allowed).then(|| {
-        let name = spec.name.to_ascii_lowercase();
+        let is_given = |word: &&str| arguments.first().is_some_and(|found| commands::is(found, word));
+        let name = match spec.subcommands.iter().map(|(word, _)| *word).find(is_given) {
+            Some(word) => format!("{}|{word}", spec.name),
+            None => spec.name.to_owned(),
+        };
+        let name = name.to_ascii_lowercase();
         Reply::error(format!(
             "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
              this context"
