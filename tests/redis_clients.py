@@ -288,7 +288,8 @@ def contend(kind, seconds=7):
                     # Sure to be held until so long after it was asked for.
                     holder[0], last[0] = asked + ttl, token
                     taken[0] += 1
-                time.sleep(0.002)
+                # Longer than a lock takes that should not have been given to another one.
+                time.sleep(0.02)
                 with guard:
                     if last[0] == token:
                         holder[0] = None

@@ -271,6 +271,7 @@ fn shutdown_is_for_clients_on_the_same_machine() {
     // What came before is answered, what comes after is not looked at, and the connection stays until the process ends.
     let heard = cluster.ask(0, 4, "SET a 1\r\nSHUTDOWN NOSAVE\r\nSET a 2\r\n");
     assert_eq!(heard, "+OK\r\n");
+    cluster.run();
     assert!(cluster.hosts[0].stop_asked);
     assert_eq!(cluster.hosts[0].closed, []);
     assert!(!cluster.hosts[0].node.has_unanswered());
