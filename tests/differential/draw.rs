@@ -490,8 +490,8 @@ fn draw_transaction(random: &mut Random) -> Vec<Words> {
         // Replies in replies are compared byte by byte.
         let is_plain = |command: &Vec<Vec<u8>>| {
             let name = command[0].to_ascii_uppercase();
-            let vague: [&[u8]; 7] =
-                [b"KEYS", b"SCAN", b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME", b"RANDOMKEY"];
+            let vague: [&[u8]; 8] =
+                [b"KEYS", b"SCAN", b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME", b"RANDOMKEY", b"DBSIZE"];
             let begins_or_ends = matches!(&name[..], b"MULTI" | b"EXEC" | b"DISCARD" | b"UNWATCH");
             // A subscription in a transaction is refused here.
             !begins_or_ends && !name.ends_with(b"SUBSCRIBE")
@@ -535,6 +535,11 @@ fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
         b"SCAN" => {
             command.get(1).is_none_or(|cursor| cursor != b"0") || !command.iter().any(|word| word == b"1000")
         }
+        // Any script runs in Redis; here it must be one of those of lock libraries.
+        b"EVAL" => {
+            let count = command.get(2).and_then(number).and_then(|count| usize::try_from(count).ok());
+            count.is_some_and(|count| count + 3 <= command.len())
+        }
         // A script runs in Redis once it was loaded; here known ones need no loading.
         b"EVALSHA" => command[1].starts_with(b"c3f8"),
         // What servers say of themselves.
@@ -547,10 +552,19 @@ fn is_known_to_differ(command: &[Vec<u8>]) -> bool {
                     && command.get(4).and_then(number).is_none_or(|count| count > 9)
             }
             Some(b"FOO") => false,
-            Some(b"INFO") => command.get(2).is_none_or(|name| name != b"NOSUCH"),
+            Some(b"INFO") => command[2..] != [b"NOSUCH"],
             _ => true,
         },
         b"DEBUG" => command.len() != 3 || command[1].eq_ignore_ascii_case(b"SLEEP"),
+        // Of a value with a past Redis tells what became of it.
+        b"OBJECT" => {
+            let tells = |word: &Vec<u8>| {
+                ["ENCODING", "IDLETIME", "REFCOUNT"]
+                    .iter()
+                    .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
+            };
+            command.get(1).is_some_and(tells) && command.get(2).is_some_and(|key| key != MISSING)
+        }
         // An estimate.
         b"MEMORY" => command.get(2).is_some_and(|key| key != MISSING),
         b"ROLE" | b"LASTSAVE" | b"SAVE" => command.len() == 1,
