@@ -233,7 +233,7 @@ fn revisions_locks_and_scripts() {
         ],
     );
     node.now += 100;
-    assert_eq!(node.run("LOCK l 100"), "(29)", "the one before has expired");
+    assert_eq!(node.run("LOCK l 100"), "(31)", "the one before has expired");
 }
 
 /// The builder's bytes do what its commands do one by one, or nothing.
