@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Scripted sessions of redis-py against a running three-node cluster; tests/redis_clients.rs starts it.
 
-Usage: redis_clients.py PORT PORT PORT
+Usage: redis_clients.py PORT PORT PORT CLUSTER-PORT CLUSTER-PORT CLUSTER-PORT
 
 A line `KILL n` or `START n` on standard output asks for that; the answer comes on standard input.
 """
@@ -13,6 +13,7 @@ import time
 import redis
 
 ports = [int(port) for port in sys.argv[1:4]]
+cluster_ports = [int(port) for port in sys.argv[4:7]]
 
 
 def client(port, **options):
@@ -222,59 +223,96 @@ def bank(seconds=6):
     print(f"bank: {moved[0] / seconds:.0f} transfers per second, {conflicts[0]} conflicts, the sum never changed")
 
 
-def fencing(seconds=7):
-    """20 contenders take a lock with LOCK, at whatever node answers, while a node is killed and started again. Nobody
-    gets it while another holds it, and tokens rise."""
+class TokenLock:
+    """LOCK answers a token, UNLOCK takes it."""
+
+    name = "LOCK"
+
+    def __init__(self, mine, number, ttl):
+        self.mine, self.owner, self.ttl = mine, f"contender-{number}", ttl
+
+    def take(self):
+        self.token = self.mine.execute_command("LOCK", "resource", int(self.ttl * 1000), self.owner)
+        return self.token
+
+    def give_back(self):
+        self.mine.execute_command("UNLOCK", "resource", self.token)
+
+
+class LibraryLock:
+    """redis-py's own Lock. The revision of its key is a token: it was written by whoever took the lock."""
+
+    name = "redis-py's Lock"
+
+    def __init__(self, mine, number, ttl):
+        self.mine = mine
+        self.lock = mine.lock("library-lock", timeout=ttl)
+
+    def take(self):
+        if not self.lock.acquire(blocking=False):
+            return None
+        pipe = self.mine.pipeline()
+        owner, token = pipe.get("library-lock").execute_command("GETREV", "library-lock").execute()
+        # It may have expired since, and be another one's.
+        return token if owner == self.lock.local.token else None
+
+    def give_back(self):
+        try:
+            self.lock.release()
+        except redis.exceptions.LockError:
+            # It had expired, or it was released by a request whose answer was lost.
+            pass
+
+
+def contend(kind, seconds=7):
+    """20 contenders take a lock, at whatever node answers, while nodes are killed and started again. Nobody gets it
+    while another holds it, and tokens rise."""
     ttl, stop = 1.5, time.monotonic() + seconds
     guard, holder, last, taken, errors = threading.Lock(), [None], [0], [0], []
 
-    def contend(number):
+    def run(number):
         at = number
-        mine = client(ports[at % 3])
+        lock = kind(client(ports[at % 3]), number, ttl)
         while time.monotonic() < stop:
             try:
                 asked = time.monotonic()
-                token = mine.execute_command("LOCK", "resource", int(ttl * 1000), f"contender-{number}")
+                token = lock.take()
+                if token is None:
+                    time.sleep(0.005)
+                    continue
+                with guard:
+                    if holder[0] is not None and time.monotonic() < holder[0]:
+                        errors.append(f"two holders, token {token} after {last[0]}")
+                    if token <= last[0]:
+                        errors.append(f"token {token} after {last[0]}")
+                    # Sure to be held until so long after it was asked for.
+                    holder[0], last[0] = asked + ttl, token
+                    taken[0] += 1
+                # Longer than a lock takes that should not have been given to another one.
+                time.sleep(0.02)
+                with guard:
+                    if last[0] == token:
+                        holder[0] = None
+                lock.give_back()
             except redis.RedisError:
                 # Perhaps it was taken for nobody: then it expires.
                 at += 1
-                mine = client(ports[at % 3])
-                continue
-            if token is None:
-                time.sleep(0.005)
-                continue
-            with guard:
-                if holder[0] is not None and time.monotonic() < holder[0]:
-                    errors.append(f"two holders, token {token} after {last[0]}")
-                if token <= last[0]:
-                    errors.append(f"token {token} after {last[0]}")
-                # Sure to be held until so long after it was asked for.
-                holder[0], last[0] = asked + ttl, token
-                taken[0] += 1
-            time.sleep(0.002)
-            with guard:
-                if last[0] == token:
-                    holder[0] = None
-            try:
-                mine.execute_command("UNLOCK", "resource", token)
-            except redis.RedisError:
-                at += 1
-                mine = client(ports[at % 3])
+                lock = kind(client(ports[at % 3]), number, ttl)
 
-    threads = [threading.Thread(target=contend, args=(number,)) for number in range(20)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
     yield
     for thread in threads:
         thread.join()
     assert not errors, errors
-    print(f"LOCK: {taken[0]} acquisitions by 20 contenders in {seconds} s, one node killed, none with two holders")
+    print(f"{kind.name}: {taken[0]} acquisitions by 20 contenders in {seconds} s with kills, none with two holders")
     assert taken[0] > 20
 
 
 def cluster(kill):
     """redis-py in cluster mode with a node killed in the middle."""
-    nodes = redis.RedisCluster(host="127.0.0.1", port=ports[0], socket_timeout=5)
+    nodes = redis.RedisCluster(host="127.0.0.1", port=cluster_ports[0], socket_timeout=5)
     failed = wrong = 0
     for i in range(1500):
         if i == 700:
@@ -302,14 +340,14 @@ def main():
     transactions()
     revisions()
     locks()
-    for story in bank, fencing:
-        running = story()
-        next(running)
-        time.sleep(2)
-        ask("KILL 2", "killed")
-        time.sleep(1)
-        ask("START 2", "started")
-        for _ in running:
+    for story, killed in (bank(), [2]), (contend(TokenLock), [2, 0]), (contend(LibraryLock), [1, 0]):
+        next(story)
+        for node in killed:
+            time.sleep(1)
+            ask(f"KILL {node}", "killed")
+            time.sleep(1)
+            ask(f"START {node}", "started")
+        for _ in story:
             pass
     cluster(lambda: ask("KILL 1", "killed"))
     print("all sessions ended well")

@@ -147,7 +147,9 @@ impl fmt::Display for Fault {
             Fault::DuplicateAddress { found, first } => {
                 write!(f, "found address {found:?} again, expected one that line {first} does not have")
             }
-            Fault::UnknownOption { found } => write!(f, "found option {found:?}, expected peer or http"),
+            Fault::UnknownOption { found } => {
+                write!(f, "found option {found:?}, expected peer, http or cluster")
+            }
             Fault::DuplicateOption { found } => {
                 write!(f, "found option {found:?} again, expected it once")
             }

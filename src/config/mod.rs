@@ -7,7 +7,7 @@
 //! # id   address            options
 //! 0      127.0.0.1:7100
 //! 1      127.0.0.1:7101     http=127.0.0.1:8101
-//! 2      [::1]:7102         peer=[::1]:9102
+//! 2      [::1]:7102         peer=[::1]:9102 cluster=[::1]:6102
 //!
 //! set suspicion-timeout 300ms
 //! ```
@@ -54,6 +54,8 @@ pub struct Member {
     pub peer: Option<Address>,
     /// The read-only page and the metrics; `None`: not served.
     pub http: Option<Address>,
+    /// A listener for Redis clients in cluster mode; `None`: there is none but `address`.
+    pub cluster: Option<Address>,
 }
 
 impl Member {
@@ -192,7 +194,7 @@ impl Parser {
         }
         let address = words.next().ok_or(Fault::Missing { expected: "the node's host:port" })?;
         let address = self.address(number, address)?;
-        let mut member = Member { id, address, peer: None, http: None };
+        let mut member = Member { id, address, peer: None, http: None, cluster: None };
         for word in words {
             let Some((name, value)) = word.split_once('=') else {
                 return Err(Fault::Trailing { found: word.to_owned() });
@@ -200,6 +202,7 @@ impl Parser {
             let slot = match name {
                 "peer" => &mut member.peer,
                 "http" => &mut member.http,
+                "cluster" => &mut member.cluster,
                 _ => return Err(Fault::UnknownOption { found: name.to_owned() }),
             };
             if slot.is_some() {

@@ -4,7 +4,7 @@ use crate::types::{Millis, limits};
 const GOOD: &str = "\u{feff}# id   address            options (name=value)
 2      127.0.0.1:7102     http=127.0.0.1:8102
 0      Node-A.example:7100 # the first
-1      [::1]:7101\tpeer=[0:0::2]:9000 http=localhost:80\r
+1      [::1]:7101\tpeer=[0:0::2]:9000 http=localhost:80 cluster=[::1]:6101\r
 
 set suspicion-timeout 2s
 set heartbeat 100ms
@@ -33,6 +33,8 @@ fn a_good_file_is_read() {
     assert_eq!((one.address.host(), one.address.port()), ("::1", 7101));
     assert_eq!(one.peer_address().to_string(), "[0:0::2]:9000");
     assert_eq!(one.http.as_ref().expect("given").to_string(), "localhost:80");
+    assert_eq!(one.cluster.as_ref().expect("given").to_string(), "[::1]:6101");
+    assert_eq!(config.members()[0].cluster, None);
     assert_eq!(config.members()[0].peer_address().to_string(), "Node-A.example:7100");
     assert_eq!(
         config.settings,
@@ -71,7 +73,7 @@ fn every_named_setting_can_be_set() {
 fn the_member_hash_sees_members_only() {
     let hash = |text| Config::parse("nodes.conf", text).expect("a good file").member_hash();
     let base = hash("0 a:1\n1 [::1]:2\n");
-    assert_eq!(base, hash("# other order\n1 [0::0:1]:2 http=a:8\n0 A.:1\nset heartbeat 20ms"));
+    assert_eq!(base, hash("# other order\n1 [0::0:1]:2 http=a:8 cluster=a:9\n0 A.:1\nset heartbeat 20ms"));
     assert_ne!(base, hash("0 a:1\n1 [::1]:3\n"));
     assert_ne!(base, hash("0 a:1\n2 [::1]:2\n"));
     assert_ne!(base, hash("0 a:1"));
@@ -130,11 +132,15 @@ const BAD: &[(&str, u32, &str)] = &[
     ("0 a:1 http=a:1", 1, "found address \"a:1\" again"),
     ("0 a:1 http=c:1\n1 b:1 peer=c:1", 2, "found address \"c:1\" again"),
     ("0 a:1 b:2", 1, "found \"b:2\", expected the end of the line or an option"),
-    ("0 a:1 htpp=b:2", 1, "found option \"htpp\", expected peer or http"),
+    ("0 a:1 htpp=b:2", 1, "found option \"htpp\", expected peer, http or cluster"),
     ("0 a:1 =b:2", 1, "found option \"\""),
     ("0 a:1 http=", 1, "found \"\", expected host:port"),
     ("0 a:1 http=b", 1, "found \"b\", expected host:port"),
     ("0 a:1 http=b:2 http=b:3", 1, "found option \"http\" again, expected it once"),
+    ("0 a:1 cluster=b", 1, "found \"b\", expected host:port"),
+    ("0 a:1 cluster=a:1", 1, "found address \"a:1\" again"),
+    ("0 a:1 cluster=c:1\n1 b:1 cluster=c:1", 2, "found address \"c:1\" again"),
+    ("0 a:1 cluster=b:2 cluster=b:3", 1, "found option \"cluster\" again, expected it once"),
     ("0 a:1\nset", 2, "expected the name of a setting"),
     ("0 a:1\nset heartbeat", 2, "expected the value of the setting"),
     ("0 a:1\nset heartbeet 50ms", 2, "found setting \"heartbeet\", expected one of suspicion-timeout, heart"),

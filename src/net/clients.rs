@@ -6,14 +6,14 @@ use std::time::Duration;
 use mio::Interest;
 
 use crate::dialect::{ReplyStyle, encode};
-use crate::node::ClientKey;
+use crate::node::{ClientKey, Endpoint};
 use crate::protocol::HELLO_KIND;
 use crate::types::{Millis, Now, Reply};
 use crate::wire::MAGIC;
 
 use super::connection::{ConnectionKey, Received, Role};
 use super::event_loop::{CLIENT_READ_LEN, EventLoop};
-use super::listener::Listener;
+use super::listener::Purpose;
 use super::peers::HELLO_PATIENCE;
 
 /// Connections accepted in a turn.
@@ -25,21 +25,29 @@ const DRAIN_READS: usize = 16;
 
 impl EventLoop {
     pub(super) fn can_accept(&self, now: Millis) -> bool {
-        let can = |l: &Listener| l.ready && l.retry_at.is_none_or(|at| now >= at);
-        can(&self.listener) || self.peer_listener.as_ref().is_some_and(can)
+        self.listeners.iter().any(|listener| listener.can_accept(now))
     }
 
     pub(super) fn accept_deadline(&self) -> Option<Millis> {
-        let peers = self.peer_listener.as_ref().and_then(|listener| listener.retry_at);
-        self.listener.retry_at.into_iter().chain(peers).min()
+        self.listeners.iter().filter_map(|listener| listener.retry_at).min()
     }
 
-    /// Accepts some of the connections that wait.
+    /// Accepts some of the connections that wait, at each listener as many as at any other.
     pub(super) fn accept(&mut self, now: Now) {
+        for index in 0..self.listeners.len() {
+            self.accept_at(now, index);
+        }
+        if self.fresh.len() > 2 * self.connections_max {
+            let connections = &mut self.connections;
+            self.fresh.retain(|key| connections.get_mut(*key).is_some_and(|c| c.role == Role::Fresh));
+        }
+        self.close_late_greetings(now);
+    }
+
+    fn accept_at(&mut self, now: Now, index: usize) {
+        let purpose = self.listeners[index].purpose;
         for _ in 0..ACCEPT_COUNT {
-            let peers = self.peer_listener.as_mut().and_then(|listener| listener.accept(now.mono));
-            let peers_only = peers.is_some();
-            let Some((stream, _)) = peers.or_else(|| self.listener.accept(now.mono)) else { break };
+            let Some((stream, _)) = self.listeners[index].accept(now.mono) else { break };
             if self.is_stopping() {
                 continue;
             }
@@ -59,17 +67,12 @@ impl EventLoop {
                 Ok(key) => {
                     self.fresh.push_back(key);
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.peers_only = peers_only;
+                        connection.purpose = purpose;
                     }
                 }
                 Err(error) => self.complain(now.mono, || format!("cannot watch a connection: {error}")),
             }
         }
-        if self.fresh.len() > 2 * self.connections_max {
-            let connections = &mut self.connections;
-            self.fresh.retain(|key| connections.get_mut(*key).is_some_and(|c| c.role == Role::Fresh));
-        }
-        self.close_late_greetings(now);
     }
 
     /// Closes the connection that has been silent for the longest time since it was accepted. Otherwise
@@ -133,7 +136,7 @@ impl EventLoop {
             [MAGIC, kind, ..] => *kind == HELLO_KIND,
             _ => false,
         };
-        if begins_like_peer {
+        if begins_like_peer && connection.purpose != Purpose::Cluster {
             if connection.role == Role::Fresh {
                 connection.role = Role::Greeting;
                 self.greeting.push_back((key, now.mono.plus(HELLO_PATIENCE)));
@@ -141,7 +144,8 @@ impl EventLoop {
             self.take_hello(now, key);
             return;
         }
-        if connection.peers_only {
+        let purpose = connection.purpose;
+        if purpose == Purpose::Peers {
             self.complain(now.mono, || "closing connection: no hello where only peers are served".to_owned());
             self.connections.remove(key);
             return;
@@ -158,6 +162,9 @@ impl EventLoop {
         let address = self.connections.get_mut(key).and_then(|c| c.stream.peer_addr().ok());
         if let Some(address) = address {
             self.node.client_address(key.client(), &address.to_string());
+        }
+        if purpose == Purpose::Cluster {
+            self.node.client_endpoint(key.client(), Endpoint::Cluster);
         }
         self.node.client_bytes(now, key.client(), &input);
         self.queue_read(key);

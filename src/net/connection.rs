@@ -13,6 +13,8 @@ use slab::Slab;
 use crate::node::ClientKey;
 use crate::types::NodeId;
 
+use super::listener::Purpose;
+
 /// Emptied buffers larger than this are given back.
 const BUFFER_KEPT_MAX: usize = 1 << 20;
 
@@ -125,8 +127,8 @@ pub(super) struct Connection {
     pub(super) key: ConnectionKey,
     pub(super) stream: TcpStream,
     pub(super) role: Role,
-    /// From the listener that is for peers alone.
-    pub(super) peers_only: bool,
+    /// The listener that it came from; of links it means nothing.
+    pub(super) purpose: Purpose,
     /// There may be something to read.
     pub(super) readable: bool,
     /// The end of the stream has been announced: a short read does not mean that all has been read.
@@ -227,7 +229,7 @@ impl Connections {
             key,
             stream,
             role,
-            peers_only: false,
+            purpose: Purpose::default(),
             readable: false,
             read_closed: false,
             writable: true,

@@ -32,10 +32,9 @@ use super::listener::Listener;
 use super::resolver::Resolver;
 use super::shared::Shared;
 
-pub(super) const LISTENER: Token = Token(0);
-pub(super) const PEER_LISTENER: Token = Token(1);
-pub(super) const WAKER: Token = Token(2);
-pub(super) const SIGNALS: Token = Token(3);
+/// Smaller ones are the listeners'.
+pub(super) const WAKER: Token = Token(3);
+pub(super) const SIGNALS: Token = Token(4);
 
 /// Bytes read from a client in a turn.
 pub(super) const CLIENT_READ_LEN: usize = 64 << 10;
@@ -75,8 +74,8 @@ pub(super) struct Parts {
     pub(super) keeper: KeeperThread,
     pub(super) disk_failure: DiskFailure,
     pub(super) data_dir: DataDir,
-    pub(super) listener: Listener,
-    pub(super) peer_listener: Option<Listener>,
+    /// The one for peers alone is the first.
+    pub(super) listeners: Vec<Listener>,
     pub(super) links: Vec<Link>,
     pub(super) signals: Option<Signals>,
     pub(super) shared: Arc<Shared>,
@@ -116,8 +115,7 @@ pub(super) struct EventLoop {
     _data_dir: DataDir,
     log: LogProgress,
     pub(super) connections: Connections,
-    pub(super) listener: Listener,
-    pub(super) peer_listener: Option<Listener>,
+    pub(super) listeners: Vec<Listener>,
     pub(super) links: Vec<Link>,
     /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest command
     /// twice. It has to have room for that, or the command would never arrive.
@@ -170,8 +168,7 @@ impl EventLoop {
             _data_dir: parts.data_dir,
             log: LogProgress { submitted: durable, durable, waiting_since: None, is_slow: false },
             connections: Connections::default(),
-            listener: parts.listener,
-            peer_listener: parts.peer_listener,
+            listeners: parts.listeners,
             links: parts.links,
             incoming: vec![None; usize::from(NodeId::COUNT_MAX)],
             fresh: VecDeque::new(),
@@ -250,18 +247,16 @@ impl EventLoop {
         }
         for event in events.iter() {
             match event.token() {
-                LISTENER => self.listener.ready = true,
-                PEER_LISTENER => {
-                    if let Some(listener) = &mut self.peer_listener {
-                        listener.ready = true;
-                    }
-                }
                 // What it is about is looked at in every turn.
                 WAKER => {}
                 SIGNALS => self.has_signal = true,
                 token => {
                     if let Some(key) = ConnectionKey::from_token(token) {
                         self.note_event(key, event);
+                    } else if let Some(listener) =
+                        self.listeners.iter_mut().find(|listener| listener.purpose.token() == token)
+                    {
+                        listener.ready = true;
                     }
                 }
             }
@@ -364,9 +359,7 @@ impl EventLoop {
                 log::warn!("asked to stop again: stopping at once");
                 self.stop_at_once = true;
             } else {
-                log::info!("stopping");
-                self.stopping = Some(Stopping { since: now.mono });
-                self.node.handle(now, NodeInput::Leave);
+                self.begin_stop(now);
             }
         }
         let answers: Vec<_> = self.resolver.answers().collect();
@@ -376,10 +369,24 @@ impl EventLoop {
         Ok(())
     }
 
+    fn begin_stop(&mut self, now: Now) {
+        log::info!("stopping");
+        self.stopping = Some(Stopping { since: now.mono });
+        self.node.handle(now, NodeInput::Leave);
+    }
+
     fn end_turn(&mut self, now: Now) -> Result<(), RunError> {
         self.effects.clear();
         self.node.end_turn(now, &mut self.effects);
         let mut effects = std::mem::take(&mut self.effects);
+        if let Some(length) = effects.sleep.take() {
+            log::warn!("standing still, as a client has asked milliseconds={}", length.as_millis());
+            std::thread::sleep(length);
+        }
+        if effects.stop && !self.is_stopping() {
+            log::warn!("a client has asked that this node stop");
+            self.begin_stop(now);
+        }
         for note in effects.notes.drain(..) {
             self.log_note(now, &note);
         }

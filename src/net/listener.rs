@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use mio::Token;
 use mio::net::{TcpListener, TcpStream};
 
 use crate::config::Address;
@@ -19,9 +20,33 @@ const RETRY_AFTER: Millis = Millis(100);
 /// Connections turned away at once when there are no descriptors.
 const TURN_AWAY_COUNT: usize = 64;
 
+/// Whom a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Purpose {
+    /// Clients of every dialect, and peers that have no listener of their own.
+    #[default]
+    Main,
+    /// Peers alone.
+    Peers,
+    /// Clients alone, who are shown a cluster.
+    Cluster,
+}
+
+impl Purpose {
+    /// What events of the listening socket are called.
+    pub(super) fn token(self) -> Token {
+        match self {
+            Purpose::Main => Token(0),
+            Purpose::Peers => Token(1),
+            Purpose::Cluster => Token(2),
+        }
+    }
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
+    pub(super) purpose: Purpose,
     pub(super) socket: TcpListener,
     /// There may be a connection to accept.
     pub(super) ready: bool,
@@ -32,7 +57,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Listens on the first of the address's IP addresses that can be listened on.
-    pub(super) fn bind(address: &Address) -> io::Result<Listener> {
+    pub(super) fn bind(address: &Address, purpose: Purpose) -> io::Result<Listener> {
         let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
         for address in (address.host(), address.port()).to_socket_addrs()? {
             result = TcpListener::bind(address);
@@ -40,16 +65,21 @@ impl Listener {
                 break;
             }
         }
-        Ok(Listener { socket: result?, ready: true, retry_at: None, spare: spare() })
+        Ok(Listener { purpose, socket: result?, ready: true, retry_at: None, spare: spare() })
     }
 
     pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
+    /// Whether accepting is worth a try.
+    pub(super) fn can_accept(&self, now: Millis) -> bool {
+        self.ready && self.retry_at.is_none_or(|at| now >= at)
+    }
+
     /// The next connection, or `None` if there is none for now.
     pub(super) fn accept(&mut self, now: Millis) -> Option<(TcpStream, SocketAddr)> {
-        if !self.ready || self.retry_at.is_some_and(|at| now < at) {
+        if !self.can_accept(now) {
             return None;
         }
         self.retry_at = None;

@@ -8,11 +8,11 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mio::{Interest, Poll, Waker};
+use mio::{Interest, Poll, Registry, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use crate::config::{Config, SyncPolicy};
+use crate::config::{Config, Member, SyncPolicy};
 use crate::node::{Keeper, Node, Replay, ReplayError, Restored, Settings, restore};
 use crate::protocol::Identity;
 use crate::storage;
@@ -26,10 +26,10 @@ use crate::wire::DecodeError;
 use super::NodeOptions;
 use super::clock::{Clock, random};
 use super::error::StartError;
-use super::event_loop::{DiskFailure, EventLoop, LISTENER, PEER_LISTENER, Parts, SIGNALS, WAKER};
+use super::event_loop::{DiskFailure, EventLoop, Parts, SIGNALS, WAKER};
 use super::keeper::KeeperThread;
 use super::links::Link;
-use super::listener::Listener;
+use super::listener::{Listener, Purpose};
 use super::resolver::Resolver;
 use super::shared::Shared;
 
@@ -77,19 +77,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
     let registry = poll.registry();
     let waker = Arc::new(Waker::new(registry, WAKER).map_err(system("cannot make an event queue's waker"))?);
     let member = config.member(id).ok_or(StartError::NotMember { id })?;
-    let bind = |address| {
-        Listener::bind(address).map_err(|source| StartError::Bind { address: address.clone(), source })
-    };
-    let mut listener = bind(&member.address)?;
-    let mut peer_listener = member.peer.as_ref().map(bind).transpose()?;
-    registry
-        .register(&mut listener.socket, LISTENER, Interest::READABLE)
-        .map_err(system("cannot watch the listening socket"))?;
-    if let Some(listener) = &mut peer_listener {
-        registry
-            .register(&mut listener.socket, PEER_LISTENER, Interest::READABLE)
-            .map_err(system("cannot watch the listening socket for peers"))?;
-    }
+    let listeners = listeners(member, registry)?;
     let signals = match control {
         Control::Handle => None,
         Control::Process => {
@@ -100,7 +88,11 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
             Some(signals)
         }
     };
-    let address = listener.local_address().map_err(system("cannot tell the listening address"))?;
+    let main = listeners.iter().find(|listener| listener.purpose == Purpose::Main);
+    let address = main
+        .expect("every member has an address")
+        .local_address()
+        .map_err(system("cannot tell the listening address"))?;
     let shared = Arc::new(Shared::new(address, control == Control::Process));
     let (writer, disk_failure) = spawn_writer(log, Arc::clone(&waker))?;
     let keeper = Keeper::new(directory.disk().clone(), settings.store.clone(), random());
@@ -120,8 +112,7 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         keeper,
         disk_failure,
         data_dir: directory,
-        listener,
-        peer_listener,
+        listeners,
         links: links(&config, id),
         signals,
         shared: Arc::clone(&shared),
@@ -133,6 +124,26 @@ pub(super) fn start(options: NodeOptions, control: Control) -> Result<Started, S
         seed,
     });
     Ok(Started { event_loop, shared, waker })
+}
+
+/// The sockets that this member listens on.
+fn listeners(member: &Member, registry: &Registry) -> Result<Vec<Listener>, StartError> {
+    let addresses = [
+        (member.peer.as_ref(), Purpose::Peers),
+        (Some(&member.address), Purpose::Main),
+        (member.cluster.as_ref(), Purpose::Cluster),
+    ];
+    let mut listeners = Vec::new();
+    for (address, purpose) in addresses {
+        let Some(address) = address else { continue };
+        let mut listener = Listener::bind(address, purpose)
+            .map_err(|source| StartError::Bind { address: address.clone(), source })?;
+        registry
+            .register(&mut listener.socket, purpose.token(), Interest::READABLE)
+            .map_err(system("cannot watch a listening socket"))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {

@@ -8,6 +8,7 @@ use crate::protocol::{Identity, Intake, Replica, Report};
 use crate::store::Store;
 use crate::types::{NodeSet, Now, Reply, ViewNumber};
 
+use super::cluster_view::Endpoint;
 use super::commands::Question;
 use super::snapshots::Snapshots;
 use super::subscribers::{KeyEvents, Subscribers};
@@ -69,13 +70,19 @@ pub(super) struct Backend {
     pub(super) subscribers: Subscribers,
     /// `notify-keyspace-events` of this node.
     pub(super) key_events: KeyEvents,
+    /// SHUTDOWN was given in this turn.
+    pub(super) stop_wanted: bool,
+    /// For how long DEBUG SLEEP was given in this turn.
+    pub(super) sleep_wanted: Duration,
 }
 
 impl Backend {
     /// Answers a question from the present state.
     pub(super) fn answer(&self, question: &Question) -> Reply {
         match question {
-            Question::Info(sections) => Reply::Verbatim(self.info(sections).into_bytes().into()),
+            Question::Info(endpoint, sections) => {
+                Reply::Verbatim(self.info(*endpoint, sections).into_bytes().into())
+            }
             Question::Digest => {
                 let index = self.report().index;
                 Reply::bulk(format!("{index} {:016x}", self.store.digest()).as_bytes())
@@ -96,9 +103,9 @@ impl Backend {
                 let at = self.snapshots.taken_at.max(self.started.wall);
                 Reply::Integer(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX))
             }
-            Question::Cluster(arguments) => {
+            Question::Cluster(endpoint, arguments) => {
                 let arguments: Vec<&[u8]> = arguments.iter().map(|argument| &**argument).collect();
-                cluster_view::cluster(self, &arguments)
+                cluster_view::cluster(self, *endpoint, &arguments)
             }
             // What has been acknowledged is held durably by a majority of the voters.
             Question::Holders => {
@@ -144,9 +151,9 @@ impl Backend {
         Reply::error(format!("LOADING this node is catching up with the cluster; {rest}"))
     }
 
-    /// The text of INFO; all sections if none is named.
-    fn info(&self, wanted: &[Box<[u8]>]) -> String {
-        type Section = (&'static str, fn(&Backend, &mut String));
+    /// The text of INFO for a client at this endpoint; all sections if none is named.
+    fn info(&self, endpoint: Endpoint, wanted: &[Box<[u8]>]) -> String {
+        type Section = (&'static str, fn(&Backend, Endpoint, &mut String));
         const SECTIONS: [Section; 8] = [
             ("Server", Backend::info_server),
             ("Clients", Backend::info_clients),
@@ -170,7 +177,7 @@ impl Backend {
             if is_wanted(name) {
                 let gap = if text.is_empty() { "" } else { "\r\n" };
                 let _ = write!(text, "{gap}# {name}\r\n");
-                write(self, &mut text);
+                write(self, endpoint, &mut text);
             }
         }
         let named = |word: &[u8]| wanted.iter().any(|w| w.eq_ignore_ascii_case(word));
@@ -182,26 +189,25 @@ impl Backend {
         text
     }
 
-    fn info_server(&self, text: &mut String) {
+    fn info_server(&self, endpoint: Endpoint, text: &mut String) {
         let uptime = self.now.mono.since(self.started.mono).0 / 1000;
         line(text, "redis_version", REDIS_VERSION);
-        let mode = if self.settings.cluster_view { "cluster" } else { "standalone" };
-        line(text, "redis_mode", mode);
+        line(text, "redis_mode", self.settings.mode_at(endpoint));
         line(text, "lanekv_version", env!("CARGO_PKG_VERSION"));
         line(text, "process_id", self.settings.process_id);
         line(text, "run_id", format_args!("{:016x}{}", self.identity.boot, self.identity.disk));
-        line(text, "tcp_port", self.settings.port);
+        line(text, "tcp_port", self.settings.port_at(endpoint));
         line(text, "uptime_in_seconds", uptime);
         line(text, "uptime_in_days", uptime / 86_400);
     }
 
-    fn info_clients(&self, text: &mut String) {
+    fn info_clients(&self, _: Endpoint, text: &mut String) {
         line(text, "connected_clients", self.client_count);
         line(text, "maxclients", self.settings.clients_max);
         line(text, "blocked_clients", 0);
     }
 
-    fn info_persistence(&self, text: &mut String) {
+    fn info_persistence(&self, _: Endpoint, text: &mut String) {
         let snapshots = &self.snapshots;
         let newest = snapshots.newest();
         line(text, "loading", u8::from(!self.report().serving));
@@ -223,7 +229,7 @@ impl Backend {
         }
     }
 
-    fn info_stats(&self, text: &mut String) {
+    fn info_stats(&self, _: Endpoint, text: &mut String) {
         line(text, "total_connections_received", self.opened_count);
         line(text, "total_commands_processed", self.stats.commands);
         line(text, "refused_commands", self.stats.refused);
@@ -237,7 +243,7 @@ impl Backend {
         line(text, "client_sessions", self.store.session_count());
     }
 
-    fn info_replication(&self, text: &mut String) {
+    fn info_replication(&self, _: Endpoint, text: &mut String) {
         let report = self.report();
         line(text, "role", "master");
         line(text, "connected_slaves", 0);
@@ -245,7 +251,7 @@ impl Backend {
         line(text, "master_repl_offset", report.index);
     }
 
-    fn info_lanes(&self, text: &mut String) {
+    fn info_lanes(&self, _: Endpoint, text: &mut String) {
         let report = self.report();
         line(text, "node", self.settings.protocol.me.get());
         line(text, "incarnation", self.identity.incarnation);
@@ -265,11 +271,11 @@ impl Backend {
         line(text, "waiting_bytes", report.waiting_bytes);
     }
 
-    fn info_cluster(&self, text: &mut String) {
-        line(text, "cluster_enabled", u8::from(self.settings.cluster_view));
+    fn info_cluster(&self, endpoint: Endpoint, text: &mut String) {
+        line(text, "cluster_enabled", u8::from(self.settings.cluster_view.is_shown_at(endpoint)));
     }
 
-    fn info_keyspace(&self, text: &mut String) {
+    fn info_keyspace(&self, _: Endpoint, text: &mut String) {
         let keys = self.store.key_count();
         let mortal = self.store.mortal_key_count();
         if keys > 0 {

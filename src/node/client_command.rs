@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::dialect::ReplyStyle;
 use crate::store::{CommandError, CommandSpec};
-use crate::types::{Millis, Reply};
+use crate::types::{Millis, Reply, decimal};
 
 use super::Node;
 use super::backend::Backend;
@@ -57,7 +57,8 @@ pub(super) fn client_command(client: &mut Client, backend: &Backend, arguments: 
             };
             Reply::OK
         }
-        [word, ..] if of("TRACKING") => match () {
+        [word, options @ ..] if of("TRACKING") => match () {
+            () if !are_of_tracking(options) => CommandError::Syntax.into(),
             () if is(word, "OFF") => Reply::OK,
             () if is(word, "ON") => Reply::error("ERR client-side caching is not supported by this server"),
             () => CommandError::Syntax.into(),
@@ -75,6 +76,19 @@ pub(super) fn client_command(client: &mut Client, backend: &Backend, arguments: 
             }
         }
     }
+}
+
+/// Whether these are options of CLIENT TRACKING.
+fn are_of_tracking(mut options: &[&[u8]]) -> bool {
+    while let [option, after @ ..] = options {
+        let of = |words: &[&str]| words.iter().any(|word| is(option, word));
+        options = match after {
+            after if of(&["BCAST", "OPTIN", "OPTOUT", "NOLOOP"]) => after,
+            [_, after @ ..] if of(&["REDIRECT", "PREFIX"]) => after,
+            _ => return false,
+        };
+    }
+    true
 }
 
 fn set_library(client: &mut Client, what: &[u8], value: &[u8]) -> Reply {
@@ -116,7 +130,7 @@ fn line(client: &Client, now: Millis, backend: &Backend) -> String {
          cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
         client.id,
         client.address,
-        backend.settings.port,
+        backend.settings.port_at(client.endpoint),
         client.key.index,
         text(&client.name),
         now.since(client.opened).0 / 1000,
@@ -136,7 +150,7 @@ fn line(client: &Client, now: Millis, backend: &Backend) -> String {
 /// Which connections CLIENT LIST and CLIENT KILL mean.
 #[derive(Debug, Default)]
 struct Filter<'a> {
-    ids: Vec<u64>,
+    ids: Vec<i64>,
     address: Option<&'a [u8]>,
     kind: Option<&'a [u8]>,
     /// The connection that asks is not meant.
@@ -146,17 +160,24 @@ struct Filter<'a> {
 impl<'a> Filter<'a> {
     fn parse(mut rest: &[&'a [u8]], is_kill: bool) -> Result<Filter<'a>, Reply> {
         let mut filter = Filter { spares_itself: is_kill, ..Filter::default() };
-        let id = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u64>().ok().filter(|id| *id > 0);
+        // CLIENT LIST takes one filter.
+        if let [option, _, _, ..] = rest
+            && !is_kill
+            && !is(option, "ID")
+        {
+            return Err(CommandError::Syntax.into());
+        }
         while let [option, value, after @ ..] = rest {
             rest = after;
             match () {
                 () if is(option, "ID") => {
-                    let wrong = Reply::error("ERR client-id should be greater than 0");
-                    filter.ids.push(id(value).ok_or(wrong)?);
-                    if !is_kill {
-                        let wrong = Reply::error("ERR Invalid client ID");
-                        for more in rest {
-                            filter.ids.push(id(more).ok_or_else(|| wrong.clone())?);
+                    if is_kill {
+                        let wrong = || Reply::error("ERR client-id should be greater than 0");
+                        filter.ids.push(decimal::parse(value).filter(|id| *id > 0).ok_or_else(wrong)?);
+                    } else {
+                        for id in std::iter::once(value).chain(rest) {
+                            let wrong = || Reply::error("ERR Invalid client ID");
+                            filter.ids.push(decimal::parse(id).ok_or_else(wrong)?);
                         }
                         rest = &[];
                     }
@@ -184,7 +205,7 @@ impl<'a> Filter<'a> {
     }
 
     fn means(&self, client: &Client) -> bool {
-        (self.ids.is_empty() || self.ids.contains(&client.id))
+        (self.ids.is_empty() || self.ids.iter().any(|id| u64::try_from(*id) == Ok(client.id)))
             && self.address.is_none_or(|address| *address == *client.address.as_bytes())
             && self.kind.is_none_or(|wanted| is(wanted, kind(client)))
     }

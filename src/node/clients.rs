@@ -1,9 +1,12 @@
 //! The connections of clients, without their sockets.
 
+use std::net::SocketAddr;
+
 use crate::dialect::{Decoder, ReplyStyle, RespVersion};
 use crate::types::{Millis, SessionId};
 use crate::wire::client::Consistency;
 
+use super::cluster_view::Endpoint;
 use super::queue::{BUFFER_KEPT_MAX, Queue, UNANSWERED_MAX};
 use super::subscribers::Subscriptions;
 use super::transaction::Transaction;
@@ -49,6 +52,8 @@ pub(super) struct Client {
     pub(super) library: [Box<[u8]>; 2],
     /// Where it connects from; empty if nobody said.
     pub(super) address: Box<str>,
+    /// Which of the node's addresses it connected to.
+    pub(super) endpoint: Endpoint,
     /// When it connected.
     pub(super) opened: Millis,
     /// When its last command came, and which it was.
@@ -70,6 +75,8 @@ pub(super) struct Client {
     pub(super) eof: bool,
     /// Nothing more is taken from it: end of input, QUIT, a protocol error.
     pub(super) ended: bool,
+    /// It asked that the node stop, and learns from the end of its connection that it has.
+    pub(super) awaits_stop: bool,
     /// It is in the list of connections with undecoded bytes.
     pub(super) in_backlog: bool,
     /// It has too many unanswered commands or unsent bytes.
@@ -97,6 +104,7 @@ impl Client {
             name: Box::default(),
             library: Default::default(),
             address: Box::default(),
+            endpoint: Endpoint::default(),
             opened: now,
             active: now,
             last_command: "NULL",
@@ -108,6 +116,7 @@ impl Client {
             last_reads: 0,
             eof: false,
             ended: false,
+            awaits_stop: false,
             in_backlog: false,
             stalled: false,
             has_written: false,
@@ -139,9 +148,14 @@ impl Client {
         }
     }
 
+    /// Whether it runs on the machine of this node.
+    pub(super) fn is_local(&self) -> bool {
+        self.address.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
     /// Whether it has been told everything that it will be told.
     pub(super) fn is_finished(&self) -> bool {
-        self.ended && self.queue.is_drained()
+        self.ended && !self.awaits_stop && self.queue.is_drained()
     }
 
     /// Takes no more commands from it.

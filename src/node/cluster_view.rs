@@ -2,11 +2,15 @@
 //!
 //! Every node here takes every key, so there is nothing to be redirected. But the cluster modes of client libraries
 //! bring what plain ones lack: they know all nodes, spread their commands over them, and go to another when one fails.
-//! So with `set cluster-view yes` the slots are shared out evenly among the voters that this node hears, and CLUSTER
-//! SLOTS says so. Nobody is ever told MOVED.
+//! So with `set cluster-view yes`, or at the listener that `cluster=HOST:PORT` opens, the slots are shared out evenly
+//! among the voters that this node hears, and CLUSTER SLOTS says so. Nobody is ever told MOVED.
+//!
+//! Which of the two a connection came to decides what it is shown: a client that found one of the listeners for
+//! cluster mode is sent to those of the other nodes.
 
 use std::fmt::Write as _;
 
+use crate::config::{Address, Config, Member};
 use crate::store::{SLOT_COUNT, slot_of};
 use crate::types::{NodeId, Reply};
 
@@ -18,6 +22,16 @@ pub(super) const NO_CLUSTER: &str = "ERR This instance has cluster support disab
 /// Redis' nodes speak to each other on a port so much above that for clients; here clients only want a number.
 const BUS_OFFSET: u32 = 10_000;
 
+/// Where a client connected to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Endpoint {
+    /// The address that all clients and programs use.
+    #[default]
+    Main,
+    /// The listener for Redis clients in cluster mode.
+    Cluster,
+}
+
 /// A member of the configuration file, as clients reach it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MemberAddress {
@@ -27,6 +41,47 @@ pub struct MemberAddress {
     pub host: String,
     /// The port for clients.
     pub port: u16,
+}
+
+/// The members whom clients in cluster mode may be sent to, by the endpoint at which they ask.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterView {
+    /// At the main address; empty if nobody is shown a cluster there.
+    pub main: Vec<MemberAddress>,
+    /// At the listener for cluster mode.
+    pub cluster: Vec<MemberAddress>,
+}
+
+impl ClusterView {
+    /// What clients of `config` are shown. A member without a listener for cluster mode is reached by those that
+    /// need one at its main address, if a cluster is shown there.
+    pub(super) fn new(config: &Config) -> ClusterView {
+        let shows_main = config.settings.cluster_view;
+        let of = |member: &Member, address: &Address| MemberAddress {
+            node: member.id,
+            host: address.host().to_owned(),
+            port: address.port(),
+        };
+        let main = |member| shows_main.then(|| of(member, &member.address));
+        let cluster = |member: &Member| member.cluster.as_ref().map(|address| of(member, address));
+        let members = config.members();
+        ClusterView {
+            main: members.iter().filter_map(main).collect(),
+            cluster: members.iter().filter_map(|member| cluster(member).or_else(|| main(member))).collect(),
+        }
+    }
+
+    fn at(&self, endpoint: Endpoint) -> &[MemberAddress] {
+        match endpoint {
+            Endpoint::Main => &self.main,
+            Endpoint::Cluster => &self.cluster,
+        }
+    }
+
+    /// Whether clients at this endpoint are shown a cluster.
+    pub(super) fn is_shown_at(&self, endpoint: Endpoint) -> bool {
+        !self.at(endpoint).is_empty()
+    }
 }
 
 /// A node with the slots that it is said to have.
@@ -51,11 +106,16 @@ fn name(backend: &Backend, node: NodeId) -> String {
 }
 
 /// The voters that are heard, each with its part of the slots, in the order of their numbers.
-fn shares(backend: &Backend) -> Vec<Share<'_>> {
+fn shares(backend: &Backend, endpoint: Endpoint) -> Vec<Share<'_>> {
     let report = backend.report();
     let live = report.voters.intersection(report.hears);
-    let members: Vec<&MemberAddress> =
-        backend.settings.addresses.iter().filter(|member| live.contains(member.node)).collect();
+    let members: Vec<&MemberAddress> = backend
+        .settings
+        .cluster_view
+        .at(endpoint)
+        .iter()
+        .filter(|member| live.contains(member.node))
+        .collect();
     let count = members.len().max(1);
     let begin = |place: usize| SLOT_COUNT * place / count;
     let shares = members.iter().enumerate();
@@ -63,23 +123,23 @@ fn shares(backend: &Backend) -> Vec<Share<'_>> {
 }
 
 /// Answers CLUSTER.
-pub(super) fn cluster(backend: &Backend, arguments: &[&[u8]]) -> Reply {
+pub(super) fn cluster(backend: &Backend, endpoint: Endpoint, arguments: &[&[u8]]) -> Reply {
     let [subcommand, rest @ ..] = arguments else { return wrong_arity("cluster") };
     let of = |word: &str| is(subcommand, word);
     let slot = |text: &[u8]| number(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < SLOT_COUNT);
-    if !backend.settings.cluster_view {
+    if !backend.settings.cluster_view.is_shown_at(endpoint) {
         return Reply::error(NO_CLUSTER);
     }
     match rest {
-        [] if of("INFO") => Reply::Verbatim(info(backend).into_bytes().into()),
+        [] if of("INFO") => Reply::Verbatim(info(backend, endpoint).into_bytes().into()),
         [] if of("MYID") => bulk(name(backend, backend.settings.protocol.me)),
         [] if of("SLOTS") => {
-            Reply::Array(shares(backend).iter().map(|share| slots(backend, share)).collect())
+            Reply::Array(shares(backend, endpoint).iter().map(|share| slots(backend, share)).collect())
         }
         [] if of("SHARDS") => {
-            Reply::Array(shares(backend).iter().map(|share| shard(backend, share)).collect())
+            Reply::Array(shares(backend, endpoint).iter().map(|share| shard(backend, share)).collect())
         }
-        [] if of("NODES") => Reply::Verbatim(nodes(backend).into_bytes().into()),
+        [] if of("NODES") => Reply::Verbatim(nodes(backend, endpoint).into_bytes().into()),
         [key] if of("KEYSLOT") => integer(slot_of(key)),
         [text] if of("COUNTKEYSINSLOT") => match slot(text) {
             Some(slot) => integer(backend.store.keys_in_slot(slot, usize::MAX).len()),
@@ -98,9 +158,9 @@ pub(super) fn cluster(backend: &Backend, arguments: &[&[u8]]) -> Reply {
     }
 }
 
-fn info(backend: &Backend) -> String {
+fn info(backend: &Backend, endpoint: Endpoint) -> String {
     let report = backend.report();
-    let count = shares(backend).len();
+    let count = shares(backend, endpoint).len();
     let state = if report.serving { "ok" } else { "fail" };
     let mut text = String::new();
     for (name, value) in [
@@ -153,10 +213,10 @@ fn shard(backend: &Backend, share: &Share<'_>) -> Reply {
     Reply::Map(vec![bulk("slots"), range, bulk("nodes"), Reply::Array(vec![Reply::Map(node)])])
 }
 
-fn nodes(backend: &Backend) -> String {
+fn nodes(backend: &Backend, endpoint: Endpoint) -> String {
     let view = backend.report().view.0;
     let mut text = String::new();
-    for Share { member, first, last } in shares(backend) {
+    for Share { member, first, last } in shares(backend, endpoint) {
         let myself = if member.node == backend.settings.protocol.me { "myself," } else { "" };
         let (host, port) = (&member.host, member.port);
         let bus = u32::from(port) + BUS_OFFSET;

@@ -12,8 +12,9 @@ use crate::wire::client::Consistency;
 use super::backend::{Backend, REDIS_VERSION};
 use super::client_command::{client_command, is_about_replies};
 use super::clients::{Client, Replies};
-use super::cluster_view::NO_CLUSTER;
+use super::cluster_view::{Endpoint, NO_CLUSTER};
 use super::config_command::config;
+use super::debug_command::debug;
 use super::describe;
 use super::queue::State;
 use super::snapshots::Later;
@@ -22,8 +23,8 @@ use super::subscribers::unsubscribe_all;
 /// What is asked of the node, to be answered when the commands before it are.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// INFO with these sections.
-    Info(Vec<Box<[u8]>>),
+    /// INFO with these sections, asked at this endpoint.
+    Info(Endpoint, Vec<Box<[u8]>>),
     /// The index and the digest of the store at one moment.
     Digest,
     /// ROLE.
@@ -32,17 +33,19 @@ pub(super) enum Question {
     Time,
     /// LASTSAVE.
     LastSave,
-    /// CLUSTER with these arguments.
-    Cluster(Vec<Box<[u8]>>),
+    /// CLUSTER with these arguments, asked at this endpoint.
+    Cluster(Endpoint, Vec<Box<[u8]>>),
     /// How many other nodes are sure to hold what has been acknowledged.
     Holders,
 }
 
 /// What becomes of a command.
-enum Outcome {
+pub(super) enum Outcome {
     Reply(Reply),
     Ask(Question),
     Later(Later),
+    /// Nothing is answered.
+    Silence,
 }
 
 impl From<Reply> for Outcome {
@@ -66,6 +69,7 @@ pub(super) fn carry_out(
         // Who wants no replies is not told that either.
         _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
         Outcome::Reply(reply) => client.queue.push_settled(style, reply),
+        Outcome::Silence => {}
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
         }
@@ -106,7 +110,7 @@ pub(super) fn answer_now(
     match outcome(client, backend, &mut style, spec, arguments) {
         Outcome::Reply(reply) => reply,
         Outcome::Ask(question) => backend.answer(&question),
-        Outcome::Later(_) => Reply::error("ERR Command not allowed inside a transaction"),
+        Outcome::Later(_) | Outcome::Silence => Reply::error("ERR Command not allowed inside a transaction"),
     }
 }
 
@@ -143,7 +147,9 @@ fn outcome(
         // What the check lets through; there is nothing to be done.
         "SELECT" | "SWAPDB" => Reply::OK.into(),
         "SAVE" => Outcome::Later(Later::Save),
-        "ASKING" if !backend.settings.cluster_view => Reply::error(NO_CLUSTER).into(),
+        "ASKING" if !backend.settings.cluster_view.is_shown_at(client.endpoint) => {
+            Reply::error(NO_CLUSTER).into()
+        }
         "ASKING" => Reply::OK.into(),
         "BGSAVE" => {
             backend.snapshots.want_now();
@@ -165,25 +171,22 @@ fn outcome(
         "UNWATCH" => Reply::OK.into(),
         "HELP" => help(arguments).into(),
         "COMMAND" => describe::command(arguments).into(),
-        "INFO" => Outcome::Ask(Question::Info(arguments.iter().map(|&a| Box::from(a)).collect())),
-        "DEBUG" => debug(arguments),
+        "INFO" => Outcome::Ask(Question::Info(client.endpoint, owned(arguments))),
+        "DEBUG" => debug(client, backend, arguments),
         "TIME" => Outcome::Ask(Question::Time),
         "ROLE" => Outcome::Ask(Question::Role),
         "WAIT" => wait(arguments),
-        "CONFIG" => config(backend, arguments).into(),
+        "CONFIG" => config(backend, client.endpoint, arguments).into(),
         "SNAPSHOT" => snapshot(arguments),
-        "CLUSTER" => Outcome::Ask(Question::Cluster(arguments.iter().map(|&a| Box::from(a)).collect())),
+        "CLUSTER" => Outcome::Ask(Question::Cluster(client.endpoint, owned(arguments))),
         "PUBSUB" => pubsub(backend, arguments).into(),
         "SCRIPT" => script(arguments).into(),
-        "FUNCTION" => match arguments {
-            [word, ..] if is(word, "FLUSH") => Reply::OK.into(),
-            [word, ..] if is(word, "LIST") => Reply::Array(Vec::new()).into(),
-            _ => unknown_subcommand("FUNCTION", arguments).into(),
-        },
+        "FUNCTION" => function(arguments).into(),
         "SLOWLOG" => match arguments {
-            [word, count, ..] if is(word, "GET") && number(count).is_none_or(|count| count < -1) => {
+            [word, count] if is(word, "GET") && number(count).is_none_or(|count| count < -1) => {
                 Reply::error("ERR count should be greater than or equal to -1").into()
             }
+            [word, _, _, ..] if is(word, "GET") => wrong_subcommand("SLOWLOG", word).into(),
             [word, ..] if is(word, "GET") => Reply::Array(Vec::new()).into(),
             [word] if is(word, "LEN") => Reply::Integer(0).into(),
             [word] if is(word, "RESET") => Reply::OK.into(),
@@ -195,9 +198,13 @@ fn outcome(
             [word, ..] if is(word, "RESET") => Reply::Integer(0).into(),
             _ => unknown_subcommand("LATENCY", arguments).into(),
         },
-        "SHUTDOWN" => Reply::error("ERR a node is stopped by SIGTERM, by whoever runs its machine").into(),
+        "SHUTDOWN" => shutdown(client, backend, *style, arguments),
         name => Reply::error(format!("ERR '{name}' is not served by this node")).into(),
     }
+}
+
+fn owned(arguments: &[&[u8]]) -> Vec<Box<[u8]>> {
+    arguments.iter().map(|argument| Box::from(*argument)).collect()
 }
 
 pub(super) fn is(argument: &[u8], word: &str) -> bool {
@@ -212,6 +219,14 @@ pub(super) fn excerpt(argument: &[u8]) -> String {
 pub(super) fn unknown_subcommand(command: &'static str, arguments: &[&[u8]]) -> Reply {
     let found = excerpt(arguments.first().copied().unwrap_or_default()).into();
     CommandError::UnknownSubcommand { command, found }.into()
+}
+
+/// What Redis says where a subcommand itself finds that it has too many arguments.
+pub(super) fn wrong_subcommand(command: &str, word: &[u8]) -> Reply {
+    let word = excerpt(word);
+    Reply::error(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{word}'. Try {command} HELP."
+    ))
 }
 
 pub(super) fn wrong_arity(name: &str) -> Reply {
@@ -333,7 +348,7 @@ fn hello(client: &mut Client, backend: &Backend, style: &mut ReplyStyle, argumen
         text("id"),
         Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX)),
         text("mode"),
-        text(if backend.settings.cluster_view { "cluster" } else { "standalone" }),
+        text(backend.settings.mode_at(client.endpoint)),
         text("role"),
         text("master"),
         text("modules"),
@@ -394,6 +409,31 @@ fn script(arguments: &[&[u8]]) -> Reply {
     }
 }
 
+/// There are no functions; test suites begin with removing them all.
+fn function(arguments: &[&[u8]]) -> Reply {
+    match arguments {
+        [word] if is(word, "FLUSH") => Reply::OK,
+        [word, how] if is(word, "FLUSH") && (is(how, "SYNC") || is(how, "ASYNC")) => Reply::OK,
+        [word, _] if is(word, "FLUSH") => Reply::error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"),
+        [word, ..] if is(word, "FLUSH") => wrong_subcommand("FUNCTION", word),
+        [word, options @ ..] if is(word, "LIST") => {
+            let mut rest = options;
+            while let [option, after @ ..] = rest {
+                rest = match after {
+                    after if is(option, "WITHCODE") => after,
+                    [_, after @ ..] if is(option, "LIBRARYNAME") => after,
+                    [] if is(option, "LIBRARYNAME") => {
+                        return Reply::error("ERR library name argument was not given");
+                    }
+                    _ => return Reply::error(format!("ERR Unknown argument {}", excerpt(option))),
+                };
+            }
+            Reply::Array(Vec::new())
+        }
+        _ => unknown_subcommand("FUNCTION", arguments),
+    }
+}
+
 fn pubsub(backend: &Backend, arguments: &[&[u8]]) -> Reply {
     let count = |count: usize| Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX));
     let subscribers = &backend.subscribers;
@@ -405,41 +445,44 @@ fn pubsub(backend: &Backend, arguments: &[&[u8]]) -> Reply {
             Reply::Array(pairs.collect())
         }
         [word] if is(word, "NUMPAT") => count(subscribers.pattern_count()),
-        [word, ..] if is(word, "SHARDCHANNELS") || is(word, "SHARDNUMSUB") => Reply::Array(Vec::new()),
+        [word, _, _, ..] if is(word, "CHANNELS") || is(word, "SHARDCHANNELS") => {
+            wrong_subcommand("PUBSUB", word)
+        }
+        // Nobody subscribes to those.
+        [word, ..] if is(word, "SHARDCHANNELS") => Reply::Array(Vec::new()),
+        [word, channels @ ..] if is(word, "SHARDNUMSUB") => {
+            Reply::Array(channels.iter().flat_map(|name| [Reply::bulk(name), Reply::Integer(0)]).collect())
+        }
         _ => unknown_subcommand("PUBSUB", arguments),
     }
 }
 
-/// `DEBUG PROTOCOL` shows every type of reply, for those who test a client; `DEBUG DIGEST` the state's.
-fn debug(arguments: &[&[u8]]) -> Outcome {
-    let items = || (0..3).map(Reply::Integer).collect();
-    let pairs = || (0..3).flat_map(|n| [Reply::Integer(n), Reply::Boolean(n == 1)]).collect();
-    match arguments {
-        [word] if is(word, "DIGEST") => return Outcome::Ask(Question::Digest),
-        [word, kind] if is(word, "PROTOCOL") => match () {
-            () if is(kind, "STRING") => Reply::bulk(b"Hello World"),
-            () if is(kind, "INTEGER") => Reply::Integer(12345),
-            () if is(kind, "DOUBLE") => Reply::Double("3.141".into()),
-            () if is(kind, "NULL") => Reply::Nil,
-            () if is(kind, "ARRAY") => Reply::Array(items()),
-            () if is(kind, "SET") => Reply::Set(items()),
-            () if is(kind, "MAP") => Reply::Map(pairs()),
-            () if is(kind, "VERBATIM") => Reply::Verbatim(b"This is a verbatim\nstring"[..].into()),
-            () if is(kind, "TRUE") => Reply::Boolean(true),
-            () if is(kind, "FALSE") => Reply::Boolean(false),
-            () if is(kind, "BIGNUM") => Reply::BigNumber("1234567999999999999999999999999999999".into()),
-            () => Reply::error(
-                "ERR Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
-            ),
-        },
-        [word, ..] if is(word, "SLEEP") => Reply::error("ERR a node that sleeps would be taken for dead"),
-        _ => {
-            let found = excerpt(arguments.first().copied().unwrap_or_default());
-            Reply::error(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{found}'. Try DEBUG HELP."
-            ))
-        }
+/// A node is stopped by whoever runs its machine: by a signal, or by a client there. As in Redis, only an error is
+/// answered; whoever stopped the node sees its connection end with the process. Programs that would try the next node
+/// then are told.
+fn shutdown(client: &mut Client, backend: &mut Backend, style: ReplyStyle, options: &[&[u8]]) -> Outcome {
+    let given = |word: &str| options.iter().any(|option| is(option, word));
+    let is_known =
+        |option: &&[u8]| ["NOSAVE", "SAVE", "NOW", "FORCE", "ABORT"].iter().any(|word| is(option, word));
+    if !options.iter().all(is_known)
+        || (given("SAVE") && given("NOSAVE"))
+        || (given("ABORT") && options.len() > 1)
+    {
+        return Reply::from(CommandError::Syntax).into();
     }
-    .into()
+    if given("ABORT") {
+        return Reply::error("ERR No shutdown in progress.").into();
+    }
+    if !client.is_local() {
+        return Reply::error("ERR SHUTDOWN is for clients on the node's own machine; SIGTERM does the same")
+            .into();
+    }
+    // What was acknowledged is durable, so there is nothing to choose between saving and not.
+    backend.stop_wanted = true;
+    client.ended = true;
+    client.awaits_stop = true;
+    match style {
+        ReplyStyle::Text | ReplyStyle::Binary { .. } => Reply::OK.into(),
+        _ => Outcome::Silence,
+    }
 }

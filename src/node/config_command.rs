@@ -4,20 +4,21 @@ use crate::store::{CommandError, glob_fits};
 use crate::types::Reply;
 
 use super::backend::{Backend, Stats};
+use super::cluster_view::Endpoint;
 use super::commands::{excerpt, is, unknown_subcommand, wrong_arity};
 use super::subscribers::KeyEvents;
 
 /// The one setting that can be changed while the node runs.
 const KEY_EVENTS: &str = "notify-keyspace-events";
 
-pub(super) fn config(backend: &mut Backend, arguments: &[&[u8]]) -> Reply {
+pub(super) fn config(backend: &mut Backend, endpoint: Endpoint, arguments: &[&[u8]]) -> Reply {
     let [subcommand, rest @ ..] = arguments else {
         return wrong_arity("config");
     };
     let of = |word: &str| is(subcommand, word);
     match rest {
-        [_, ..] if of("GET") => get(backend, rest),
-        [_, _, ..] if of("SET") && rest.len().is_multiple_of(2) => set(backend, rest),
+        [_, ..] if of("GET") => get(backend, endpoint, rest),
+        [_, _, ..] if of("SET") && rest.len().is_multiple_of(2) => set(backend, endpoint, rest),
         [_, _, ..] if of("SET") => CommandError::Syntax.into(),
         [] if of("RESETSTAT") => {
             backend.stats = Stats::default();
@@ -35,18 +36,21 @@ pub(super) fn config(backend: &mut Backend, arguments: &[&[u8]]) -> Reply {
     }
 }
 
-fn settings(backend: &Backend) -> Vec<(&'static str, String)> {
+fn settings(backend: &Backend, endpoint: Endpoint) -> Vec<(&'static str, String)> {
     let settings = &backend.settings;
     vec![
         ("appendfsync", "always".to_owned()),
         ("appendonly", "yes".to_owned()),
-        ("cluster-enabled", if settings.cluster_view { "yes" } else { "no" }.to_owned()),
+        (
+            "cluster-enabled",
+            if settings.cluster_view.is_shown_at(endpoint) { "yes" } else { "no" }.to_owned(),
+        ),
         ("databases", "1".to_owned()),
         ("maxclients", settings.clients_max.to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         (KEY_EVENTS, backend.key_events.text().to_owned()),
-        ("port", settings.port.to_string()),
+        ("port", settings.port_at(endpoint).to_string()),
         ("proto-max-bulk-len", settings.store.value_len_max.to_string()),
         ("requirepass", String::new()),
         ("save", String::new()),
@@ -54,9 +58,9 @@ fn settings(backend: &Backend) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn get(backend: &Backend, patterns: &[&[u8]]) -> Reply {
+fn get(backend: &Backend, endpoint: Endpoint, patterns: &[&[u8]]) -> Reply {
     let mut found = Vec::new();
-    for (name, value) in settings(backend) {
+    for (name, value) in settings(backend, endpoint) {
         let fits = |pattern: &&[u8]| glob_fits(&pattern.to_ascii_lowercase(), name.as_bytes());
         if patterns.iter().any(fits) {
             found.push(Reply::bulk(name.as_bytes()));
@@ -67,9 +71,9 @@ fn get(backend: &Backend, patterns: &[&[u8]]) -> Reply {
 }
 
 /// All or nothing, as in Redis.
-fn set(backend: &mut Backend, pairs: &[&[u8]]) -> Reply {
+fn set(backend: &mut Backend, endpoint: Endpoint, pairs: &[&[u8]]) -> Reply {
     let mut wanted = None;
-    let known = settings(backend);
+    let known = settings(backend, endpoint);
     let (pairs, _) = pairs.as_chunks::<2>();
     for [name, value] in pairs {
         let shown = excerpt(name);

@@ -156,21 +156,23 @@ fn keys(name: &[u8], arguments: &[&[u8]]) -> Reply {
     let Some(spec) = store::lookup(name) else {
         return Reply::error("ERR Invalid command specified");
     };
-    let count = arguments.len();
-    let found: Vec<Reply> = if spec.group == Group::Scripting {
-        let number = arguments.get(1).and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
-        arguments.iter().skip(2).take(number.unwrap_or(0)).map(|key| Reply::bulk(key)).collect()
-    } else {
-        let is_key = |(at, _): &(usize, &&[u8])| spec.keys.is_key(*at, count);
-        arguments.iter().enumerate().filter(is_key).map(|(_, key)| Reply::bulk(key)).collect()
-    };
+    let counts_its_keys = matches!(spec.name, "EVAL" | "EVALSHA");
+    if spec.keys.first == 0 && !counts_its_keys {
+        return Reply::error("ERR The command has no key arguments");
+    }
     if store::check_arity(spec, arguments).is_err() {
         return Reply::error("ERR Invalid number of arguments specified for command");
     }
-    if found.is_empty() {
-        return Reply::error("ERR The command has no key arguments");
+    if counts_its_keys {
+        // A number that does not fit is no error here, it will be one when the command is given.
+        let after = &arguments[2..];
+        let number = std::str::from_utf8(arguments[1]).ok().and_then(|number| number.parse().ok());
+        let number = number.filter(|number| *number <= after.len()).unwrap_or(0);
+        return Reply::Array(after[..number].iter().map(|key| Reply::bulk(key)).collect());
     }
-    Reply::Array(found)
+    let count = arguments.len();
+    let is_key = |(at, _): &(usize, &&[u8])| spec.keys.is_key(*at, count);
+    Reply::Array(arguments.iter().enumerate().filter(is_key).map(|(_, key)| Reply::bulk(key)).collect())
 }
 
 #[cfg(test)]
@@ -197,6 +199,10 @@ mod tests {
             ("GETKEYS MSET a 1 b 2", "2"),
             ("GETKEYS BITOP AND d a b", "3"),
             ("GETKEYS EVAL x 2 a b c", "2"),
+            ("GETKEYS EVAL x 2 a", "0"),
+            ("GETKEYS EVALSHA x -1 a", "0"),
+            ("GETKEYS EVAL x", "ERR Invalid number of arguments specified for command"),
+            ("GETKEYS DBSIZE x", "ERR The command has no key arguments"),
             ("GETKEYS PING x", "ERR The command has no key arguments"),
             ("GETKEYS GET", "ERR Invalid number of arguments specified for command"),
         ] {

@@ -13,6 +13,7 @@ use crate::wire::batch::SessionSeq;
 use crate::wire::client::Consistency;
 
 use super::clients::{Client, Replies};
+use super::cluster_view::Endpoint;
 use super::flight::Route;
 use super::queue::{Needs, State, pack};
 use super::subscribers::{self, Kind};
@@ -54,6 +55,13 @@ impl Node {
     pub fn client_address(&mut self, key: ClientKey, address: &str) {
         if let Some(client) = self.clients.get_mut(key) {
             client.address = address.into();
+        }
+    }
+
+    /// Which of the node's addresses a client has connected to; [`Endpoint::Main`] if nobody says.
+    pub fn client_endpoint(&mut self, key: ClientKey, endpoint: Endpoint) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.endpoint = endpoint;
         }
     }
 
@@ -409,7 +417,12 @@ fn refuse_out_of_place(
         "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "PING" | "QUIT" | "RESET"
     );
     (is_bound && !is_allowed).then(|| {
-        let name = spec.name.to_ascii_lowercase();
+        let is_given = |word: &&str| arguments.first().is_some_and(|found| commands::is(found, word));
+        let name = match spec.subcommands.iter().map(|(word, _)| *word).find(is_given) {
+            Some(word) => format!("{}|{word}", spec.name),
+            None => spec.name.to_owned(),
+        };
+        let name = name.to_ascii_lowercase();
         Reply::error(format!(
             "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
              this context"

@@ -32,6 +32,7 @@ mod clients;
 mod cluster_view;
 mod commands;
 mod config_command;
+mod debug_command;
 mod describe;
 mod flight;
 mod inspect;
@@ -63,7 +64,7 @@ use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Position};
 use crate::wire::batch::{BatchBuilder, BatchReader};
 
 pub use clients::ClientKey;
-pub use cluster_view::MemberAddress;
+pub use cluster_view::{ClusterView, Endpoint, MemberAddress};
 pub use inspect::Inspection;
 pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
@@ -164,6 +165,10 @@ pub struct Effects {
     pub tasks: Vec<Task>,
     /// The log is not needed before this record any more.
     pub truncate: Option<Lsn>,
+    /// A client has asked that this node stop, as by a signal.
+    pub stop: bool,
+    /// A client has asked that the loop stand still for so long, before anything of this turn is done.
+    pub sleep: Option<Duration>,
     /// The process must stop at once and send nothing more.
     pub halt: Option<HaltReason>,
     /// What happened, in order, if [`Node::observe`] asked for it.
@@ -182,6 +187,8 @@ impl Effects {
         self.lines.clear();
         self.tasks.clear();
         self.truncate = None;
+        self.stop = false;
+        self.sleep = None;
         self.halt = None;
         self.observed.clear();
     }
@@ -250,6 +257,8 @@ impl Node {
             opened_count: 0,
             subscribers: subscribers::Subscribers::default(),
             key_events: subscribers::KeyEvents::default(),
+            stop_wanted: false,
+            sleep_wanted: Duration::ZERO,
         };
         Node {
             backend,
@@ -337,6 +346,9 @@ impl Node {
         self.run_snapshots(now);
         self.look_at_intake(now);
         self.unsent_offer = self.next_offer;
+        self.effects.stop |= std::mem::take(&mut self.backend.stop_wanted);
+        let sleep = std::mem::take(&mut self.backend.sleep_wanted);
+        self.effects.sleep = (!sleep.is_zero()).then_some(sleep);
         self.turn_budget = COMMANDS_PER_TURN;
         for &key in &self.effects.written {
             if let Some(client) = self.clients.get_mut(key) {

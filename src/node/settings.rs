@@ -1,10 +1,11 @@
 //! What a node is told once.
 
-use crate::config::{Config, Member};
+use crate::config::Config;
 use crate::types::{Millis, NodeId, limits};
 use crate::{dialect, protocol, store};
 
-use super::cluster_view::MemberAddress;
+use super::cluster_view::{ClusterView, Endpoint};
+
 /// For peers that are heard and have not delivered it yet, so many times more is kept in memory.
 const PINNED_TIMES: usize = 16;
 /// Ended views whose decisions are kept in memory.
@@ -25,12 +26,12 @@ pub struct Settings {
     pub store: store::Limits,
     /// For the dialects.
     pub dialect: dialect::DecodeLimits,
-    /// Where clients reach the members, for CLUSTER SLOTS.
-    pub addresses: Vec<MemberAddress>,
-    /// Whether CLUSTER answers as if the nodes shared the slots among them.
-    pub cluster_view: bool,
+    /// Where CLUSTER answers as if the nodes shared the slots among them, and with which addresses.
+    pub cluster_view: ClusterView,
     /// The port that clients connect to, for INFO.
     pub port: u16,
+    /// The port for clients in cluster mode; `None` if they have none of their own.
+    pub cluster_port: Option<u16>,
     /// The process, for INFO; zero if there is none.
     pub process_id: u32,
 }
@@ -63,14 +64,23 @@ impl Settings {
                 command_len_max: (set.value_len_max + limits::COMMAND_LEN_SLACK).min(limits::COMMAND_LEN_MAX),
                 ..dialect::DecodeLimits::default()
             },
-            addresses: config.members().iter().map(address_of).collect(),
-            cluster_view: set.cluster_view,
+            cluster_view: ClusterView::new(config),
             port: member.address.port(),
+            cluster_port: member.cluster.as_ref().map(|address| address.port()),
             process_id: 0,
         })
     }
-}
 
-fn address_of(member: &Member) -> MemberAddress {
-    MemberAddress { node: member.id, host: member.address.host().to_owned(), port: member.address.port() }
+    /// The port that a client connected to.
+    pub(super) fn port_at(&self, endpoint: Endpoint) -> u16 {
+        match endpoint {
+            Endpoint::Main => self.port,
+            Endpoint::Cluster => self.cluster_port.unwrap_or(self.port),
+        }
+    }
+
+    /// What clients there are told about the kind of server, as Redis names it.
+    pub(super) fn mode_at(&self, endpoint: Endpoint) -> &'static str {
+        if self.cluster_view.is_shown_at(endpoint) { "cluster" } else { "standalone" }
+    }
 }

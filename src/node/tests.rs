@@ -24,6 +24,8 @@ struct Host {
     submitted: Lsn,
     durable: Lsn,
     closed: Vec<ClientKey>,
+    stop_asked: bool,
+    slept: Duration,
     keeper: Keeper<MemoryDisk>,
     files: MemoryDisk,
     /// The log is not needed before this record.
@@ -70,7 +72,15 @@ impl Cluster {
 
     fn with(count: usize, more: &str, adjust: impl Fn(&mut Settings)) -> Cluster {
         let file: String = (0..count).map(|i| format!("{i} 127.0.0.1:{}\n", 7100 + i)).collect();
-        let config = Config::parse("test", &(file + more)).unwrap();
+        Cluster::adjusted(count, &(file + more), adjust)
+    }
+
+    fn of_file(count: usize, file: &str) -> Cluster {
+        Cluster::adjusted(count, file, |_| {})
+    }
+
+    fn adjusted(count: usize, file: &str, adjust: impl Fn(&mut Settings)) -> Cluster {
+        let config = Config::parse("test", file).unwrap();
         let now = Now { mono: Millis(1_000), wall: Millis(1_700_000_000_000) };
         let host = |i: usize| {
             let mut settings = Settings::new(&config, id(i), 7).unwrap();
@@ -90,6 +100,8 @@ impl Cluster {
                 submitted: durable,
                 durable,
                 closed: Vec::new(),
+                stop_asked: false,
+                slept: Duration::ZERO,
                 keeper,
                 files,
                 truncated: None,
@@ -164,6 +176,8 @@ impl Cluster {
         for (to, message) in host.effects.sends.drain(..) {
             self.messages.extend(to.iter().map(|to| (id(index), to, message.clone())));
         }
+        host.stop_asked |= host.effects.stop;
+        host.slept += host.effects.sleep.unwrap_or_default();
         for key in host.effects.closing.drain(..) {
             host.node.client_gone(key);
             host.closed.push(key);

@@ -70,7 +70,7 @@ pub(super) fn enqueue(
 ) {
     let Some(transaction) = &mut client.transaction else { return };
     let refused = match spec.name {
-        "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "SESSION" => {
+        "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "SESSION" | "SHUTDOWN" => {
             Some(Reply::error("ERR Command not allowed inside a transaction"))
         }
         _ if transaction.commands.len() >= COMMAND_COUNT_MAX => Some(Reply::error(TOO_LARGE)),

@@ -228,9 +228,9 @@ impl World {
             snapshot_log_len: self.plan.snapshot_log_len,
             store: store::Limits::default(),
             dialect: dialect::DecodeLimits::default(),
-            addresses: Vec::new(),
-            cluster_view: false,
+            cluster_view: node::ClusterView::default(),
             port: 0,
+            cluster_port: None,
             process_id: 0,
         }
     }

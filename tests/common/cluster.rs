@@ -19,6 +19,8 @@ pub(crate) struct Layout {
     /// Per node, who it believes the others to be: the text of its own `/etc/hosts`.
     hosts: Vec<String>,
     open_files: Option<u32>,
+    /// Whether every node has a listener for clients in cluster mode.
+    cluster_listeners: bool,
 }
 
 impl Layout {
@@ -31,6 +33,13 @@ impl Layout {
     #[must_use]
     pub(crate) fn set(mut self, name: &str, value: &str) -> Layout {
         self.settings.push(format!("set {name} {value}"));
+        self
+    }
+
+    /// Gives every node a listener for clients in cluster mode.
+    #[must_use]
+    pub(crate) fn cluster_listeners(mut self) -> Layout {
+        self.cluster_listeners = true;
         self
     }
 
@@ -63,6 +72,7 @@ impl Layout {
 
 struct Node {
     address: String,
+    cluster_address: Option<String>,
     data: PathBuf,
     log: PathBuf,
     running: Option<Running>,
@@ -107,14 +117,20 @@ impl Cluster {
         for id in 0..layout.nodes {
             let address = format!("127.0.0.1:{}", ports.port(id));
             if layout.hosts.is_empty() {
-                text.push_str(&format!("{id} {address}\n"));
+                text.push_str(&format!("{id} {address}"));
             } else {
-                text.push_str(&format!("{id} {}:{}\n", Layout::host_name(id), ports.port(id)));
+                text.push_str(&format!("{id} {}:{}", Layout::host_name(id), ports.port(id)));
                 dir.write(&format!("hosts-{id}"), &layout.hosts[id]);
             }
+            let cluster_address =
+                layout.cluster_listeners.then(|| format!("127.0.0.1:{}", ports.port(layout.nodes + id)));
+            if let Some(address) = &cluster_address {
+                text.push_str(&format!(" cluster={address}"));
+            }
+            text.push('\n');
             let data = dir.path().join(format!("node-{id}"));
             let log = dir.path().join(format!("node-{id}.log"));
-            nodes.push(Node { address, data, log, running: None });
+            nodes.push(Node { address, cluster_address, data, log, running: None });
         }
         for setting in &layout.settings {
             text.push_str(setting);
@@ -140,6 +156,11 @@ impl Cluster {
     /// Where a node listens.
     pub(crate) fn address(&self, node: usize) -> &str {
         &self.nodes[node].address
+    }
+
+    /// Where it listens for clients in cluster mode.
+    pub(crate) fn cluster_address(&self, node: usize) -> &str {
+        self.nodes[node].cluster_address.as_deref().expect("the layout has such listeners")
     }
 
     pub(crate) fn data_dir(&self, node: usize) -> &Path {
@@ -235,6 +256,11 @@ impl Cluster {
         let mut running = self.nodes[node].running.take().expect("the node was started");
         running.signal(Signal::TERM);
         running.wait_exit(PATIENCE)
+    }
+
+    /// Waits for the end of a node that has been told by a client to stop.
+    pub(crate) fn wait_stopped(&mut self, node: usize) -> ExitStatus {
+        self.nodes[node].running.take().expect("the node was started").wait_exit(PATIENCE)
     }
 
     /// SIGSTOP: the process is there and does nothing.

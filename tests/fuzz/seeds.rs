@@ -52,7 +52,8 @@ fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
 }
 
 const CONFIGS: [&str; 5] = [
-    "0 127.0.0.1:7100\n1 127.0.0.1:7101 http=127.0.0.1:8101\n2 [::1]:7102 peer=[::1]:9102\nset window 1MiB\n",
+    "0 127.0.0.1:7100\n1 127.0.0.1:7101 http=127.0.0.1:8101\n\
+     2 [::1]:7102 peer=[::1]:9102 cluster=[::1]:6102\nset window 1MiB\n",
     "# a comment\r\n63 node-63.example.org:1\r\nset value-max 1GiB\r\nset sync never\r\n",
     "\u{feff}5 localhost:7100 peer=localhost:7200 # more\nset heartbeat 20ms\nset suspicion-timeout 200ms\n",
     "0 0.0.0.0:7100\n0 127.0.0.1:0\n1 x:y\nset colour red\nset sync\n",

@@ -202,6 +202,116 @@ fn slots_are_shared_among_those_that_live() {
 }
 
 #[test]
+fn the_listener_for_cluster_mode_shows_a_cluster_of_such_listeners() {
+    let file: String =
+        (0..3).map(|i| format!("{i} 127.0.0.1:{} cluster=host-{i}:{}\n", 7100 + i, 6100 + i)).collect();
+    let mut cluster = Cluster::of_file(3, &file);
+    cluster.greet_all();
+    cluster.pass(100);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    cluster.hosts[0].node.client_endpoint(key(2), Endpoint::Cluster);
+    let disabled = "ERR This instance has cluster support disabled\n";
+    assert_eq!(cluster.ask(0, 1, "CLUSTER SLOTS\nASKING\n"), disabled.repeat(2));
+    let told = |cluster: &mut Cluster, client| {
+        let text = cluster.ask(0, client, "INFO\n");
+        ["redis_mode:", "tcp_port:", "cluster_enabled:"].map(|name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("in INFO");
+            line.trim_end().to_owned()
+        })
+    };
+    assert_eq!(told(&mut cluster, 1), ["standalone", "7100", "0"]);
+    assert_eq!(told(&mut cluster, 2), ["cluster", "6100", "1"]);
+    assert!(cluster.ask(0, 1, "HELLO\n").contains("standalone"));
+    assert!(cluster.ask(0, 2, "HELLO\n").contains("cluster"));
+    assert_eq!(cluster.ask(0, 2, "CONFIG GET port\nASKING\n"), "1) port\n2) 6100\nOK\n");
+    let nodes = cluster.ask(0, 2, "CLUSTER NODES\n");
+    for i in 0..3 {
+        assert!(nodes.contains(&format!(" host-{i}:{}@{} ", 6100 + i, 16100 + i)), "{nodes}");
+        for command in ["CLUSTER SLOTS\n", "CLUSTER SHARDS\n"] {
+            let said = cluster.ask(0, 2, command);
+            assert!(said.contains(&format!("host-{i}")) && said.contains(&format!("{}", 6100 + i)), "{said}");
+            assert!(!said.contains("71"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn members_without_such_a_listener_are_shown_if_their_address_shows_a_cluster() {
+    for (setting, size) in [("", "cluster_size:1"), ("set cluster-view yes\n", "cluster_size:2")] {
+        let file = format!("0 127.0.0.1:7100 cluster=127.0.0.1:6100\n1 127.0.0.1:7101\n{setting}");
+        let mut cluster = Cluster::of_file(2, &file);
+        cluster.greet_all();
+        cluster.pass(100);
+        cluster.open(0, 1);
+        cluster.hosts[0].node.client_endpoint(key(1), Endpoint::Cluster);
+        assert!(cluster.ask(0, 1, "CLUSTER INFO\n").contains(size));
+    }
+}
+
+#[test]
+fn shutdown_is_for_clients_on_the_same_machine() {
+    let mut cluster = Cluster::new(1);
+    let refused = "-ERR SHUTDOWN is for clients on the node's own machine; SIGTERM does the same\r\n";
+    for (client, address) in [(1, ""), (2, "10.0.0.1:5"), (3, "[2001:db8::1]:5"), (4, "127.0.0.1:5")] {
+        cluster.open(0, client);
+        cluster.hosts[0].node.client_address(key(client), address);
+        for bad in ["SHUTDOWN x\r\n", "SHUTDOWN SAVE NOSAVE\r\n", "SHUTDOWN ABORT NOW\r\n"] {
+            assert_eq!(cluster.ask(0, client, bad), "-ERR syntax error\r\n");
+        }
+        assert_eq!(cluster.ask(0, client, "SHUTDOWN ABORT\r\n"), "-ERR No shutdown in progress.\r\n");
+        let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+        let heard = cluster.ask(0, client, "MULTI\r\nSHUTDOWN\r\nEXEC\r\n");
+        assert_eq!(heard, format!("+OK\r\n-ERR Command not allowed inside a transaction\r\n{aborted}"));
+        if client < 4 {
+            assert_eq!(cluster.ask(0, client, "SHUTDOWN\r\n"), refused);
+        }
+    }
+    assert!(!cluster.hosts[0].stop_asked);
+    // What came before is answered, what comes after is not looked at, and the connection stays until the process ends.
+    let heard = cluster.ask(0, 4, "SET a 1\r\nSHUTDOWN NOSAVE\r\nSET a 2\r\n");
+    assert_eq!(heard, "+OK\r\n");
+    cluster.run();
+    assert!(cluster.hosts[0].stop_asked);
+    assert_eq!(cluster.hosts[0].closed, []);
+    assert!(!cluster.hosts[0].node.has_unanswered());
+    cluster.open(0, 5);
+    cluster.hosts[0].node.client_address(key(5), "[::ffff:127.0.0.1]:5");
+    assert_eq!(cluster.ask(0, 5, "GET a\nSHUTDOWN\n"), "1\nOK\n", "in plain text it is answered");
+}
+
+#[test]
+fn debug_makes_a_node_sleep_and_refuses_the_rest_with_a_reason() {
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    assert_eq!(
+        cluster.ask(0, 1, "DEBUG SLEEP 1\n"),
+        "ERR DEBUG SLEEP is for clients on the node's own machine\n"
+    );
+    cluster.hosts[0].node.client_address(key(1), "[::1]:5");
+    for bad in ["x", "-1", "inf", "nan", "1e300", ""] {
+        assert_eq!(cluster.ask(0, 1, &format!("DEBUG SLEEP '{bad}'\n")), "ERR value is not a valid float\n");
+    }
+    assert_eq!(cluster.ask(0, 1, "DEBUG SLEEP 60.1\n"), "ERR a node sleeps for at most 60 seconds\n");
+    assert_eq!(cluster.ask(0, 1, "DEBUG SLEEP 0\n"), "OK\n");
+    assert_eq!(cluster.hosts[0].slept, Duration::ZERO);
+    assert_eq!(cluster.ask(0, 1, "DEBUG SLEEP 0.25\ndebug sleep 1\n"), "OK\nOK\n");
+    assert_eq!(cluster.hosts[0].slept, Duration::from_millis(1_250));
+    let many = "DEBUG SLEEP 59\nDEBUG SLEEP 2\n";
+    assert_eq!(cluster.ask(0, 1, many), "OK\nERR a node sleeps for at most 60 seconds\n");
+    let refused = cluster.ask(0, 1, "DEBUG reload NOSAVE\nDEBUG SEGFAULT\nDEBUG OBJECT key\n");
+    let reasons = [
+        "ERR DEBUG RELOAD is not served: a running node does not read its log again",
+        "ERR DEBUG SEGFAULT is not served: a node is not broken by a command",
+        "ERR DEBUG OBJECT is not served: OBJECT ENCODING tells what a Redis would",
+    ];
+    assert_eq!(refused.lines().collect::<Vec<_>>(), reasons);
+    let unknown = "ERR unknown subcommand or wrong number of arguments for 'NO'. Try DEBUG HELP.\n";
+    assert_eq!(cluster.ask(0, 1, "DEBUG NO\n"), unknown);
+    assert!(cluster.ask(0, 1, "DEBUG HELP\n").contains("SLEEP <seconds>"));
+}
+
+#[test]
 fn what_a_connection_may_collect_is_limited() {
     let mut cluster = Cluster::new(1);
     cluster.open(0, 1);

@@ -149,7 +149,7 @@ pub(crate) static COMMANDS: [CommandSpec; 41] = [
         arity: -2,
         group: Group::Server,
         usage: "subcommand [argument ...]",
-        summary: "for those who look for faults in the node",
+        summary: "DIGEST, PROTOCOL, SLEEP: for those who test a node or a client",
         ..NODE
     },
     CommandSpec {
@@ -389,7 +389,8 @@ pub(crate) static COMMANDS: [CommandSpec; 41] = [
         code: 239,
         arity: -1,
         group: Group::Server,
-        summary: "nodes are stopped by a signal",
+        usage: "[NOSAVE | SAVE] [NOW] [FORCE] | ABORT",
+        summary: "stops this node, as SIGTERM does; for clients on its own machine",
         ..NODE
     },
 ];

@@ -262,11 +262,17 @@ fn object(store: &Store, arguments: &[&[u8]]) -> Answer {
 fn check_memory(arguments: &[&[u8]]) -> Result<(), CommandError> {
     match arguments {
         [what] if is(what, "USAGE") => Err(CommandError::WrongArity { name: "memory|usage".into() }),
-        [what, _] if is(what, "USAGE") => Ok(()),
-        [what, _, option, count] if is(what, "USAGE") && is(option, "SAMPLES") => {
-            if parse_integer(count)? < 0 { Err(CommandError::Syntax) } else { Ok(()) }
+        [what, _, options @ ..] if is(what, "USAGE") => {
+            let mut rest = options;
+            // From left to right: the first fault is told.
+            while let [option, after @ ..] = rest {
+                rest = match after {
+                    [count, after @ ..] if is(option, "SAMPLES") && parse_integer(count)? >= 0 => after,
+                    _ => return Err(CommandError::Syntax),
+                };
+            }
+            Ok(())
         }
-        [what, _, ..] if is(what, "USAGE") => Err(CommandError::Syntax),
         [what, ..] => Err(unknown("MEMORY", what)),
         [] => Err(CommandError::Syntax),
     }

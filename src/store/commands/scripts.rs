@@ -167,7 +167,7 @@ impl<'a> Call<'a> {
                     (_, Some(old)) if adds => old,
                     _ => at.now,
                 };
-                let deadline = later(base, parse_integer(self.arguments[1])?);
+                let deadline = later(base, parse_integer(self.arguments[1])?, "pexpire")?;
                 store.keys.set_until(key, Arc::from(value), at.index, Some(deadline));
                 store.note(EventClass::Generic, "expire", key);
                 1
@@ -179,9 +179,9 @@ impl<'a> Call<'a> {
                 if ttl <= 0 {
                     return Err(CommandError::InvalidExpireTime { command: "set" });
                 }
+                let deadline = later(at.now, ttl, "set")?;
                 for key in self.keys {
-                    let deadline = Some(later(at.now, ttl));
-                    store.keys.set_until(key, Arc::from(value), at.index, deadline);
+                    store.keys.set_until(key, Arc::from(value), at.index, Some(deadline));
                     store.note(EventClass::String, "set", key);
                     store.note(EventClass::Generic, "expire", key);
                 }
@@ -192,8 +192,11 @@ impl<'a> Call<'a> {
 }
 
 /// The moment so many milliseconds later, or earlier.
-fn later(base: Millis, millis: i64) -> Millis {
-    Millis(base.0.saturating_add_signed(millis))
+fn later(base: Millis, millis: i64, command: &'static str) -> Result<Millis, CommandError> {
+    // Before the beginning of time is as good as any moment that has passed.
+    let time = i64::try_from(base.0).ok().and_then(|base| base.checked_add(millis));
+    let time = time.ok_or(CommandError::InvalidExpireTime { command })?;
+    Ok(Millis(u64::try_from(time).unwrap_or(0)))
 }
 
 fn check_eval(arguments: &[&[u8]]) -> Result<(), CommandError> {

@@ -213,6 +213,11 @@ fn revisions_locks_and_scripts() {
             ("EVALSHA a4e8783852e6b949f9ef3a97212805108459a890 1 token mine 500 0", "(1)"),
             ("PTTL token", "(1500)"),
             ("EVALSHA 1cac51482acf5858da00f6d685d68f886cd6b6b2 1 token other 50", "(0)"),
+            (
+                "EVALSHA 1cac51482acf5858da00f6d685d68f886cd6b6b2 1 token mine 9223372036854775807",
+                "ERR invalid expire time in 'pexpire' command",
+            ),
+            ("PTTL token", "(1500)"),
             ("EVALSHA c3f8721cbb97f72bc19e972846bd7aaf91901658 1 token mine", "(1)"),
             ("EVALSHA 96da70f7716f27d278a5218544df37fd8b0a5e4c 2 x y v 70", "(2)"),
             ("EVALSHA 96da70f7716f27d278a5218544df37fd8b0a5e4c 2 z y v 70", "(0)"),
@@ -228,7 +233,7 @@ fn revisions_locks_and_scripts() {
         ],
     );
     node.now += 100;
-    assert_eq!(node.run("LOCK l 100"), "(29)", "the one before has expired");
+    assert_eq!(node.run("LOCK l 100"), "(31)", "the one before has expired");
 }
 
 /// The builder's bytes do what its commands do one by one, or nothing.
