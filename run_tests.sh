@@ -2,6 +2,10 @@
 # Everything that has to hold before a change is merged, step by step, each with its time. Stops at the first step
 # that fails. What the steps wrote is in target/run_tests/. The last line counts the checks: each test of a test
 # program, and each other step as one.
+#
+# Two steps run beside others: the release builds beside the steps in the quick profile, since a compiler is bound by one
+# core for much of its time; and what needs nothing but cores beside the process tests, which mostly wait, at the lowest
+# priority.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -12,22 +16,69 @@ passed=0
 failed=0
 number=0
 started=$SECONDS
+# By name: the process groups of steps that run beside others, and where their output goes.
+declare -A beside=() logs_beside=()
 
 finish() {
+    local name
+    for name in "${!beside[@]}"; do
+        kill -- "-${beside[$name]}" 2>/dev/null
+    done
     echo "total $((SECONDS - started)) s"
     echo "$passed passed, $failed failed"
     exit "$1"
 }
 
+trap 'finish 130' INT TERM
+
 # step NAME COMMAND…  runs the command, its output goes to a file; on failure the end of it is shown.
 step() {
-    local name=$1 begin=$SECONDS code ok bad
+    local name=$1 begin=$SECONDS
     shift
-    number=$((number + 1))
-    log=$logs/$(printf '%02d' "$number")-${name//[^a-z0-9]/-}.log
+    new_log "$name"
     printf '%2d  %-44s' "$number" "$name"
     "$@" >"$log" 2>&1
-    code=$?
+    judge "$name" $? $((SECONDS - begin))
+}
+
+# begin NAME COMMAND…  begins a step that runs beside the following ones, until `join NAME`.
+begin() {
+    local name=$1
+    shift
+    new_log "$name"
+    logs_beside[$name]=$log
+    # With job control it is a process group, which can be ended as a whole.
+    set -m
+    run_beside "$log" "$@" </dev/null &
+    beside[$name]=$!
+    set +m
+}
+
+run_beside() {
+    local log=$1 begin=$SECONDS
+    shift
+    "$@" >"$log" 2>&1
+    echo "$? $((SECONDS - begin))" >"$log.result"
+}
+
+join() {
+    local name=$1 code=1 seconds=0
+    log=${logs_beside[$name]}
+    printf '    %-44s' "$name"
+    wait "${beside[$name]}"
+    unset "beside[$name]"
+    read -r code seconds <"$log.result"
+    judge "$name" "$code" "$seconds"
+}
+
+new_log() {
+    number=$((number + 1))
+    log=$logs/$(printf '%02d' "$number")-${1//[^a-z0-9]/-}.log
+}
+
+# judge NAME CODE SECONDS  counts what $log says; ends everything if the step failed.
+judge() {
+    local name=$1 code=$2 seconds=$3 ok bad
     # Lines of test programs: "test result: ok. 12 passed; 0 failed; …"
     ok=$(awk '/^test result:/ { n += $4 } END { print n + 0 }' "$log")
     bad=$(awk '/^test result:/ { n += $6 } END { print n + 0 }' "$log")
@@ -38,10 +89,10 @@ step() {
     fi
     passed=$((passed + ok))
     failed=$((failed + bad))
-    printf '%4d s  %d passed, %d failed\n' $((SECONDS - begin)) "$ok" "$bad"
+    printf '%4d s  %d passed, %d failed\n' "$seconds" "$ok" "$bad"
     if ((code != 0)); then
         tail -n 60 "$log"
-        echo "FAILED: step $number, $name (exit code $code); all of its output is in $log"
+        echo "FAILED: $name (exit code $code); all of its output is in $log"
         finish 1
     fi
 }
@@ -79,17 +130,23 @@ other_tests() {
     done
 }
 
+# A simulator that can make mistakes on purpose is kept aside; then everything as it is shipped, and with it what the
+# steps below run for long.
+release_builds() {
+    cargo build --release --quiet --features mutations --bin kvsim &&
+        cp target/release/kvsim "$logs/kvsim-with-mistakes" &&
+        cargo build --release --quiet &&
+        cargo test --release --quiet --test fuzz --no-run &&
+        cargo bench --no-run --quiet
+}
+
 step "format" cargo fmt --check
+begin "release builds and benches, beside the above" release_builds
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "unit tests" cargo test --quiet --lib --bins
 step "documentation tests" cargo test --quiet --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-# A simulator that can make mistakes on purpose is kept aside; then everything as it is shipped.
-mistakes_build() {
-    cargo build --release --quiet --features mutations --bin kvsim && cp target/release/kvsim "$logs/kvsim-with-mistakes"
-}
-step "release build of a simulator with mistakes" mistakes_build
-step "release build" cargo build --release --quiet
+join "release builds and benches, beside the above"
 # Tests are built in the quick profile; the programs that they start are those built for speed.
 export LANEKV_BIN_DIR=target/release
 mapfile -t others < <(other_tests)
@@ -98,9 +155,8 @@ step "source rules and other tests" cargo test --quiet "${others[@]}"
 step "simulator, 20000 seeds, each twice" target/release/kvsim --runs 20000 --twice --coverage
 tail -n 1 "$log" | sed 's/^/      /'
 # The same simulator with one deliberate mistake at a time, which it has to find.
-step "simulator finds every mistake" "$logs/kvsim-with-mistakes" --mutations --runs 20000
-sed 's/^/      /' "$log"
-step "fuzzing, 1000000 inputs a target" env FUZZ_INPUTS=1000000 cargo test --release --test fuzz --quiet
+begin "simulator finds every mistake" nice -n 19 "$logs/kvsim-with-mistakes" --mutations --runs 20000
+begin "fuzzing, 1000000 inputs a target" nice -n 19 env FUZZ_INPUTS=1000000 cargo test --release --test fuzz --quiet
 step "chaos, 60 seconds" target/release/kvchaos --seconds 60
 tail -n 4 "$log" | sed 's/^/      /'
 redis_clients >"$logs/redis-clients.log" 2>&1
@@ -127,5 +183,7 @@ fi
 step "commands of the readme" cargo test --quiet --test readme
 # Without etcd and Redis: kvbench, and the machinery of the comparison with them.
 step "comparison, its own machinery" benches/compare/compare.py --smoke --bin-dir target/release
-step "benches compile" cargo bench --no-run --quiet
+join "simulator finds every mistake"
+sed 's/^/      /' "$log"
+join "fuzzing, 1000000 inputs a target"
 finish 0

@@ -22,7 +22,8 @@ impl Replica {
         loop {
             let log =
                 self.views.get(&self.delivering).expect("every view from the delivered one on has a log");
-            if log.finished() {
+            // Rule M.
+            if log.finished() || (log.decided.is_some() && mutated(Mutation::ViewsPassedOver)) {
                 self.delivering = self.delivering.next();
                 self.delivered = Position { view: self.delivering, ..Position::default() };
                 continue;

@@ -38,6 +38,7 @@ pub use message::{
     Sender, Status, Value, View, Voter,
 };
 pub use mutation::Mutation;
+pub(crate) use mutation::mutated;
 #[cfg(feature = "mutations")]
 pub use mutation::set_mutation;
 pub use recovery::{Recovery, RecoveryError};

@@ -28,6 +28,13 @@ mutations! {
     RestartedSenderContinues,
     /// \[B\] A frontier is believed although entries below it are missing.
     FrontierOverGap,
+    /// \[C\] A node counts as the voter of its number whatever disk it speaks from, to itself and to others.
+    AnyDiskVotes,
+    /// \[D\] A restarted node takes what it read back from its log for durable. The log is below the rules, so the
+    /// mistake is made by the simulator and by the runner of the golden scripts.
+    ReadBackIsDurable,
+    /// \[E\] A log that is shorter than what peers remember of it is not noticed.
+    LostVotesIgnored,
     /// \[F\] A sender is suspected by one's own ears alone.
     OwnEarsOnly,
     /// \[G\] Nobody steps in for a sealer that died.
@@ -42,8 +49,14 @@ mutations! {
     WaitForHolder,
     /// \[K\] Accepting a value neither asks for a promise of its ballot nor is one.
     AcceptWithoutPromise,
+    /// \[L\] A value that changes the voters is accepted without the entries of earlier views.
+    VotersChangeEarly,
+    /// \[M\] A view is taken for delivered as soon as its decision is known, whatever of it is missing.
+    ViewsPassedOver,
     /// \[N\] A majority is enough to found a cluster.
     MajorityFounds,
+    /// \[O\] Drops are not counted in the view, so probation never grows.
+    DropsForgotten,
     /// \[P\] A batch that was skipped as too early is not offered again.
     NoReoffer,
     /// \[Q\] A read does not wait for older views.

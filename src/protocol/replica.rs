@@ -366,14 +366,20 @@ impl Replica {
             .is_some_and(|voter| self.has_disk(voter, self.identity.disk, self.identity.joining))
     }
 
-    /// Whether this disk is the one that a voter votes with.
+    /// Whether whoever speaks from this disk is the voter (rule C).
     fn has_disk(&self, voter: &Voter, disk: DiskId, joining: bool) -> bool {
+        self.is_registered(voter, disk, joining) || mutated(Mutation::AnyDiskVotes)
+    }
+
+    /// Whether this disk is the one that a voter votes with.
+    fn is_registered(&self, voter: &Voter, disk: DiskId, joining: bool) -> bool {
         if self.current == ViewNumber(0) { !joining } else { voter.disk == disk }
     }
 
     /// Whether this node's disk waits to be registered.
     fn is_joining(&self) -> bool {
-        self.identity.joining && !self.is_voter()
+        let registered = |voter: &Voter| self.is_registered(voter, self.identity.disk, true);
+        self.identity.joining && !self.log().view.voter(self.settings.me).is_some_and(registered)
     }
 
     /// Whether whoever speaks for this node is the voter: not a learner on another disk (rule C).
@@ -741,7 +747,7 @@ impl Replica {
             }
             std::cmp::Ordering::Greater => voted,
         };
-        if lost {
+        if lost && !mutated(Mutation::LostVotesIgnored) {
             self.marks.hit(Mark::LostVotesFound);
             out.push(Output::Halt(HaltReason::LostVotes {
                 peer,

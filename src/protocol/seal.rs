@@ -333,7 +333,9 @@ impl Replica {
         let voters = |view: &View| view.voters.iter().map(|v| (v.node, v.disk)).collect::<Vec<_>>();
         // Where the voters change, that is every entry of all earlier views too (rule L).
         log.holds(&value.ends)
-            && (self.delivering == self.current || voters(&value.next) == voters(&log.view))
+            && (self.delivering == self.current
+                || voters(&value.next) == voters(&log.view)
+                || mutated(Mutation::VotersChangeEarly))
     }
 
     fn accept(&mut self, ballot: Ballot, value: Value, out: &mut Vec<Output>) {
@@ -549,7 +551,9 @@ impl Replica {
         let was_sender = view.lane_of(voter.node).is_some();
         let is_sender = senders.iter().any(|s| s.node == voter.node);
         let dropped = was_sender && !is_sender && !self.is_leaving(voter.node);
-        if dropped || drops != voter.drops {
+        if mutated(Mutation::DropsForgotten) {
+            next.drops = 0;
+        } else if dropped || drops != voter.drops {
             next.drops = if dropped { drops.saturating_add(1).min(Voter::DROPS_MAX) } else { drops };
             next.drops_at = now;
         }

@@ -6,7 +6,8 @@ use crate::node::NodeInput;
 use crate::protocol::Decision;
 use crate::storage::Operation;
 
-use super::host::{Copy, Fate};
+use super::host::{Copy, Fate, Host};
+use super::network::Link;
 use super::plan::Faults;
 use super::sights::Sight;
 use super::world::{Event, MS, SUSPICION_MS, World};
@@ -27,6 +28,9 @@ impl World {
             self.fault_of_network(&faults);
         }
         self.fault_of_disks(&faults);
+        if faults.replacement > 0 && self.faults.permille(faults.replacement) {
+            self.replacement();
+        }
         if self.faults.permille(faults.wall_jump) {
             let node = self.faults.index(self.hosts.len());
             // Up to ten years, in either direction.
@@ -99,6 +103,7 @@ impl World {
         }
         self.note(|| format!("n{node} asks to leave"));
         self.hosts[node].leaving = true;
+        self.invariants.leaves(Self::node(node));
         self.give(node, NodeInput::Leave);
         let down = self.faults.between(MS, 500 * MS);
         let boot = self.hosts[node].boot;
@@ -274,15 +279,19 @@ impl World {
 
     fn stall(&mut self, from: usize, to: usize, long: u64) {
         self.hold(from, to, long);
-        let until = self.now + long;
         // Some break when nothing is acknowledged for long.
         if long > 500 * MS && self.faults.permille(500) {
-            self.disconnect(from, to);
-            let boot = self.hosts[from].boot;
-            self.at(until, Event::Dial { from, to, boot });
-            if self.hosts[from].machine.is_some() {
-                self.give(from, NodeInput::LinkDown(Self::node(to)));
-            }
+            self.lose_link(from, to, self.now + long);
+        }
+    }
+
+    /// A connection breaks with all that is in it, and is made anew later.
+    fn lose_link(&mut self, from: usize, to: usize, until: u64) {
+        self.disconnect(from, to);
+        let boot = self.hosts[from].boot;
+        self.at(until, Event::Dial { from, to, boot });
+        if self.hosts[from].machine.is_some() {
+            self.give(from, NodeInput::LinkDown(Self::node(to)));
         }
     }
 
@@ -397,6 +406,29 @@ impl World {
         self.at(self.now + down, Event::Start { node });
     }
 
+    /// A node is rebuilt on an empty disk, which takes a change of the voters; meanwhile another node hears nothing
+    /// and misses entries. One at a time: all others must be whole.
+    fn replacement(&mut self) {
+        let n = self.hosts.len();
+        let is_whole = |host: &Host| {
+            let report = host.machine.as_ref().map(|machine| machine.node.report());
+            report.is_some_and(|report| !report.joining && report.serving)
+        };
+        if self.now < self.truce_until || !self.hosts.iter().all(is_whole) {
+            return;
+        }
+        let (lost, behind) = self.pair();
+        let long = self.faults.between(100 * MS, 700 * MS);
+        for from in (0..n).filter(|from| *from != behind && *from != lost) {
+            self.hold(from, behind, long);
+            self.lose_link(from, behind, self.now + long);
+        }
+        self.kill(lost);
+        self.rebuild(lost);
+        let down = self.faults.between(MS, 50 * MS);
+        self.at(self.now + down, Event::Start { node: lost });
+    }
+
     /// Whether there is a copy of a node's disk that is old enough to be known for it: the node has started again
     /// since, or has told of votes since that the copy lacks. (A copy of the same start that lacks nothing but a
     /// promise cannot be told from the truth by anybody.)
@@ -417,8 +449,10 @@ impl World {
                 .as_ref()
                 .is_some_and(|m| m.node.report().hears.contains(Self::node(node)));
             let now = self.now;
-            let open =
-                self.link(node, other).stalled_until <= now && self.link(other, node).stalled_until <= now;
+            // What it said last has arrived, too.
+            let is_slow = |link: &Link| link.slow.0 > 0 && link.slow.1 + TRUCE_US > now;
+            let is_open = |link: &Link| link.stalled_until <= now && !is_slow(link);
+            let open = is_open(self.link(node, other)) && is_open(self.link(other, node));
             up && hears && open
         })
     }

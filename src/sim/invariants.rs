@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::protocol::{Ballot, Decision, LaneVector, Message, Record, Status, View};
-use crate::types::{Entry, Label, Lsn, NodeId, Position, Timestamp, ViewNumber};
+use crate::protocol::{Ballot, Decision, LaneVector, Message, Record, Status, Value, View, Voter};
+use crate::types::{Entry, Label, Lsn, NodeId, NodeSet, Position, Timestamp, ViewNumber};
 
 use super::checker::Violation;
 use super::machine::Found;
@@ -26,6 +26,10 @@ struct Holder {
     voted: BTreeMap<Lane, Timestamp>,
     /// A snapshot has everything of the views before this one.
     installed: ViewNumber,
+    /// What its former disks held.
+    former: BTreeMap<Lane, Timestamp>,
+    /// What it said in views before this one, it said from another disk.
+    registered_after: ViewNumber,
     /// The highest ballot promised, and accepted, in each view.
     promised: BTreeMap<ViewNumber, Ballot>,
     accepted: BTreeMap<ViewNumber, Ballot>,
@@ -67,6 +71,11 @@ impl Holder {
     }
 }
 
+fn is_same_voters(one: &View, other: &View) -> bool {
+    let voters = |view: &View| view.voters.iter().map(|voter| (voter.node, voter.disk)).collect::<Vec<_>>();
+    voters(one) == voters(other)
+}
+
 /// Everything that any node ever wrote or said, as far as it can be wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Invariants {
@@ -83,6 +92,8 @@ pub(crate) struct Invariants {
     votes: BTreeMap<Lane, Vec<Timestamp>>,
     /// The value of each ballot.
     values: BTreeMap<(ViewNumber, Ballot), LaneVector>,
+    /// Who has ever asked to leave.
+    leavers: NodeSet,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -97,6 +108,7 @@ impl Invariants {
             holders: vec![Holder::default(); nodes],
             votes: BTreeMap::new(),
             values: BTreeMap::new(),
+            leavers: NodeSet::EMPTY,
             violations: Vec::new(),
         }
     }
@@ -152,7 +164,19 @@ impl Invariants {
 
     /// A node has another disk, which is empty.
     pub(crate) fn wiped(&mut self, node: NodeId) {
-        self.holders[node.index()] = Holder::default();
+        let registered_after = self.views.last_key_value().map(|(view, _)| view.next()).unwrap_or_default();
+        let holder = std::mem::take(&mut self.holders[node.index()]);
+        let mut former = holder.former;
+        for (lane, t) in holder.held {
+            let before = former.entry(lane).or_default();
+            *before = (*before).max(t);
+        }
+        self.holders[node.index()] = Holder { former, registered_after, ..Holder::default() };
+    }
+
+    /// A node asks to leave.
+    pub(crate) fn leaves(&mut self, node: NodeId) {
+        self.leavers.insert(node);
     }
 
     /// A node wrote a record to its log.
@@ -174,14 +198,43 @@ impl Invariants {
 
     /// All records of a node up to this one are durable.
     pub(crate) fn durable(&mut self, node: NodeId, lsn: Lsn) {
-        let holder = &mut self.holders[node.index()];
-        while let Some((at, record)) = holder.pending.pop_front() {
-            if at > lsn {
-                holder.pending.push_front((at, record));
-                break;
-            }
+        loop {
+            let holder = &mut self.holders[node.index()];
+            let due = holder.pending.front().is_some_and(|(at, _)| *at <= lsn);
+            let Some((_, record)) = due.then(|| holder.pending.pop_front()).flatten() else { break };
             holder.keep(&record);
+            if let Record::Accept { view, value, .. } = &record {
+                self.accepted(node, *view, value);
+            }
         }
+    }
+
+    /// A value that changes the voters is accepted by those only who hold everything of the views before. So the next
+    /// view has holders for all of it, whoever of the old voters is lost then.
+    fn accepted(&mut self, node: NodeId, view: ViewNumber, value: &Value) {
+        let Some(old) = self.views.get(&view) else { return };
+        if is_same_voters(old, &value.next) {
+            return;
+        }
+        let holder = &self.holders[node.index()];
+        let missing = self.ends_before(view).find(|(lane, end)| holder.held(lane) < *end);
+        if let Some(((lacks, sender), end)) = missing {
+            let what = format!(
+                "{node} accepts other voters for {}, and lacks entries of the lane of {sender} in {lacks}, which \
+                 ends at {end}",
+                value.next.number
+            );
+            self.fail("Holders", what);
+        }
+    }
+
+    /// The ends of all lanes of the views before this one.
+    fn ends_before(&self, view: ViewNumber) -> impl Iterator<Item = (Lane, Timestamp)> {
+        let ended = self.decisions.range(..view).filter_map(|(view, d)| Some((self.views.get(view)?, d)));
+        ended.flat_map(|(view, decision)| {
+            let ends = view.senders.iter().zip(&decision.value.ends);
+            ends.map(|(sender, end)| ((view.number, sender.node), *end))
+        })
     }
 
     fn stored(&mut self, node: NodeId, entry: &Entry) {
@@ -217,6 +270,7 @@ impl Invariants {
         }
         let next = &decision.value.next;
         if let Some(view) = self.views.get(&decision.view).cloned() {
+            self.probation(&view, next);
             for (sender, end) in view.senders.iter().zip(&decision.value.ends) {
                 let lane = (view.number, sender.node);
                 let chosen = self.chosen(&view, &lane);
@@ -240,6 +294,30 @@ impl Invariants {
         }
         self.views.insert(next.number, next.clone());
         self.decisions.insert(decision.view, decision.clone());
+    }
+
+    /// Each drop for a fault is counted in the view that comes of it; nothing but time takes it back.
+    fn probation(&mut self, old: &View, next: &View) {
+        let lists = |view: &View, node| view.senders.iter().any(|sender| sender.node == node);
+        let mut wrong = Vec::new();
+        for (before, after) in old.voters.iter().zip(&next.voters) {
+            let node = before.node;
+            if old.number == ViewNumber(0) || before.disk != after.disk {
+                continue;
+            }
+            let dropped = lists(old, node) && !lists(next, node) && !self.leavers.contains(node);
+            let least =
+                before.drops_left(after.drops_at).saturating_add(dropped.into()).min(Voter::DROPS_MAX);
+            if after.drops < least {
+                wrong.push(format!(
+                    "{node} has {} drops in {}, and should have {least} after {} in {}",
+                    after.drops, next.number, before.drops, old.number
+                ));
+            }
+        }
+        for what in wrong {
+            self.fail("Probation", what);
+        }
     }
 
     /// The last entry of a lane for which a majority was told to have voted.
@@ -270,8 +348,12 @@ impl Invariants {
             return self.fail("No resurrection", what);
         }
         if first {
-            let held =
-                view.voters.iter().filter(|v| self.holders[v.node.index()].held(&lane) >= entry.t).count();
+            // One of the majority that had it may have lost its disk since.
+            let had = |holder: &Holder| {
+                let former = holder.former.get(&lane).copied().unwrap_or_default();
+                holder.held(&lane).max(former) >= entry.t
+            };
+            let held = view.voters.iter().filter(|v| had(&self.holders[v.node.index()])).count();
             if held < view.quorum() {
                 let what = format!("{node} delivers {entry}, which {held} voters hold durably");
                 self.fail("Durability", what);
@@ -355,6 +437,13 @@ impl Invariants {
             let nodes = self.holders.len();
             let vote =
                 &mut self.votes.entry(lane).or_insert_with(|| vec![Timestamp::ZERO; nodes])[node.index()];
+            if accepted < *vote && view.number >= self.holders[node.index()].registered_after {
+                let what = format!(
+                    "{node} votes for {accepted} of {} in {}, after {vote}",
+                    sender.node, view.number
+                );
+                wrong.push(("Votes are durable", what));
+            }
             if accepted <= *vote {
                 continue;
             }

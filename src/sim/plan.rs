@@ -116,6 +116,8 @@ pub struct Faults {
     pub slow_news: u64,
     /// Passive nodes reach no sender for a while, but each other.
     pub passive_apart: u64,
+    /// A node loses its disk and is rebuilt, while another misses how the view ends.
+    pub replacement: u64,
     /// Chance that a node crashes after a step of its keeper of snapshots.
     pub keeper_crash: u64,
     /// Chance that a node which cannot go on with its disk is started with an empty one, to be rebuilt.
@@ -200,6 +202,7 @@ impl Plan {
         match random.below(30) {
             0 => plan.aim_at_slow_news(&mut random),
             1 => plan.aim_at_passive_apart(&mut random),
+            2 => plan.aim_at_replacement(&mut random),
             _ => {}
         }
         plan
@@ -228,6 +231,17 @@ impl Plan {
         self.quiet_us = LONG_QUIET_US;
         self.faults.passive_apart = random.between(500, 1000);
         self.damage = Damage { apart: true, ..Damage::default() };
+    }
+
+    /// Leads up to this: a new disk is registered when one of the old voters knows how an earlier view ended and has
+    /// not got all of it yet.
+    fn aim_at_replacement(&mut self, random: &mut Random) {
+        self.aim(random);
+        self.nodes = [3, 5][random.index(2)];
+        self.storm_us = random.between(1_500_000, 3_000_000);
+        self.think_us = 40_000;
+        self.faults.replacement = random.between(500, 1000);
+        self.damage = Damage::default();
     }
 
     /// What situations of several steps need: enough nodes and clients, long ways, and few faults besides.
@@ -298,6 +312,7 @@ impl Faults {
             farewell: 0,
             slow_news: 0,
             passive_apart: 0,
+            replacement: 0,
         }
     }
 }

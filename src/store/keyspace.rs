@@ -212,9 +212,22 @@ impl Keyspace {
         self.get(key).map(|item| &item.value)
     }
 
-    /// Lets go of the groups in front of a slot: a clone that is read from front to back needs them no more.
-    /// What is counted stays as it was.
-    pub(crate) fn release_before(&mut self, slot: usize) {
+    /// The first slot from this one on that has anything in it, or [`SLOT_COUNT`]. Lets go of the groups in front of it:
+    /// a clone that is read from front to back needs them no more. What is counted stays as it was.
+    pub(crate) fn skip_to_used(&mut self, from: usize) -> usize {
+        let mut slot = from;
+        while slot < SLOT_COUNT {
+            self.release_before(slot);
+            match self.groups.get(slot / GROUP_LEN) {
+                Some(Some(group)) if group.0[slot % GROUP_LEN].is_some() => return slot,
+                Some(Some(_)) => slot += 1,
+                _ => slot = (slot / GROUP_LEN + 1) * GROUP_LEN,
+            }
+        }
+        SLOT_COUNT
+    }
+
+    fn release_before(&mut self, slot: usize) {
         let read = self.groups.len().min(slot / GROUP_LEN);
         // Those before the last one went before.
         if let Some(group) = self.groups[..read].last_mut() {

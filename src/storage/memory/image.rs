@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 const SECTOR_LEN: u64 = 512;
-const PAGE_LEN: usize = 4096;
+const PAGE_LEN: usize = 1024;
 type Page = [u8; PAGE_LEN];
 
 /// A file's bytes, in pages; an absent page is zeros.

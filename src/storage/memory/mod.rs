@@ -102,6 +102,7 @@ struct State {
     durable_names: BTreeMap<String, u64>,
     pending_names: Vec<NameChange>,
     fault: Option<Fault>,
+    idle_syncs: bool,
     calls: Option<Vec<Call>>,
 }
 
@@ -203,9 +204,16 @@ impl MemoryDisk {
         self.state().fault = Some(Fault { operation, calls_before, kind });
     }
 
-    /// Takes back what [`MemoryDisk::fail`] ordered, if it has not happened yet.
+    /// From now on a sync does nothing and says that it is done, until [`MemoryDisk::heal`].
+    pub fn ignore_syncs(&self) {
+        self.state().idle_syncs = true;
+    }
+
+    /// Takes back what [`MemoryDisk::fail`] ordered, if it has not happened yet, and what
+    /// [`MemoryDisk::ignore_syncs`] did.
     pub fn heal(&self) {
-        self.state().fault = None;
+        let mut state = self.state();
+        (state.fault, state.idle_syncs) = (None, false);
     }
 
     /// Begins to keep a list of the calls that change the disk.
@@ -282,6 +290,9 @@ impl Disk for MemoryDisk {
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
         state.enter(Operation::SyncDir, ".")?;
+        if state.idle_syncs {
+            return Ok(());
+        }
         state.durable_names = state.names.clone();
         state.pending_names.clear();
         state.free();
@@ -349,8 +360,10 @@ impl DiskFile for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         let entered = state.enter(Operation::Sync, &self.name);
+        let idle = state.idle_syncs;
         let inode = state.inode(self.inode);
         match entered {
+            Ok(()) if idle => {}
             Ok(()) => inode.sync(),
             Err(_) => inode.forget(),
         }

@@ -192,9 +192,9 @@ impl ImageEncoder {
                     Stage::Sessions(ids)
                 }
                 Stage::Slot(slot) => {
-                    self.keys.release_before(slot);
+                    let slot = self.keys.skip_to_used(slot);
                     match self.keys.slot(slot) {
-                        None => Stage::Slot(slot + 1),
+                        None => Stage::Slot(SLOT_COUNT),
                         Some(items) => {
                             let keys = self.keys.keys_of(slot).into_iter().rev().cloned().collect();
                             Stage::Keys { slot, items: Arc::clone(items), keys }
