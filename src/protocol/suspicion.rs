@@ -122,6 +122,9 @@ impl Replica {
         if sealed && mutated(Mutation::WaitForHolder) && sealer.is_some_and(|n| hearing.hears(n)) {
             return None;
         }
+        if sealed && !self.can_found() {
+            return None;
+        }
         let (reason, since, delay) = if sealed {
             let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
             // Its sealer has a suspicion time-out to finish, unless that process is known to be gone.
@@ -156,6 +159,15 @@ impl Replica {
         Some(Reason { promote: reason.promote.union(self.fit_for_promotion(now)), replace, ..reason })
     }
 
+    /// Whether a ballot of this node could end in view 0: a value of its own needs the promises of all, one that was
+    /// accepted only a majority's. Others would only be held up by it.
+    fn can_found(&self) -> bool {
+        self.current > ViewNumber(0)
+            || self.sealing.watch.missing.is_empty()
+            || self.log().accepted.is_some()
+            || mutated(Mutation::MajorityFounds)
+    }
+
     /// Whether whoever opened a ballot will not go on with it. Its node may be there, with another process.
     fn is_sealer_gone(&self, ballot: &Ballot, hearing: &Hearing) -> bool {
         if ballot.node == self.settings.me {
@@ -172,8 +184,7 @@ impl Replica {
         let quorum = view.quorum();
         let spare = view.voters.len() - quorum;
         if self.current == ViewNumber(0) {
-            let everybody = self.sealing.watch.missing.is_empty() || mutated(Mutation::MajorityFounds);
-            return (everybody && self.settled(now))
+            return (self.can_found() && self.settled(now))
                 .then(|| Reason::new(Mark::Founded, "founding the cluster"));
         }
         // No live sender.
