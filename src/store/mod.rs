@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `command` | the table of commands, lookup, what is refused before multicasting |
 //! | `commands/` | one file per family: specs, checks and functions |
-//! | `keyspace`, `slots` | keys and values in hash slots |
+//! | `keyspace`, `slots`, `leaves` | keys and values in hash slots; the tables of a slot |
 //! | `deadlines` | when keys expire |
 //! | `event` | what subscribers are told of |
 //! | `extended` | floating point as Redis has it, the same on all machines |
@@ -31,6 +31,7 @@ mod extended;
 mod glob;
 mod image;
 mod keyspace;
+mod leaves;
 mod sessions;
 mod sha1;
 mod slots;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::types::{Index, Millis, Reply, limits};
+use crate::types::{Index, Item, Millis, Reply, limits};
 use crate::wire::batch::{BatchCommand, SessionSeq};
 
 pub use command::{
@@ -200,7 +201,7 @@ impl Store {
             keys.advance(
                 now,
                 Some(&mut |key| {
-                    let key = key.clone();
+                    let key = key.into();
                     events.push(Event::Key { class: EventClass::Expired, name: "expired", key });
                 }),
             );
@@ -256,12 +257,12 @@ impl Store {
 
     /// The revision of a key: the index of its last write; 0 if it is missing.
     pub fn revision(&self, key: &[u8]) -> Index {
-        self.keys.get(key).map_or(Index(0), |item| item.revision)
+        self.keys.get(key).map_or(Index(0), Item::revision)
     }
 
     /// At most so many keys of a hash slot, in the order of their bytes.
     pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
-        self.keys.keys_of(slot).into_iter().take(max).cloned().collect()
+        self.keys.sorted_items_of(slot).into_iter().take(max).map(|item| item.key().into()).collect()
     }
 
     /// A number that nobody foresees, for commands that choose at random and change nothing.
@@ -288,6 +289,12 @@ impl Store {
     /// How many keys there are.
     pub fn key_count(&self) -> usize {
         self.keys.len()
+    }
+
+    /// About how many bytes of memory the keys take, and the most that they have taken in this process. Counted, not
+    /// asked of the system; not part of the state.
+    pub fn memory_len(&self) -> (usize, usize) {
+        self.keys.memory_len()
     }
 
     /// How many sessions are open.

@@ -10,7 +10,7 @@ use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
 use crate::store::glob::{StepBudget, matches};
 use crate::store::{SLOT_COUNT, Store};
-use crate::types::{Reply, decimal, limits};
+use crate::types::{Item, Reply, decimal, limits};
 
 use super::{READ, count_reply, exactly, is, parse_integer};
 
@@ -72,7 +72,8 @@ fn keys(store: &Store, arguments: &[&[u8]]) -> Answer {
     let mut len: usize = 0;
     let mut found = Vec::new();
     let mut overflow = false;
-    for (key, _) in store.keys.iter() {
+    for item in store.keys.iter() {
+        let key = item.key();
         if matches(pattern, key, &mut budget).map_err(|_| CommandError::PatternTooCostly)? {
             len += key.len() + ELEMENT_OVERHEAD;
             overflow |= len > limits::REPLY_LEN_MAX;
@@ -134,7 +135,8 @@ fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
     let mut budget = StepBudget(STEPS_MAX);
     let (mut slot, mut looked_at, mut found) = (options.slot, 0, Vec::new());
     while slot < SLOT_COUNT && looked_at < options.count.min(LOOKED_AT_MAX) {
-        for key in store.keys.keys_of(slot) {
+        for item in store.keys.sorted_items_of(slot) {
+            let key = item.key();
             looked_at += 1;
             let fits = match options.pattern {
                 None => true,
@@ -158,9 +160,10 @@ fn randomkey(store: &Store, _: &[&[u8]]) -> Answer {
     let place = |drawn: u64, count: usize| usize::try_from(drawn % count.max(1) as u64).unwrap_or(0);
     let first = place(drawn, SLOT_COUNT);
     for slot in (first..SLOT_COUNT).chain(0..first) {
-        let keys = store.keys.keys_of(slot);
+        let mut keys: Vec<&[u8]> = store.keys.items_of(slot).map(Item::key).collect();
         if !keys.is_empty() {
-            return Ok(Reply::bulk(keys[place(drawn >> 14, keys.len())]));
+            let place = place(drawn >> 14, keys.len());
+            return Ok(Reply::bulk(keys.select_nth_unstable(place).1));
         }
     }
     Ok(Reply::Nil)

@@ -6,9 +6,8 @@
 
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
-use crate::store::keyspace::Item;
 use crate::store::{Applied, EventClass, Store};
-use crate::types::{Index, Reply};
+use crate::types::{Index, Item, Reply};
 
 use super::{READ, WRITE, count_reply, exactly, is, parse_integer};
 
@@ -117,10 +116,10 @@ impl<'a> Condition<'a> {
             (Condition::Missing | Condition::NotEqual(_) | Condition::DigestNotEqual(_), None) => true,
             (Condition::Missing, Some(_)) => false,
             (Condition::Exists, item) => item.is_some(),
-            (Condition::Revision(wanted), item) => wanted == item.map_or(Index(0), |item| item.revision),
+            (Condition::Revision(wanted), item) => wanted == item.map_or(Index(0), Item::revision),
             (Condition::Equal(_) | Condition::DigestEqual(_), None) => false,
-            (Condition::Equal(value), Some(item)) => *item.value == *value,
-            (Condition::NotEqual(value), Some(item)) => *item.value != *value,
+            (Condition::Equal(value), Some(item)) => item.value() == value,
+            (Condition::NotEqual(value), Some(item)) => item.value() != value,
             (Condition::DigestEqual(digest), Some(item)) => is_digest(digest, item),
             (Condition::DigestNotEqual(digest), Some(item)) => !is_digest(digest, item),
         }
@@ -128,7 +127,7 @@ impl<'a> Condition<'a> {
 }
 
 fn is_digest(digest: &[u8], item: &Item) -> bool {
-    digest_of(&item.value).as_bytes().eq_ignore_ascii_case(digest)
+    digest_of(item.value()).as_bytes().eq_ignore_ascii_case(digest)
 }
 
 fn digest_of(value: &[u8]) -> String {
