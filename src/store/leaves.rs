@@ -26,18 +26,18 @@ pub(super) const LEAF_LEN: usize = 56;
 const LEAF_LEN_MIN: usize = 8;
 
 /// Makes the hashes of keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Hashing(u64);
+#[derive(Clone, Debug)]
+pub(super) struct Hashing(FixedState);
 
 impl Hashing {
     /// Differs with the seed.
     pub(super) fn new(seed: u64) -> Hashing {
-        Hashing(seed)
+        Hashing(FixedState::with_seed(seed))
     }
 
     /// The hash of a key.
-    pub(super) fn of(self, key: &[u8]) -> u64 {
-        let mut hasher = FixedState::with_seed(self.0).build_hasher();
+    pub(super) fn of(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.0.build_hasher();
         hasher.write(key);
         hasher.finish()
     }
@@ -52,15 +52,16 @@ impl Leaf {
         self.0.find(hash, |item| item.key() == key)
     }
 
-    fn replace(&mut self, hash: u64, hashing: Hashing, item: Item) -> Option<Item> {
-        if let Some(place) = self.0.find_mut(hash, |old| old.key() == item.key()) {
-            return Some(std::mem::replace(place, item));
-        }
-        self.0.insert_unique(hash, item, |item| hashing.of(item.key()));
-        None
+    fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
+        self.0.find_mut(hash, |item| item.key() == key)
     }
 
-    fn remove(&mut self, hash: u64, hashing: Hashing, key: &[u8]) -> Option<Item> {
+    /// The key must not be there.
+    fn insert(&mut self, hash: u64, hashing: &Hashing, item: Item) {
+        self.0.insert_unique(hash, item, |item| hashing.of(item.key()));
+    }
+
+    fn remove(&mut self, hash: u64, hashing: &Hashing, key: &[u8]) -> Option<Item> {
         let entry = self.0.find_entry(hash, |item| item.key() == key).ok()?;
         let (item, _) = entry.remove();
         if self.0.len() < self.0.capacity() / 4 {
@@ -103,25 +104,25 @@ impl Leaves {
     }
 
     /// Makes another leaf of a part of the one whose turn it is.
-    fn split(&mut self, hashing: Hashing) {
+    fn split(&mut self, hashing: &Hashing) {
         let new = self.leaves.len();
         let count = new + 1;
         let from = Arc::make_mut(&mut self.leaves[new - count.next_power_of_two() / 2]);
         let mut part = Leaf(HashTable::with_capacity(from.0.len() / 2));
         for item in from.0.extract_if(|item| place(hashing.of(item.key()), count) == new) {
-            part.0.insert_unique(hashing.of(item.key()), item, |item| hashing.of(item.key()));
+            part.insert(hashing.of(item.key()), hashing, item);
         }
         from.0.shrink_to(from.0.len(), |item| hashing.of(item.key()));
         self.leaves.push(Arc::new(part));
     }
 
     /// Puts the last leaf back into the one that it was split from.
-    fn join(&mut self, hashing: Hashing) {
+    fn join(&mut self, hashing: &Hashing) {
         let count = self.leaves.len();
         let Some(last) = self.leaves.pop() else { return };
         let into = Arc::make_mut(&mut self.leaves[count - 1 - count.next_power_of_two() / 2]);
         for item in &last.0 {
-            into.0.insert_unique(hashing.of(item.key()), item.clone(), |item| hashing.of(item.key()));
+            into.insert(hashing.of(item.key()), hashing, item.clone());
         }
     }
 }
@@ -137,9 +138,9 @@ pub(crate) enum Slot {
 
 impl Slot {
     /// With one item.
-    pub(super) fn new(hash: u64, hashing: Hashing, item: Item) -> Slot {
+    pub(super) fn new(hash: u64, hashing: &Hashing, item: Item) -> Slot {
         let mut leaf = Leaf::default();
-        leaf.replace(hash, hashing, item);
+        leaf.insert(hash, hashing, item);
         Slot::One(Arc::new(leaf))
     }
 
@@ -159,34 +160,40 @@ impl Slot {
         }
     }
 
-    /// Puts an item in and returns the one with the same key.
-    pub(super) fn replace(&mut self, hash: u64, hashing: Hashing, item: Item) -> Option<Item> {
+    /// The place of a key that is there, in a leaf that no clone has.
+    pub(super) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
+        match self {
+            Slot::One(leaf) => Arc::make_mut(leaf).get_mut(hash, key),
+            Slot::Many(leaves) => Arc::make_mut(leaves).leaf_mut(hash).get_mut(hash, key),
+        }
+    }
+
+    /// Puts an item in whose key is not there.
+    pub(super) fn insert(&mut self, hash: u64, hashing: &Hashing, item: Item) {
         match self {
             Slot::One(leaf) => {
                 let leaf = Arc::make_mut(leaf);
-                let old = leaf.replace(hash, hashing, item);
+                leaf.insert(hash, hashing, item);
                 if leaf.len() > 2 * LEAF_LEN {
                     let len = leaf.len();
                     let mut leaves = Leaves { leaves: vec![Arc::new(std::mem::take(leaf))], len };
                     leaves.split(hashing);
                     *self = Slot::Many(Arc::new(leaves));
                 }
-                old
             }
             Slot::Many(leaves) => {
                 let leaves = Arc::make_mut(leaves);
-                let old = leaves.leaf_mut(hash).replace(hash, hashing, item);
-                leaves.len += usize::from(old.is_none());
+                leaves.leaf_mut(hash).insert(hash, hashing, item);
+                leaves.len += 1;
                 if leaves.len > (leaves.leaves.len() + 1) * LEAF_LEN {
                     leaves.split(hashing);
                 }
-                old
             }
         }
     }
 
     /// Takes the item of a key out.
-    pub(super) fn remove(&mut self, hash: u64, hashing: Hashing, key: &[u8]) -> Option<Item> {
+    pub(super) fn remove(&mut self, hash: u64, hashing: &Hashing, key: &[u8]) -> Option<Item> {
         match self {
             Slot::One(leaf) => Arc::make_mut(leaf).remove(hash, hashing, key),
             Slot::Many(leaves) => {
@@ -270,14 +277,20 @@ mod tests {
                 let item = item(&key, step);
                 let old = match &mut slot {
                     None => {
-                        slot = Some(Slot::new(hash, hashing, item));
+                        slot = Some(Slot::new(hash, &hashing, item));
                         None
                     }
-                    Some(slot) => slot.replace(hash, hashing, item),
+                    Some(slot) => match slot.get_mut(hash, &key) {
+                        Some(place) => Some(std::mem::replace(place, item)),
+                        None => {
+                            slot.insert(hash, &hashing, item);
+                            None
+                        }
+                    },
                 };
                 assert_eq!(old.map(|old| old.revision().0), twin.insert(key.clone(), step));
             } else if let Some(full) = &mut slot {
-                let old = full.remove(hash, hashing, &key);
+                let old = full.remove(hash, &hashing, &key);
                 assert_eq!(old.map(|old| old.revision().0), twin.remove(&key));
                 if full.len() == 0 {
                     slot = None;

@@ -5,15 +5,16 @@
 //! compares the key has the value in the processor's cache already. What few items have, a deadline or a value
 //! too long to be copied whenever the key's revision changes, is behind a second pointer.
 //!
-//! An item never changes. Slots, frozen images, deadlines and replies share it by counting references.
+//! Slots, frozen images, deadlines and replies share an item by counting references. It changes only where nobody
+//! shares it.
 //!
 //! ```text
 //! reference count 8 | revision 8 | Option<Box<Rare>> 8 | length 8 | key length 1 or 5 | key | value, if short
 //! ```
 
-use std::sync::Arc;
+use std::sync;
 
-use triomphe::ThinArc;
+use triomphe::{Arc, ThinArc};
 
 use super::{Bytes, Index, Millis};
 
@@ -39,7 +40,7 @@ struct Rare {
     /// [`NEVER`] if it has none.
     deadline: Millis,
     /// The value, if it is long.
-    value: Option<Arc<[u8]>>,
+    value: Option<sync::Arc<[u8]>>,
 }
 
 /// A key, its value, and what else is known of it. A clone is the same piece of memory.
@@ -52,14 +53,14 @@ impl Item {
         if value.len() <= INLINE_LEN_MAX {
             Item::assemble(key, value, None, revision, deadline)
         } else {
-            Item::assemble(key, &[], Some(Arc::from(value)), revision, deadline)
+            Item::assemble(key, &[], Some(sync::Arc::from(value)), revision, deadline)
         }
     }
 
     /// The same value under another key, or with another revision or deadline. A long value is shared.
     pub fn with(&self, key: &[u8], revision: Index, deadline: Option<Millis>) -> Item {
         match self.long_value() {
-            Some(value) => Item::assemble(key, &[], Some(Arc::clone(value)), revision, deadline),
+            Some(value) => Item::assemble(key, &[], Some(sync::Arc::clone(value)), revision, deadline),
             None => Item::assemble(key, self.value(), None, revision, deadline),
         }
     }
@@ -67,7 +68,7 @@ impl Item {
     fn assemble(
         key: &[u8],
         inline: &[u8],
-        value: Option<Arc<[u8]>>,
+        value: Option<sync::Arc<[u8]>>,
         revision: Index,
         deadline: Option<Millis>,
     ) -> Item {
@@ -105,11 +106,27 @@ impl Item {
         }
     }
 
+    /// Puts another value and revision into the same memory, if nobody shares it and everything else is as it was:
+    /// the length, and that the value is short and there is no deadline. Says whether it did.
+    pub fn overwrite(&mut self, value: &[u8], revision: Index) -> bool {
+        if self.head().rare.is_some() || self.parts().1.len() != value.len() {
+            return false;
+        }
+        self.0.with_arc_mut(|item| {
+            let Some(item) = Arc::get_mut(item) else { return false };
+            item.header_mut().revision = revision;
+            let bytes = item.slice_mut();
+            let value_at = bytes.len() - value.len();
+            bytes[value_at..].copy_from_slice(value);
+            true
+        })
+    }
+
     fn head(&self) -> &Head {
         &self.0.header.header
     }
 
-    fn long_value(&self) -> Option<&Arc<[u8]>> {
+    fn long_value(&self) -> Option<&sync::Arc<[u8]>> {
         self.head().rare.as_ref()?.value.as_ref()
     }
 
@@ -137,7 +154,7 @@ impl Item {
     /// The value as something to be kept, without a copy.
     pub fn value_bytes(&self) -> Bytes {
         match self.long_value() {
-            Some(value) => Bytes::from(Arc::clone(value)),
+            Some(value) => Bytes::from(sync::Arc::clone(value)),
             None => Bytes::value_of(self.clone()),
         }
     }
@@ -199,6 +216,22 @@ mod tests {
         assert_eq!(Item::new(b"k", b"v", Index(1), Some(NEVER)).deadline(), None);
         assert!(Item::new(b"k", b"v", Index(1), Some(Millis(5))).is_alive(Millis(4)));
         assert!(!Item::new(b"k", b"v", Index(1), Some(Millis(5))).is_alive(Millis(5)));
+    }
+
+    #[test]
+    fn only_what_nobody_shares_is_overwritten() {
+        let mut item = Item::new(b"k", b"old", Index(1), None);
+        assert!(item.overwrite(b"new", Index(2)));
+        assert_eq!((item.key(), item.value(), item.revision()), (&b"k"[..], &b"new"[..], Index(2)));
+        assert!(!item.overwrite(b"longer", Index(3)));
+        let kept = item.value_bytes();
+        assert!(!item.overwrite(b"not", Index(3)));
+        assert_eq!((&*kept, item.revision()), (&b"new"[..], Index(2)));
+        drop(kept);
+        assert!(item.overwrite(b"now", Index(3)));
+        assert!(!Item::new(b"k", b"old", Index(1), Some(Millis(9))).overwrite(b"new", Index(2)));
+        let mut long = Item::new(b"k", &[7; 2000], Index(1), None);
+        assert!(!long.overwrite(&[8; 2000], Index(2)) && !long.overwrite(b"", Index(2)));
     }
 
     /// What the figures in docs/benchmarks/memory.md rest on.

@@ -3,7 +3,7 @@
 use crate::store::command::{Answer, CommandSpec, KeyPositions, Run};
 use crate::store::error::CommandError;
 use crate::store::{Applied, EventClass, Store};
-use crate::types::{Item, Millis, Reply, limits};
+use crate::types::{Millis, Reply, limits};
 
 use super::expiry::{Deadline, Unit};
 use super::versions::Condition;
@@ -222,16 +222,14 @@ fn set(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
         Lifetime::Until(deadline) => Some(deadline.positive(at.now, "set")?),
     };
     let met = options.condition.is_none_or(|condition| condition.is_met(store.keys.get(key)));
-    let old = if met {
-        let old = store.keys.set_until(key, value, at.index, deadline);
+    let old = if options.get { store.keys.get(key).cloned() } else { None };
+    if met {
+        store.keys.set_until(key, value, at.index, deadline);
         store.note(EventClass::String, "set", key);
         if matches!(options.lifetime, Lifetime::Until(_)) {
             store.note(EventClass::Generic, "expire", key);
         }
-        old
-    } else {
-        store.keys.get(key).cloned()
-    };
+    }
     Ok(match (options.get, met) {
         (true, _) => value_reply(old.as_ref()),
         (false, true) => Reply::OK,
@@ -249,15 +247,16 @@ fn strlen(store: &Store, arguments: &[&[u8]]) -> Answer {
     Ok(super::count_reply(store.keys.value(key).map_or(0, <[u8]>::len)))
 }
 
-fn put(store: &mut Store, at: Applied, key: &[u8], value: &[u8]) -> Option<Item> {
-    let old = store.keys.set(key, value, at.index);
+fn put(store: &mut Store, at: Applied, key: &[u8], value: &[u8]) {
+    store.keys.set(key, value, at.index);
     store.note(EventClass::String, "set", key);
-    old
 }
 
 fn getset(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, value] = exactly(arguments)?;
-    Ok(value_reply(put(store, at, key, value).as_ref()))
+    let old = store.keys.get(key).cloned();
+    put(store, at, key, value);
+    Ok(value_reply(old.as_ref()))
 }
 
 fn setnx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {

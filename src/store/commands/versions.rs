@@ -163,7 +163,19 @@ fn del(store: &mut Store, _: Applied, arguments: &[&[u8]]) -> Answer {
         let is_met = Condition::Revision(revision).is_met(store.keys.get(key));
         return Ok(Reply::Integer(i64::from(is_met && remove(store, key))));
     }
-    Ok(count_reply(arguments.iter().filter(|key| remove(store, key)).count()))
+    // To free one key at once is cheaper; many would hold up everybody else.
+    const FREED_AT_ONCE: usize = 64;
+    if arguments.len() <= FREED_AT_ONCE {
+        return Ok(count_reply(arguments.iter().filter(|key| remove(store, key)).count()));
+    }
+    let mut count = 0;
+    for key in arguments {
+        if store.keys.unlink(key) {
+            store.note(EventClass::Generic, "del", key);
+            count += 1;
+        }
+    }
+    Ok(count_reply(count))
 }
 
 fn delex_condition<'a>(options: &[&'a [u8]]) -> Result<Option<Condition<'a>>, CommandError> {
