@@ -17,10 +17,11 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::types::{Index, Item, Millis};
+use crate::types::{Index, Item, Millis, Reply};
 
 use super::deadlines::{DEADLINE_LEN, Deadlines};
 use super::leaves::{Hashing, Leaf, PLACE_LEN, Slot};
+use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
 
 /// How many slots a group has.
@@ -66,7 +67,8 @@ struct Flushed {
     slots: Vec<Slot>,
     leaves: Vec<Arc<Leaf>>,
     deadlines: Vec<Deadlines>,
-    items: Vec<Item>,
+    items: Vec<Vec<Item>>,
+    replies: Vec<Vec<Reply>>,
 }
 
 impl Flushed {
@@ -76,6 +78,7 @@ impl Flushed {
             && self.leaves.is_empty()
             && self.deadlines.is_empty()
             && self.items.is_empty()
+            && self.replies.is_empty()
     }
 
     /// Frees at most so many keys, or a leaf's more, and says whether there is something left.
@@ -83,9 +86,13 @@ impl Flushed {
         let mut freed = 0;
         while freed < max {
             freed += 1;
-            if self.items.pop().is_some() {
-                if self.items.is_empty() {
-                    self.items = Vec::new();
+            if let Some(items) = self.items.last_mut() {
+                if items.pop().is_none() {
+                    self.items.pop();
+                }
+            } else if let Some(replies) = self.replies.last_mut() {
+                if replies.pop().is_none() {
+                    self.replies.pop();
                 }
             } else if let Some(leaf) = self.leaves.pop() {
                 freed += leaf.len();
@@ -350,7 +357,10 @@ impl Keyspace {
     pub(crate) fn unlink(&mut self, key: &[u8]) -> bool {
         let old = self.remove(key);
         let was_there = old.is_some();
-        self.flushed.items.extend(old);
+        match self.flushed.items.first_mut() {
+            Some(items) => items.extend(old),
+            None => self.flushed.items.push(old.into_iter().collect()),
+        }
         was_there
     }
 
@@ -376,6 +386,21 @@ impl Keyspace {
         self.len = 0;
         self.digest = 0;
         self.memory_len = 0;
+    }
+
+    /// Takes what a read holds, to be freed by [`Keyspace::free_dead`].
+    pub(crate) fn discard(&mut self, read: LongRead) {
+        let (keys, items, replies) = read.into_parts();
+        self.flushed.groups.extend(keys.groups.into_iter().flatten());
+        self.flushed.items.extend(items);
+        self.discard_replies(replies);
+    }
+
+    /// The same for replies.
+    pub(crate) fn discard_replies(&mut self, replies: Vec<Reply>) {
+        if !replies.is_empty() {
+            self.flushed.replies.push(replies);
+        }
     }
 
     /// All that is kept, **in an order that differs from process to process**.

@@ -45,7 +45,7 @@ impl Hashing {
 
 /// A hash table of items.
 #[derive(Clone, Default)]
-pub(super) struct Leaf(HashTable<Item>);
+pub(crate) struct Leaf(HashTable<Item>);
 
 impl Leaf {
     fn get(&self, hash: u64, key: &[u8]) -> Option<&Item> {
@@ -78,7 +78,7 @@ impl Leaf {
 
 /// Two leaves or more.
 #[derive(Clone)]
-pub(super) struct Leaves {
+pub(crate) struct Leaves {
     leaves: Vec<Arc<Leaf>>,
     /// Of all leaves together.
     len: usize,

@@ -16,6 +16,7 @@
 //! | `sha1` | names of scripts |
 //! | `sessions` | exactly-once for clients that repeat commands |
 //! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
+//! | `long_read` | reads that are done in pieces |
 //! | `glob` | patterns |
 //! | `error` | refusals in Redis' words |
 //!
@@ -32,6 +33,7 @@ mod glob;
 mod image;
 mod keyspace;
 mod leaves;
+mod long_read;
 mod sessions;
 mod sha1;
 mod slots;
@@ -56,6 +58,7 @@ pub use error::CommandError;
 pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
+pub use long_read::LongRead;
 pub use slots::{SLOT_COUNT, slot_of};
 
 use command::{Answer, Run};
@@ -275,6 +278,23 @@ impl Store {
     /// Answers a command of class `Read` from the store as it is. `arguments` are without the name.
     pub fn read(&self, code: u8, arguments: &[&[u8]]) -> Reply {
         self.answer_read(code, arguments).unwrap_or_else(Reply::from)
+    }
+
+    /// Begins a read that takes long, if this is one and its arguments are right. It sees the store as it is now.
+    pub fn begin_long_read(&self, code: u8, arguments: &[&[u8]]) -> Option<LongRead> {
+        let spec = by_code(code).filter(|spec| spec.takes_long(arguments))?;
+        spec.validate(arguments, limits::VALUE_LEN_CEILING).ok()?;
+        Some((spec.long?.begin)(&self.keys, arguments))
+    }
+
+    /// Frees a read that is done, or that nobody waits for any more, in pieces ([`Store::free_expired`]).
+    pub fn discard(&mut self, read: LongRead) {
+        self.keys.discard(read);
+    }
+
+    /// Frees replies that nobody waits for any more in the same way.
+    pub fn discard_replies(&mut self, replies: Vec<Reply>) {
+        self.keys.discard_replies(replies);
     }
 
     fn answer_read(&self, code: u8, arguments: &[&[u8]]) -> Answer {

@@ -148,7 +148,10 @@ impl Item {
 
     /// The value.
     pub fn value(&self) -> &[u8] {
-        self.long_value().map_or_else(|| self.parts().1, |value| value)
+        match self.long_value() {
+            Some(value) => value,
+            None => self.parts().1,
+        }
     }
 
     /// The value as something to be kept, without a copy.

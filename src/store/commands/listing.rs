@@ -6,16 +6,13 @@
 //! A cursor of `SCAN` is the number of the hash slot that is next, so it means the same on every node and stays good
 //! for ever; a key that is there from the first to the last step is told exactly once.
 
-use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
+use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
 use crate::store::glob::{StepBudget, matches};
-use crate::store::{SLOT_COUNT, Store};
-use crate::types::{Item, Reply, decimal, limits};
+use crate::store::{LongRead, SLOT_COUNT, Store};
+use crate::types::{Item, Reply, decimal};
 
 use super::{READ, count_reply, exactly, is, parse_integer};
-
-/// Steps that one `KEYS` may take, about a second's work: `*name*` over some ten million keys.
-const KEYS_STEPS_MAX: u64 = 1 << 30;
 
 pub(crate) static COMMANDS: [CommandSpec; 4] = [
     CommandSpec {
@@ -26,6 +23,10 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
         usage: "pattern",
         summary: "answers all keys that fit a pattern, in the order of their bytes: * ? [a-z] [^a] \\x",
         run: Run::Read(keys),
+        long: Some(Long {
+            count_min: 1,
+            begin: |keys, patterns| LongRead::find(keys, patterns.first().copied().unwrap_or_default()),
+        }),
         ..READ
     },
     CommandSpec {
@@ -65,28 +66,8 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
 ];
 
 fn keys(store: &Store, arguments: &[&[u8]]) -> Answer {
-    // What an element costs in a dialect beside its bytes, at most.
-    const ELEMENT_OVERHEAD: usize = 16;
     let [pattern] = exactly(arguments)?;
-    let mut budget = StepBudget(KEYS_STEPS_MAX);
-    let mut len: usize = 0;
-    let mut found = Vec::new();
-    let mut overflow = false;
-    for item in store.keys.iter() {
-        let key = item.key();
-        if matches(pattern, key, &mut budget).map_err(|_| CommandError::PatternTooCostly)? {
-            len += key.len() + ELEMENT_OVERHEAD;
-            overflow |= len > limits::REPLY_LEN_MAX;
-            if !overflow {
-                found.push(key);
-            }
-        }
-    }
-    if overflow {
-        return Err(CommandError::ReplyTooLong);
-    }
-    found.sort_unstable();
-    Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
+    Ok(LongRead::find(&store.keys, pattern).run())
 }
 
 struct ScanOptions<'a> {

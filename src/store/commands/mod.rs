@@ -40,6 +40,7 @@ const WRITE: CommandSpec = CommandSpec {
     alias_of: None,
     check: no_check,
     run: Run::Node,
+    long: None,
 };
 
 /// The same for reads.
@@ -66,12 +67,12 @@ pub(crate) fn check_database(text: &[u8]) -> Result<(), CommandError> {
 }
 
 /// An integer reply from a count or a length.
-fn count_reply(count: usize) -> Reply {
+pub(super) fn count_reply(count: usize) -> Reply {
     Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 /// The value of an item, without a copy, or nothing.
-fn value_reply(item: Option<&Item>) -> Reply {
+pub(super) fn value_reply(item: Option<&Item>) -> Reply {
     item.map_or(Reply::Nil, |item| Reply::Bulk(item.value_bytes()))
 }
 

@@ -1,8 +1,9 @@
 //! Values as strings of bytes: `SET`, `GET` and their relatives.
 
-use crate::store::command::{Answer, CommandSpec, KeyPositions, Run};
+use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
-use crate::store::{Applied, EventClass, Store};
+use crate::store::long_read::LONG_COUNT;
+use crate::store::{Applied, EventClass, LongRead, Store};
 use crate::types::{Millis, Reply, limits};
 
 use super::expiry::{Deadline, Unit};
@@ -110,6 +111,7 @@ pub(crate) static COMMANDS: [CommandSpec; 14] = [
         usage: "key [key ...]",
         summary: "answers the values of several keys",
         run: Run::Read(mget),
+        long: Some(Long { count_min: LONG_COUNT, begin: LongRead::values }),
         ..READ
     },
     CommandSpec {

@@ -58,7 +58,7 @@ pub struct ImageKey<'a> {
 /// All keys, values and sessions as they were at one moment.
 #[derive(Clone, Debug)]
 pub struct StoreImage {
-    keys: Keyspace,
+    keys: Box<Keyspace>,
     sessions: Table,
 }
 
@@ -66,7 +66,7 @@ impl Store {
     /// The state as it is now. Costs some microseconds whatever the store holds; from then on the first write to
     /// a slot copies that slot, as long as the image lives.
     pub fn freeze(&self) -> StoreImage {
-        StoreImage { keys: self.keys.freeze(), sessions: self.sessions.freeze() }
+        StoreImage { keys: Box::new(self.keys.freeze()), sessions: self.sessions.freeze() }
     }
 }
 
@@ -132,7 +132,7 @@ enum Stage {
 /// Turns an image into bytes, a bounded piece at a time. Beside the image it holds pointers to one slot's items, or
 /// one kept reply.
 pub struct ImageEncoder {
-    keys: Keyspace,
+    keys: Box<Keyspace>,
     sessions: Table,
     stage: Stage,
     totals: (u64, u64),
