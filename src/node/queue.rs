@@ -449,15 +449,17 @@ impl Queue {
     fn encode_settled(&mut self) {
         while !self.is_output_long() {
             if let Some(pouring) = &mut self.pouring {
-                let Some(element) = pouring.elements.next() else {
+                if pouring.elements.len() == 0 {
                     self.pouring = None;
                     continue;
-                };
+                }
                 if self.pour_budget == 0 {
                     break;
                 }
                 self.pour_budget -= 1;
-                encode(&mut self.output, pouring.style, &element);
+                if let Some(element) = pouring.elements.next() {
+                    encode(&mut self.output, pouring.style, &element);
+                }
                 continue;
             }
             if self.settled == 0 {

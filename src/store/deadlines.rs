@@ -249,3 +249,51 @@ impl Deadlines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Index;
+
+    /// However many keys have died, and however long nobody looked.
+    #[test]
+    fn the_dead_are_taken_off_by_spans_and_buckets() {
+        let mut deadlines = Deadlines::default();
+        let mut sum = 0u64;
+        for i in 0..10_000u64 {
+            let deadline = Millis(10_000 + i / 2);
+            let item = Item::new(i.to_string().as_bytes(), b"", Index(1), Some(deadline));
+            deadlines.insert(deadline, item, i);
+            sum += i;
+        }
+        assert!(deadlines.pop(Millis(9_999)).is_none());
+        let (mut pops, mut len, mut digest) = (0, 0, 0u64);
+        let mut order = Vec::new();
+        while let Some(due) = deadlines.pop(Millis(14_000)) {
+            pops += 1;
+            len += due.len;
+            digest += due.digest;
+            due.for_each(|key| order.push(key.to_vec()));
+            deadlines.bury(due);
+        }
+        // The spans that end before, and the milliseconds of the last.
+        assert_eq!((len, deadlines.len()), (8_002, 1_998));
+        assert_eq!(order.len(), 8_002);
+        assert!(pops <= 4 + 1024, "{pops} steps");
+        let mut first = [b"0".to_vec(), b"1".to_vec()];
+        first.sort();
+        assert_eq!(order[..2], first);
+        assert_eq!(digest, (0..8_002).sum::<u64>());
+        while let Some(due) = deadlines.pop(Millis(1_000_000)) {
+            len += due.len;
+            digest += due.digest;
+            deadlines.bury(due);
+        }
+        assert_eq!((len, digest), (10_000, sum));
+        let mut freed = 0;
+        while deadlines.next_dead().is_some() {
+            freed += 1;
+        }
+        assert!(freed == 10_000 && !deadlines.has_dead());
+    }
+}
