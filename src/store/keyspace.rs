@@ -425,9 +425,9 @@ impl fmt::Debug for Keyspace {
     }
 }
 
-/// Makes the allocator put together what was just freed. That of glibc keeps small pieces on a list until somebody wants
-/// a larger one, and whoever that is waits until all of them have been joined with their neighbours: after a million
-/// keys for a quarter of a second. Asking after each thousand shares that out. Elsewhere it costs nothing worth mention.
+/// Makes the allocator put together what was just freed. That of glibc keeps small pieces on a list until somebody
+/// wants a larger one, and whoever that is waits until all of them have been joined with their neighbours: after a
+/// million keys for a quarter of a second. Asking after each thousand shares that out. Other allocators do not mind.
 fn tidy_memory() {
     /// Longer than any that is kept in reserve by a thread.
     const LARGE: usize = 4 << 10;

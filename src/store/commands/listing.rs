@@ -110,7 +110,7 @@ fn check_scan(arguments: &[&[u8]]) -> Result<(), CommandError> {
 
 fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
     // However large a count is asked for, the loop is not held up longer than this takes.
-    const LOOKED_AT_MAX: usize = 4096;
+    const LOOKED_AT_MAX: usize = 1024;
     const STEPS_MAX: u64 = 1 << 24;
     let options = scan_options(arguments)?;
     let mut budget = StepBudget(STEPS_MAX);
