@@ -2,7 +2,7 @@
 //!
 //! Each of the 16,384 slots has its keys in small tables of pointers ([`leaves`](super::leaves)), and 128 slots
 //! together are a group. A clone of the whole key space copies 128 pointers, which takes about a microsecond. A write
-//! to a slot that a clone still holds copies its group's pointers, those to the slot's leaves, and one leaf first
+//! to a slot that a clone still holds copies its group, which is pointers to leaves, and one leaf first
 //! (`Arc::make_mut`), each at most once per clone. That is what lets a snapshot be written while the store goes on.
 //! Keys and values are shared, never copied, and what a write can cost does not depend on how many keys there are.
 //!

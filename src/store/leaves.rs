@@ -5,8 +5,8 @@
 //! time the keys have become enough for one more leaf, the next leaf in line is split in two. So no write ever moves
 //! more than one leaf's items, however many keys a client puts into one slot; the list goes back in the same way.
 //!
-//! A clone shares everything. A write to a shared slot copies the list of pointers to leaves and one leaf of pointers
-//! to items, never a key or a value.
+//! A clone shares the leaves. A write to a shared leaf copies its pointers to items, never a key or a value. The list
+//! lies in the group of slots itself: one step less on the way to every key.
 //!
 //! The seed of the hashes differs from process to process, so that nobody can choose keys that collide. The order in
 //! which items are listed therefore differs too and must never show: whoever lists, sorts.
@@ -133,7 +133,7 @@ pub(crate) enum Slot {
     /// Few.
     One(Arc<Leaf>),
     /// More.
-    Many(Arc<Leaves>),
+    Many(Leaves),
 }
 
 impl Slot {
@@ -164,7 +164,7 @@ impl Slot {
     pub(super) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
         match self {
             Slot::One(leaf) => Arc::make_mut(leaf).get_mut(hash, key),
-            Slot::Many(leaves) => Arc::make_mut(leaves).leaf_mut(hash).get_mut(hash, key),
+            Slot::Many(leaves) => leaves.leaf_mut(hash).get_mut(hash, key),
         }
     }
 
@@ -178,11 +178,10 @@ impl Slot {
                     let len = leaf.len();
                     let mut leaves = Leaves { leaves: vec![Arc::new(std::mem::take(leaf))], len };
                     leaves.split(hashing);
-                    *self = Slot::Many(Arc::new(leaves));
+                    *self = Slot::Many(leaves);
                 }
             }
             Slot::Many(leaves) => {
-                let leaves = Arc::make_mut(leaves);
                 leaves.leaf_mut(hash).insert(hash, hashing, item);
                 leaves.len += 1;
                 if leaves.len > (leaves.leaves.len() + 1) * LEAF_LEN {
@@ -197,7 +196,6 @@ impl Slot {
         match self {
             Slot::One(leaf) => Arc::make_mut(leaf).remove(hash, hashing, key),
             Slot::Many(leaves) => {
-                let leaves = Arc::make_mut(leaves);
                 let old = leaves.leaf_mut(hash).remove(hash, hashing, key)?;
                 leaves.len -= 1;
                 if leaves.len < leaves.leaves.len() * LEAF_LEN_MIN {
@@ -224,11 +222,11 @@ impl Slot {
         self.leaves().iter().flat_map(|leaf| leaf.0.iter())
     }
 
-    /// The leaves, unless a clone has them too: then they are freed with it.
+    /// The leaves; those that a clone has too are freed with it.
     pub(super) fn into_leaves(self) -> Vec<Arc<Leaf>> {
         match self {
             Slot::One(leaf) => vec![leaf],
-            Slot::Many(leaves) => Arc::try_unwrap(leaves).map(|leaves| leaves.leaves).unwrap_or_default(),
+            Slot::Many(leaves) => leaves.leaves,
         }
     }
 
