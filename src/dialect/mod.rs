@@ -286,3 +286,16 @@ pub fn encode(out: &mut Vec<u8>, style: ReplyStyle, reply: &Reply) {
         ReplyStyle::Binary { id } => encode_response(out, id, reply),
     }
 }
+
+/// Appends what comes before the elements of an array, if they may follow one by one as replies of their own. Says
+/// whether that is so: text numbers them, and a frame begins with the length of them all.
+pub fn encode_array_head(out: &mut Vec<u8>, style: ReplyStyle, len: usize) -> bool {
+    match style {
+        ReplyStyle::Silent => true,
+        ReplyStyle::Resp2 | ReplyStyle::Resp3 => {
+            resp::push_head(out, b'*', len);
+            true
+        }
+        ReplyStyle::Text | ReplyStyle::Binary { .. } => false,
+    }
+}

@@ -222,7 +222,7 @@ fn push_line(out: &mut Vec<u8>, kind: u8, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_head(out: &mut Vec<u8>, kind: u8, len: usize) {
+pub(super) fn push_head(out: &mut Vec<u8>, kind: u8, len: usize) {
     out.push(kind);
     decimal::push(out, i64::try_from(len).expect("no allocation is larger than 2^63 - 1"));
     out.extend_from_slice(b"\r\n");

@@ -87,6 +87,16 @@ pub(super) struct Parts {
     pub(super) seed: u64,
 }
 
+/// How often the process' memory is looked at.
+const MEMORY_EVERY: Millis = Millis(1_000);
+
+/// Resident bytes of this process; 0 where the system does not tell.
+fn resident_len() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
 /// How far the log is.
 #[derive(Debug)]
 struct LogProgress {
@@ -108,6 +118,8 @@ pub(super) struct EventLoop {
     pub(super) clock: Clock,
     pub(super) node: Node,
     effects: Effects,
+    /// When the process' memory is looked at next.
+    memory_due: Millis,
     writer: LogWriter,
     keeper: KeeperThread,
     disk_failure: DiskFailure,
@@ -162,6 +174,7 @@ impl EventLoop {
             clock: parts.clock,
             node: parts.node,
             effects: Effects::default(),
+            memory_due: Millis(0),
             writer: parts.writer,
             keeper: parts.keeper,
             disk_failure: parts.disk_failure,
@@ -211,6 +224,10 @@ impl EventLoop {
             self.run_links(now);
             self.end_turn(now)?;
             self.node.note_turn(begun.elapsed());
+            if now.mono >= self.memory_due {
+                self.memory_due = now.mono.plus(MEMORY_EVERY);
+                self.node.note_memory(resident_len());
+            }
             if self.stop_at_once {
                 // The thread of the log may be stuck in the kernel; the log does without its end.
                 std::mem::forget(self.writer);

@@ -64,6 +64,8 @@ pub(super) struct Backend {
     /// When the current turn began.
     pub(super) now: Now,
     pub(super) stats: Stats,
+    /// Resident memory of the process in bytes, as it was told last.
+    pub(super) resident_len: u64,
     pub(super) snapshots: Snapshots,
     pub(super) client_count: usize,
     pub(super) opened_count: u64,
@@ -154,9 +156,10 @@ impl Backend {
     /// The text of INFO for a client at this endpoint; all sections if none is named.
     fn info(&self, endpoint: Endpoint, wanted: &[Box<[u8]>]) -> String {
         type Section = (&'static str, fn(&Backend, Endpoint, &mut String));
-        const SECTIONS: [Section; 8] = [
+        const SECTIONS: [Section; 9] = [
             ("Server", Backend::info_server),
             ("Clients", Backend::info_clients),
+            ("Memory", Backend::info_memory),
             ("Persistence", Backend::info_persistence),
             ("Stats", Backend::info_stats),
             ("Replication", Backend::info_replication),
@@ -205,6 +208,20 @@ impl Backend {
         line(text, "connected_clients", self.client_count);
         line(text, "maxclients", self.settings.clients_max);
         line(text, "blocked_clients", 0);
+    }
+
+    fn info_memory(&self, _: Endpoint, text: &mut String) {
+        let (used, peak) = self.store.memory_len();
+        let resident = self.resident_len;
+        line(text, "used_memory", used);
+        line(text, "used_memory_human", human(used as u64));
+        line(text, "used_memory_rss", resident);
+        line(text, "used_memory_rss_human", human(resident));
+        line(text, "used_memory_peak", peak);
+        line(text, "used_memory_peak_human", human(peak as u64));
+        line(text, "maxmemory", 0);
+        line(text, "maxmemory_human", human(0));
+        line(text, "maxmemory_policy", "noeviction");
     }
 
     fn info_persistence(&self, _: Endpoint, text: &mut String) {
@@ -296,6 +313,18 @@ impl Backend {
 
 fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
     let _ = write!(text, "{name}:{value}\r\n");
+}
+
+/// As Redis writes bytes for people: `512B`, `1.50K`, `2.00M`.
+fn human(len: u64) -> String {
+    let mut scaled = len as f64;
+    for unit in ["B", "K", "M", "G", "T"] {
+        if scaled < 1024.0 || unit == "T" {
+            return if unit == "B" { format!("{len}B") } else { format!("{scaled:.2}{unit}") };
+        }
+        scaled /= 1024.0;
+    }
+    unreachable!("the last unit takes all")
 }
 
 /// `0,1,2`.

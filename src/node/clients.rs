@@ -83,6 +83,8 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// It is in the list of connections with output.
     pub(super) has_written: bool,
+    /// It is among those with something that goes on in the next turn.
+    pub(super) is_busy: bool,
     /// It is in the list of connections to close.
     pub(super) closing: bool,
     /// Since when the undecoded input has been the beginning of a command.
@@ -120,6 +122,7 @@ impl Client {
             in_backlog: false,
             stalled: false,
             has_written: false,
+            is_busy: false,
             closing: false,
             command_since: None,
             output_since: now,

@@ -149,7 +149,7 @@ pub(super) fn cluster(backend: &Backend, endpoint: Endpoint, arguments: &[&[u8]]
             match (slot(text), number(count).and_then(|n| usize::try_from(n).ok())) {
                 (Some(slot), Some(count)) => {
                     let keys = backend.store.keys_in_slot(slot, count);
-                    Reply::Array(keys.into_iter().map(Reply::Bulk).collect())
+                    Reply::Array(keys.into_iter().map(|key| Reply::Bulk(key.into())).collect())
                 }
                 _ => Reply::error("ERR Invalid slot or number of keys"),
             }

@@ -103,6 +103,7 @@ impl Node {
     pub fn client_gone(&mut self, key: ClientKey) {
         if let Some(client) = self.clients.remove(key) {
             self.backend.subscribers.forget(key, &client.subscriptions);
+            self.discard(client.queue);
         }
         self.backend.client_count = self.clients.len();
     }
@@ -292,7 +293,7 @@ impl Node {
                 let state = State::Multicast { session: context.session, parts: None };
                 self.multicast(now, client, &context, spec.code, rest, state);
             }
-            (Class::Read, Consistency::Local) if client.queue.unanswered() == 0 => {
+            (Class::Read, Consistency::Local) if client.queue.unanswered() == 0 && !spec.takes_long(rest) => {
                 let reply = self.backend.store.read(spec.code, rest);
                 client.queue.push_settled(context.style, reply);
             }

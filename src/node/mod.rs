@@ -38,6 +38,7 @@ mod flight;
 mod inspect;
 mod intake;
 mod keeper;
+mod long;
 mod patience;
 mod queue;
 mod replay;
@@ -173,6 +174,8 @@ pub struct Effects {
     pub halt: Option<HaltReason>,
     /// What happened, in order, if [`Node::observe`] asked for it.
     pub observed: Vec<Observed>,
+    /// Connections with something that goes on in the next turn; the node takes them out again.
+    busy: Vec<ClientKey>,
 }
 
 impl Effects {
@@ -223,6 +226,8 @@ pub struct Node {
     leaving: bool,
     /// Connections with undecoded bytes.
     backlog: VecDeque<ClientKey>,
+    /// Connections with long reads or long replies, each once.
+    busy: VecDeque<ClientKey>,
     /// Commands that may still be decoded in this turn.
     turn_budget: usize,
     next_sweep: Millis,
@@ -253,6 +258,7 @@ impl Node {
             started: now,
             now,
             stats: Stats::default(),
+            resident_len: 0,
             client_count: 0,
             opened_count: 0,
             subscribers: subscribers::Subscribers::default(),
@@ -277,6 +283,7 @@ impl Node {
             full: false,
             leaving: false,
             backlog: VecDeque::new(),
+            busy: VecDeque::new(),
             turn_budget: COMMANDS_PER_TURN,
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
@@ -336,6 +343,7 @@ impl Node {
         self.offer_batch(now);
         self.free_expired();
         self.begin_reads(now);
+        self.run_long(now);
         self.expire(now);
         if now.mono >= self.next_sweep {
             self.cut_slow_clients(now);
@@ -349,6 +357,7 @@ impl Node {
         self.effects.stop |= std::mem::take(&mut self.backend.stop_wanted);
         let sleep = std::mem::take(&mut self.backend.sleep_wanted);
         self.effects.sleep = (!sleep.is_zero()).then_some(sleep);
+        self.busy.extend(self.effects.busy.drain(..));
         self.turn_budget = COMMANDS_PER_TURN;
         for &key in &self.effects.written {
             if let Some(client) = self.clients.get_mut(key) {
@@ -387,6 +396,8 @@ impl Node {
         !self.effects.closing.is_empty()
             || !self.effects.resumed.is_empty()
             || self.backend.store.has_expired()
+            || !self.busy.is_empty()
+            || !self.effects.busy.is_empty()
             || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.intake() == Intake::Open)
     }
@@ -412,6 +423,11 @@ impl Node {
     /// A turn took so long, from the first byte read to the last one written; INFO tells the longest.
     pub fn note_turn(&mut self, length: Duration) {
         self.backend.stats.longest_turn = self.backend.stats.longest_turn.max(length);
+    }
+
+    /// The process has so many bytes of memory; INFO tells.
+    pub fn note_memory(&mut self, resident_len: u64) {
+        self.backend.resident_len = resident_len;
     }
 
     /// How often rare situations of the protocol have come up in this process.
@@ -589,6 +605,10 @@ fn settle(
             client.has_written = true;
             effects.written.push(client.key);
         }
+    }
+    if client.queue.wants_turn() && !client.is_busy {
+        client.is_busy = true;
+        effects.busy.push(client.key);
     }
     if client.stalled && client.is_below_limit() {
         client.stalled = false;

@@ -17,8 +17,8 @@
 
 use std::collections::VecDeque;
 
-use crate::dialect::{ReplyStyle, encode};
-use crate::store::{WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
+use crate::dialect::{ReplyStyle, encode, encode_array_head};
+use crate::store::{LongRead, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
 use crate::types::{Index, Reply};
 use crate::wire::Reader;
 use crate::wire::batch::SessionSeq;
@@ -30,6 +30,10 @@ use super::commands::Question;
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
+/// A reply with more elements than this is turned into bytes piece by piece.
+const POUR_COUNT: usize = 1024;
+/// So many elements of a connection's long replies are turned into bytes in a turn.
+pub(super) const POURED_PER_TURN: usize = 8192;
 /// A buffer that is empty and larger than this is given back.
 pub(super) const BUFFER_KEPT_MAX: usize = 64 << 10;
 
@@ -76,16 +80,12 @@ pub(super) enum State {
     },
     /// It waits for the keeper of snapshots.
     Later,
+    /// A read that takes long is being done, a piece in each turn.
+    Reading(Box<LongRead>),
     /// A question to the node, answered when all before it is settled.
     Ask(Question),
     /// Answered.
     Settled(Reply),
-}
-
-impl State {
-    fn is_settled(&self) -> bool {
-        matches!(self, State::Settled(_))
-    }
 }
 
 /// What one command of a transaction answers.
@@ -163,6 +163,13 @@ struct Slot {
     state: State,
 }
 
+/// A long reply that is turned into bytes element by element.
+#[derive(Debug)]
+struct Pouring {
+    style: ReplyStyle,
+    elements: std::vec::IntoIter<Reply>,
+}
+
 /// Slots in the order of the commands, and the output.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -172,6 +179,12 @@ pub(super) struct Queue {
     /// So many slots at the front are settled.
     settled: usize,
     watched: Watched,
+    /// So many reads are being done.
+    reading: usize,
+    /// What is left of a long reply at the front.
+    pouring: Option<Pouring>,
+    /// So many more elements of long replies may be turned into bytes in this turn.
+    pour_budget: usize,
     output: Vec<u8>,
     /// So many bytes of `output` are sent.
     sent: usize,
@@ -186,7 +199,7 @@ impl Queue {
 
     /// Takes in a command that is answered already.
     pub(super) fn push_settled(&mut self, style: ReplyStyle, reply: Reply) {
-        if self.slots.is_empty() && !self.is_output_long() {
+        if self.slots.is_empty() && self.pouring.is_none() && !self.is_output_long() && !is_long(&reply) {
             encode(&mut self.output, style, &reply);
         } else {
             self.push(style, State::Settled(reply));
@@ -233,7 +246,7 @@ impl Queue {
 
     /// Whether every reply has been handed over as bytes and sent.
     pub(super) fn is_drained(&self) -> bool {
-        self.slots.is_empty() && self.output().is_empty()
+        self.slots.is_empty() && self.pouring.is_none() && self.output().is_empty()
     }
 
     /// The bytes to send.
@@ -331,7 +344,7 @@ impl Queue {
         while let Some(slot) = self.slots.get_mut(self.settled) {
             let reply = match &slot.state {
                 State::Settled(_) => None,
-                State::Multicast { .. } | State::Later => break,
+                State::Multicast { .. } | State::Later | State::Reading(_) => break,
                 State::Read { needs: Needs::Ticket(ticket), .. }
                 | State::Watch { needs: Needs::Ticket(ticket), .. }
                     if *ticket > backend.ready_up_to =>
@@ -339,7 +352,14 @@ impl Queue {
                     break;
                 }
                 State::Watch { keys, generation, .. } => Some(self.watched.note(backend, keys, *generation)),
-                State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
+                State::Read { code, arguments, .. } => match read(backend, *code, arguments) {
+                    Ok(reply) => Some(reply),
+                    Err(long) => {
+                        slot.state = State::Reading(long);
+                        self.reading += 1;
+                        break;
+                    }
+                },
                 State::Ask(question) => Some(backend.answer(question)),
             };
             if let Some(reply) = reply {
@@ -359,13 +379,21 @@ impl Queue {
         for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
             let reply = match &slot.state {
                 State::Settled(_) => None,
-                // It changes nothing, so the reads behind it need not wait for it.
-                State::Later => continue,
+                // They change nothing, so the reads behind them need not wait.
+                State::Later | State::Reading(_) => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
                 State::Watch { keys, generation, .. } => Some(self.watched.note(backend, keys, *generation)),
-                State::Read { code, arguments, .. } => Some(read(backend, *code, arguments)),
+                State::Read { code, arguments, .. } => match read(backend, *code, arguments) {
+                    Ok(reply) => Some(reply),
+                    // From now on it sees the state as it is, and nothing of the write.
+                    Err(long) => {
+                        slot.state = State::Reading(long);
+                        self.reading += 1;
+                        continue;
+                    }
+                },
                 State::Ask(question) => Some(backend.answer(question)),
             };
             if let Some(reply) = reply {
@@ -377,20 +405,89 @@ impl Queue {
         }
     }
 
+    /// Whether something of this connection goes on in the next turn by itself.
+    pub(super) fn wants_turn(&self) -> bool {
+        self.reading > 0 || (self.pouring.is_some() && !self.is_output_long())
+    }
+
+    /// Whether a long read is being done.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading > 0
+    }
+
+    /// Begins a turn with some of what is left: about so many keys' work on a long read. Returns the read if that has
+    /// ended, to be freed.
+    pub(super) fn begin_turn(&mut self, max: usize) -> Option<Box<LongRead>> {
+        self.pour_budget = POURED_PER_TURN;
+        if self.reading == 0 {
+            return None;
+        }
+        let slot = self.slots.iter_mut().find(|slot| matches!(slot.state, State::Reading(_)))?;
+        let State::Reading(long) = &mut slot.state else { return None };
+        let reply = long.step(max)?;
+        self.reading -= 1;
+        match std::mem::replace(&mut slot.state, State::Settled(reply)) {
+            State::Reading(long) => Some(long),
+            _ => None,
+        }
+    }
+
+    /// What nobody waits for any more and would take long to free.
+    pub(super) fn into_remains(mut self) -> (Vec<LongRead>, Vec<Vec<Reply>>) {
+        let (mut reads, mut replies) = (Vec::new(), Vec::new());
+        replies.extend(self.pouring.take().map(|pouring| pouring.elements.collect()));
+        for slot in self.slots {
+            match slot.state {
+                State::Reading(long) => reads.push(*long),
+                State::Settled(Reply::Array(elements)) => replies.push(elements),
+                _ => {}
+            }
+        }
+        (reads, replies)
+    }
+
     fn encode_settled(&mut self) {
-        while self.settled > 0 && !self.is_output_long() {
+        while !self.is_output_long() {
+            if let Some(pouring) = &mut self.pouring {
+                if pouring.elements.len() == 0 {
+                    self.pouring = None;
+                    continue;
+                }
+                if self.pour_budget == 0 {
+                    break;
+                }
+                self.pour_budget -= 1;
+                if let Some(element) = pouring.elements.next() {
+                    encode(&mut self.output, pouring.style, &element);
+                }
+                continue;
+            }
+            if self.settled == 0 {
+                break;
+            }
             let Some(slot) = self.slots.pop_front() else { break };
             self.first += 1;
             self.settled -= 1;
-            match &slot.state {
-                State::Settled(reply) => encode(&mut self.output, slot.style, reply),
-                _ => debug_assert!(slot.state.is_settled(), "only settled slots are counted as such"),
+            let style = slot.style;
+            match slot.state {
+                State::Settled(Reply::Array(elements))
+                    if elements.len() > POUR_COUNT
+                        && encode_array_head(&mut self.output, style, elements.len()) =>
+                {
+                    self.pouring = Some(Pouring { style, elements: elements.into_iter() });
+                }
+                State::Settled(reply) => encode(&mut self.output, style, &reply),
+                _ => debug_assert!(false, "only settled slots are counted as such"),
             }
         }
         if self.slots.is_empty() && self.slots.capacity() > UNANSWERED_MAX / 8 {
             self.slots = VecDeque::new();
         }
     }
+}
+
+fn is_long(reply: &Reply) -> bool {
+    matches!(reply, Reply::Array(elements) if elements.len() > POUR_COUNT)
 }
 
 /// Keeps a read's arguments in one piece: each as length and bytes.
@@ -404,7 +501,8 @@ pub(super) fn pack(arguments: &[&[u8]]) -> Box<[u8]> {
     bytes.into_boxed_slice()
 }
 
-fn read(backend: &Backend, code: u8, packed: &[u8]) -> Reply {
+/// Executes a read, or begins it.
+fn read(backend: &Backend, code: u8, packed: &[u8]) -> Result<Reply, Box<LongRead>> {
     // Most reads have one argument: spare them the vector.
     let mut reader = Reader::new(packed);
     let next = |reader: &mut Reader<'_>| -> &[u8] {
@@ -414,15 +512,21 @@ fn read(backend: &Backend, code: u8, packed: &[u8]) -> Reply {
         &packed[start..start + len]
     };
     if packed.is_empty() {
-        return backend.store.read(code, &[]);
+        return Ok(backend.store.read(code, &[]));
     }
     let first = next(&mut reader);
     if reader.rest().is_empty() {
-        return backend.store.read(code, &[first]);
+        return match backend.store.begin_long_read(code, &[first]) {
+            Some(long) => Err(Box::new(long)),
+            None => Ok(backend.store.read(code, &[first])),
+        };
     }
     let mut arguments = vec![first];
     while !reader.rest().is_empty() {
         arguments.push(next(&mut reader));
     }
-    backend.store.read(code, &arguments)
+    match backend.store.begin_long_read(code, &arguments) {
+        Some(long) => Err(Box::new(long)),
+        None => Ok(backend.store.read(code, &arguments)),
+    }
 }

@@ -110,7 +110,9 @@ impl Subscribers {
     /// The channels that somebody subscribes to, those that fit a pattern.
     pub(super) fn channels(&self, pattern: Option<&[u8]>) -> Reply {
         let fits = |name: &&Arc<[u8]>| pattern.is_none_or(|pattern| glob_fits(pattern, name));
-        Reply::Array(self.channels.keys().filter(fits).map(|name| Reply::Bulk(Arc::clone(name))).collect())
+        Reply::Array(
+            self.channels.keys().filter(fits).map(|name| Reply::Bulk(Arc::clone(name).into())).collect(),
+        )
     }
 
     /// How many subscribe to a channel by its name.
@@ -185,7 +187,7 @@ pub(super) fn subscribe(
         client.subscriptions.names(kind).insert(Arc::clone(&name));
         client.subscriptions.style = Some(style);
         let reply =
-            vec![Reply::bulk(kind.subscribed()), Reply::Bulk(name), count(client.subscriptions.len())];
+            vec![Reply::bulk(kind.subscribed()), Reply::Bulk(name.into()), count(client.subscriptions.len())];
         client.queue.push_settled(style, Reply::Push(reply));
     }
 }
@@ -210,8 +212,11 @@ pub(super) fn unsubscribe(
         if client.subscriptions.names(kind).remove(&name) {
             backend.subscribers.remove(kind, &name, client.key);
         }
-        let reply =
-            vec![Reply::bulk(kind.unsubscribed()), Reply::Bulk(name), count(client.subscriptions.len())];
+        let reply = vec![
+            Reply::bulk(kind.unsubscribed()),
+            Reply::Bulk(name.into()),
+            count(client.subscriptions.len()),
+        ];
         client.queue.push_settled(style, Reply::Push(reply));
     }
 }
@@ -351,10 +356,11 @@ fn send(
             }
             continue;
         }
-        let (channel, message) = (Reply::Bulk(Arc::clone(channel)), Reply::Bulk(Arc::clone(message)));
+        let (channel, message) =
+            (Reply::Bulk(Arc::clone(channel).into()), Reply::Bulk(Arc::clone(message).into()));
         let parts = match pattern {
             None => vec![Reply::bulk(b"message"), channel, message],
-            Some(pattern) => vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern), channel, message],
+            Some(pattern) => vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern.into()), channel, message],
         };
         client.queue.push_settled(client.style_of_pushes(style), Reply::Push(parts));
         settle(client, backend, backlog, effects, now);

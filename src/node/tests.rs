@@ -1,9 +1,9 @@
 //! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
 //! durable at once unless the disk is held. Only snapshots are in files, on disks in memory.
 
-mod snapshots;
-
+mod long;
 mod redis;
+mod snapshots;
 
 use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};
 use super::*;

@@ -15,7 +15,8 @@ use super::commands::{
     strings, transaction, versions,
 };
 use super::error::{CommandError, excerpt};
-use super::{Applied, Limits, Store};
+use super::keyspace::Keyspace;
+use super::{Applied, Limits, LongRead, Store};
 
 /// What a command needs to be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,9 +147,25 @@ pub struct CommandSpec {
     pub(crate) check: fn(&[&[u8]]) -> Result<(), CommandError>,
     /// Answers it.
     pub(crate) run: Run,
+    /// If it may take long.
+    pub(crate) long: Option<Long>,
+}
+
+/// How a read that takes long is done in pieces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Long {
+    /// With so many arguments or more it is.
+    pub(crate) count_min: usize,
+    /// Begins it; the arguments are right.
+    pub(crate) begin: fn(&Keyspace, &[&[u8]]) -> LongRead,
 }
 
 impl CommandSpec {
+    /// Whether it takes so long with these arguments that it is done in pieces.
+    pub fn takes_long(&self, arguments: &[&[u8]]) -> bool {
+        self.long.is_some_and(|long| arguments.len() >= long.count_min)
+    }
+
     /// Refuses whatever can be refused without looking at the store.
     pub(crate) fn validate(&self, arguments: &[&[u8]], value_len_max: usize) -> Result<(), CommandError> {
         self.check_arity(arguments)?;

@@ -1,62 +1,28 @@
 //! Keys and their values, in hash slots.
 //!
-//! Each of the 16,384 slots is a hash map of its own behind a pointer, and 128 slots together are a group behind
-//! another. A clone of the whole key space copies 128 pointers, which takes about a microsecond. A write to a slot
-//! that a clone still holds copies its group's pointers and that one slot first (`Arc::make_mut`), each at most once
-//! per clone. That is what lets a snapshot be written while the store goes on. Keys and values are shared, never
-//! copied. What a write can cost is bounded by its slot: some sixty keys of a million, about ten microseconds;
-//! but all of them if a client puts all its keys under one hash tag.
+//! Each of the 16,384 slots has its keys in small tables of pointers ([`leaves`](super::leaves)), and 128 slots
+//! together are a group. A clone of the whole key space copies 128 pointers, which takes about a microsecond. A write
+//! to a slot that a clone still holds copies its group, which is pointers to leaves, and one leaf first
+//! (`Arc::make_mut`), each at most once per clone. That is what lets a snapshot be written while the store goes on.
+//! Keys and values are shared, never copied, and what a write can cost does not depend on how many keys there are.
 //!
 //! The **digest** is a sum, modulo 2^64, of one hash per key, so it does not depend on any order and is kept up
 //! to date by each write: the hash of the old item is subtracted, that of the new one added.
 //!
 //! A key whose deadline has passed by the replicated time is **dead**: it is not found, listed, counted or hashed,
 //! though it may still lie in its slot ([`deadlines`](super::deadlines)).
-//!
-//! The seed of the hash maps differs from process to process, so that nobody can choose keys that collide. The
-//! order in which a map lists its keys therefore differs too and must never show: whoever lists, sorts.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::types::{Index, Millis};
+use crate::types::{Index, Item, Millis, Reply};
 
-use super::deadlines::Deadlines;
+use super::deadlines::{DEADLINE_LEN, Deadlines};
+use super::leaves::{Hashing, Leaf, PLACE_LEN, Slot};
+use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
-
-/// The deadline of keys without one.
-const NEVER: Millis = Millis(u64::MAX);
-
-/// What is kept of one key.
-#[derive(Clone, Debug)]
-pub(crate) struct Item {
-    /// The value.
-    pub(crate) value: Arc<[u8]>,
-    /// The index of the command that wrote it.
-    pub(crate) revision: Index,
-    /// [`NEVER`] if it has none: eight bytes less than an option.
-    deadline: Millis,
-}
-
-impl Item {
-    /// From when on by the replicated time it is dead.
-    pub(crate) fn deadline(&self) -> Option<Millis> {
-        (self.deadline != NEVER).then_some(self.deadline)
-    }
-
-    /// Whether it can be seen at this time.
-    pub(crate) fn is_alive(&self, now: Millis) -> bool {
-        self.deadline > now || self.deadline == NEVER
-    }
-}
-
-/// The keys of one slot. Behind pointers, so that copying a slot copies neither keys nor values: sixteen bytes more
-/// for each key, and a third of the time.
-pub(crate) type Slot = HashMap<Arc<[u8]>, Item, FixedState>;
 
 /// How many slots a group has.
 const GROUP_LEN: usize = 128;
@@ -64,14 +30,14 @@ const GROUP_COUNT: usize = SLOT_COUNT / GROUP_LEN;
 
 /// Neighbouring slots; `None`: no key is in it.
 #[derive(Clone)]
-struct Group([Option<Arc<Slot>>; GROUP_LEN]);
+struct Group([Option<Slot>; GROUP_LEN]);
 
 impl Group {
     const EMPTY: Group = Group([const { None }; GROUP_LEN]);
 }
 
 /// Gets each key that dies.
-pub(crate) type Told<'a> = &'a mut dyn FnMut(&Arc<[u8]>);
+pub(crate) type Told<'a> = &'a mut dyn FnMut(&[u8]);
 
 /// All keys. A clone shares what neither side writes.
 #[derive(Clone)]
@@ -82,53 +48,98 @@ pub(crate) struct Keyspace {
     len: usize,
     /// Without the dead.
     digest: u64,
-    seed: u64,
+    hashing: Hashing,
     now: Millis,
     deadlines: Deadlines,
     flushed: Flushed,
     /// How many have died; not state.
     died: u64,
+    /// About how many bytes of memory the items take, the dead among them; not state.
+    memory_len: usize,
+    /// The most that it was.
+    memory_len_max: usize,
 }
 
-/// What `FLUSHALL` took away and nobody has freed yet.
+/// What was taken away at a stroke and nobody has freed yet.
 #[derive(Clone, Default)]
 struct Flushed {
-    slots: Vec<Arc<Slot>>,
+    groups: Vec<Arc<Group>>,
+    slots: Vec<Slot>,
+    leaves: Vec<Arc<Leaf>>,
     deadlines: Vec<Deadlines>,
+    items: Vec<Vec<Item>>,
+    replies: Vec<Vec<Reply>>,
 }
 
 impl Flushed {
-    /// Frees about so many keys and says whether there is more.
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+            && self.slots.is_empty()
+            && self.leaves.is_empty()
+            && self.deadlines.is_empty()
+            && self.items.is_empty()
+            && self.replies.is_empty()
+    }
+
+    /// Frees at most so many keys, or a leaf's more, and says whether there is something left.
     fn free(&mut self, max: usize) -> bool {
         let mut freed = 0;
         while freed < max {
-            if let Some(slot) = self.slots.pop() {
-                freed += slot.len();
+            freed += 1;
+            if let Some(items) = self.items.last_mut() {
+                if items.pop().is_none() {
+                    self.items.pop();
+                }
+            } else if let Some(replies) = self.replies.last_mut() {
+                if replies.pop().is_none() {
+                    self.replies.pop();
+                }
+            } else if let Some(leaf) = self.leaves.pop() {
+                freed += leaf.len();
+            } else if let Some(slot) = self.slots.pop() {
+                self.leaves = slot.into_leaves();
+            } else if let Some(group) = self.groups.pop() {
+                // What a clone still holds is freed with it.
+                if let Ok(group) = Arc::try_unwrap(group) {
+                    self.slots.extend(group.0.into_iter().flatten());
+                }
             } else if let Some(deadlines) = self.deadlines.last_mut() {
-                let count = deadlines.shrink();
-                freed += count;
-                if count == 0 {
+                if deadlines.next_of_all().is_none() {
                     self.deadlines.pop();
                 }
             } else {
                 return false;
             }
         }
-        true
+        !self.is_empty()
     }
 }
 
 impl Keyspace {
     /// Without keys; costs no allocation.
     pub(crate) fn new(seed: u64) -> Keyspace {
-        let (deadlines, flushed) = (Deadlines::default(), Flushed::default());
-        Keyspace { groups: Vec::new(), len: 0, digest: 0, seed, now: Millis(0), deadlines, flushed, died: 0 }
+        Keyspace::with(Hashing::new(seed))
+    }
+
+    fn with(hashing: Hashing) -> Keyspace {
+        Keyspace {
+            groups: Vec::new(),
+            len: 0,
+            digest: 0,
+            hashing,
+            now: Millis(0),
+            deadlines: Deadlines::default(),
+            flushed: Flushed::default(),
+            died: 0,
+            memory_len: 0,
+            memory_len_max: 0,
+        }
     }
 
     /// A clone to be read only, which costs the copy of 128 pointers.
     pub(crate) fn freeze(&self) -> Keyspace {
         let Keyspace { len, digest, now, .. } = *self;
-        Keyspace { groups: self.groups.clone(), len, digest, now, ..Keyspace::new(self.seed) }
+        Keyspace { groups: self.groups.clone(), len, digest, now, ..Keyspace::with(self.hashing.clone()) }
     }
 
     /// How many keys there are.
@@ -146,6 +157,11 @@ impl Keyspace {
         self.died
     }
 
+    /// About how many bytes of memory the keys take, and the most that they took.
+    pub(crate) fn memory_len(&self) -> (usize, usize) {
+        (self.memory_len, self.memory_len_max)
+    }
+
     /// The replicated time.
     pub(crate) fn now(&self) -> Millis {
         self.now
@@ -155,37 +171,40 @@ impl Keyspace {
     /// order of deadlines and bytes; without it the cost does not depend on their number.
     pub(crate) fn advance(&mut self, now: Millis, mut told: Option<Told<'_>>) {
         self.now = self.now.max(now);
-        while let Some(bucket) = self.deadlines.pop(self.now) {
-            self.len -= bucket.keys.len();
-            self.died += bucket.keys.len() as u64;
-            self.digest = self.digest.wrapping_sub(bucket.digest);
+        while let Some(due) = self.deadlines.pop(self.now) {
+            self.len -= due.len;
+            self.died += due.len as u64;
+            self.digest = self.digest.wrapping_sub(due.digest);
             if let Some(told) = &mut told {
-                bucket.keys.iter().for_each(told);
+                due.for_each(told);
             }
-            self.deadlines.bury(bucket.keys);
+            self.deadlines.bury(due);
         }
     }
 
-    /// Frees at most so many dead keys and says whether more are left. Nobody can see how many were freed.
+    /// Frees about so many dead keys, or flushed ones, and says whether more are left. Nobody can see how many were
+    /// freed.
     pub(crate) fn free_dead(&mut self, max: usize) -> bool {
         for _ in 0..max {
-            let Some(key) = self.deadlines.next_dead() else { break };
+            let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
-            if self.any(&key).is_some_and(|item| !item.is_alive(self.now)) {
-                self.take_out(&key);
+            if self.any(dead.key()).is_some_and(|item| !item.is_alive(self.now)) {
+                self.take_out(dead.key());
             }
         }
-        self.deadlines.has_dead() || self.flushed.free(max)
+        let has_more = self.deadlines.has_dead() || self.flushed.free(max);
+        tidy_memory();
+        has_more
     }
 
     /// Whether there are dead keys to be freed, or flushed ones.
     pub(crate) fn has_dead(&self) -> bool {
-        self.deadlines.has_dead() || !self.flushed.slots.is_empty() || !self.flushed.deadlines.is_empty()
+        self.deadlines.has_dead() || !self.flushed.is_empty()
     }
 
     /// What is kept of `key`, dead or alive.
     fn any(&self, key: &[u8]) -> Option<&Item> {
-        self.slot(slot_of(key))?.get(key)
+        self.slot(slot_of(key))?.get(self.hashing.of(key), key)
     }
 
     /// What is kept of `key`.
@@ -194,26 +213,29 @@ impl Keyspace {
     }
 
     /// The slot with this number, if it has keys; the dead are among them.
-    pub(crate) fn slot(&self, slot: usize) -> Option<&Arc<Slot>> {
+    pub(crate) fn slot(&self, slot: usize) -> Option<&Slot> {
         self.groups.get(slot / GROUP_LEN)?.as_ref()?.0[slot % GROUP_LEN].as_ref()
     }
 
-    /// The keys of a slot that are alive, in the order of their bytes.
-    pub(crate) fn keys_of(&self, slot: usize) -> Vec<&Arc<[u8]>> {
-        let items = self.slot(slot).into_iter().flat_map(|slot| slot.iter());
-        let mut keys: Vec<&Arc<[u8]>> =
-            items.filter(|(_, item)| item.is_alive(self.now)).map(|(key, _)| key).collect();
-        keys.sort_unstable();
-        keys
+    /// The items of a slot that are alive, **in an order that differs from process to process**.
+    pub(crate) fn items_of(&self, slot: usize) -> impl Iterator<Item = &Item> {
+        self.slot(slot).into_iter().flat_map(Slot::iter).filter(|item| item.is_alive(self.now))
+    }
+
+    /// The items of a slot that are alive, in the order of their keys.
+    pub(crate) fn sorted_items_of(&self, slot: usize) -> Vec<&Item> {
+        let mut items: Vec<&Item> = self.items_of(slot).collect();
+        items.sort_unstable_by_key(|item| item.key());
+        items
     }
 
     /// The value of `key`.
-    pub(crate) fn value(&self, key: &[u8]) -> Option<&Arc<[u8]>> {
-        self.get(key).map(|item| &item.value)
+    pub(crate) fn value(&self, key: &[u8]) -> Option<&[u8]> {
+        self.get(key).map(Item::value)
     }
 
-    /// The first slot from this one on that has anything in it, or [`SLOT_COUNT`]. Lets go of the groups in front of it:
-    /// a clone that is read from front to back needs them no more. What is counted stays as it was.
+    /// The first slot from this one on that has anything in it, or [`SLOT_COUNT`]. Lets go of the groups in front of
+    /// it: a clone that is read from front to back needs them no more. What is counted stays as it was.
     pub(crate) fn skip_to_used(&mut self, from: usize) -> usize {
         let mut slot = from;
         while slot < SLOT_COUNT {
@@ -235,113 +257,168 @@ impl Keyspace {
         }
     }
 
-    /// Sets `key` to `value`, without a deadline, and returns the value it had.
-    pub(crate) fn set(&mut self, key: &[u8], value: Arc<[u8]>, revision: Index) -> Option<Arc<[u8]>> {
-        self.set_until(key, value, revision, None)
+    /// Sets `key` to `value`, without a deadline, and says whether it was there.
+    pub(crate) fn set(&mut self, key: &[u8], value: &[u8], revision: Index) -> bool {
+        self.write(key, Some((value, revision)), |_| Item::new(key, value, revision, None))
     }
 
     /// Sets `key` to another value that dies when the old one would have.
-    pub(crate) fn update(&mut self, key: &[u8], value: Arc<[u8]>, revision: Index) {
-        let deadline = self.get(key).and_then(Item::deadline);
-        self.set_until(key, value, revision, deadline);
+    pub(crate) fn update(&mut self, key: &[u8], value: &[u8], revision: Index) {
+        let now = self.now;
+        self.write(key, Some((value, revision)), |old| {
+            let old = old.filter(|old| old.is_alive(now));
+            Item::new(key, value, revision, old.and_then(Item::deadline))
+        });
     }
 
-    /// Sets `key` to `value` and returns the value it had. With a deadline that has passed the key is missing
+    /// Sets `key` to `value` and says whether it was there. With a deadline that has passed the key is missing
     /// afterwards.
     pub(crate) fn set_until(
         &mut self,
         key: &[u8],
-        value: Arc<[u8]>,
+        value: &[u8],
         revision: Index,
         deadline: Option<Millis>,
-    ) -> Option<Arc<[u8]>> {
-        // One that can never come is none.
-        let deadline = deadline.filter(|deadline| *deadline != NEVER);
-        let new = Item { value, revision, deadline: deadline.unwrap_or(NEVER) };
-        if !new.is_alive(self.now) {
-            return self.remove(key).map(|item| item.value);
+    ) -> bool {
+        match deadline {
+            None => self.set(key, value, revision),
+            Some(_) => self.put(Item::new(key, value, revision, deadline)),
         }
+    }
+
+    /// Puts an item in the place of the one with the same key and says whether there was one. An item that is dead
+    /// is only taken away.
+    pub(crate) fn put(&mut self, item: Item) -> bool {
+        if !item.is_alive(self.now) {
+            return self.remove(item.key()).is_some();
+        }
+        let key = item.clone();
+        self.write(key.key(), None, |_| item)
+    }
+
+    /// Writes to the place of a key and says whether it was there. A value and its revision are written over the old
+    /// ones if the item can stay; otherwise `make` gets what is there, dead or alive, and makes the new item, which is
+    /// alive.
+    fn write(
+        &mut self,
+        key: &[u8],
+        over: Option<(&[u8], Index)>,
+        make: impl FnOnce(Option<&Item>) -> Item,
+    ) -> bool {
         if self.groups.is_empty() {
             self.groups.resize(GROUP_COUNT, None);
         }
-        let slot = slot_of(key);
+        let hashing = &self.hashing;
+        let (slot, place) = (slot_of(key), hashing.of(key));
         let group = self.groups[slot / GROUP_LEN].get_or_insert_with(|| Arc::new(Group::EMPTY));
-        let hasher = FixedState::with_seed(self.seed);
-        let slot = Arc::make_mut(group).0[slot % GROUP_LEN]
-            .get_or_insert_with(|| Arc::new(Slot::with_hasher(hasher)));
-        let slot = Arc::make_mut(slot);
-        let hash = item_hash(key, &new);
+        let slot = &mut Arc::make_mut(group).0[slot % GROUP_LEN];
+        let mut there = slot.as_mut().and_then(|slot| slot.get_mut(place, key));
+        let old_hash = there.as_deref().map_or(0, item_hash);
+        if let (Some(item), Some((value, revision))) = (&mut there, over)
+            && item.overwrite(value, revision)
+        {
+            // Only what has no deadline can stay, so it was alive.
+            self.digest = self.digest.wrapping_sub(old_hash).wrapping_add(item_hash(item));
+            return true;
+        }
+        let new = make(there.as_deref());
+        let (hash, len) = (item_hash(&new), memory_len(&new));
+        let mortal = new.deadline().map(|deadline| (deadline, new.clone()));
+        let old = match there {
+            Some(item) => Some(std::mem::replace(item, new)),
+            None => {
+                match slot {
+                    Some(slot) => slot.insert(place, hashing, new),
+                    empty => *empty = Some(Slot::new(place, hashing, new)),
+                }
+                None
+            }
+        };
+        self.memory_len = self.memory_len + len - old.as_ref().map_or(0, memory_len);
+        self.memory_len_max = self.memory_len_max.max(self.memory_len);
         self.digest = self.digest.wrapping_add(hash);
         self.len += 1;
-        // The key as it is shared by slot and deadlines; only made where it is needed.
-        let mut shared: Option<Arc<[u8]>> = None;
-        if deadline.is_some() {
-            shared = Some(slot.get_key_value(key).map_or_else(|| Arc::from(key), |(key, _)| Arc::clone(key)));
-        }
-        let old = match slot.get_mut(key) {
-            Some(item) => Some(std::mem::replace(item, new)),
-            None => slot.insert(shared.clone().unwrap_or_else(|| Arc::from(key)), new),
-        };
         let old = old.filter(|old| old.is_alive(self.now));
         if let Some(old) = &old {
-            self.forget(key, old);
+            self.forget(old, old_hash);
         }
-        if let (Some(deadline), Some(key)) = (deadline, shared) {
-            self.deadlines.insert(deadline, key, hash);
+        if let Some((deadline, item)) = mortal {
+            self.deadlines.insert(deadline, item, hash);
         }
-        old.map(|old| old.value)
+        old.is_some()
     }
 
-    /// Takes a living item out of the account.
-    fn forget(&mut self, key: &[u8], old: &Item) {
-        let hash = item_hash(key, old);
+    /// Takes a living item with this hash out of the account.
+    fn forget(&mut self, old: &Item, hash: u64) {
         self.len -= 1;
         self.digest = self.digest.wrapping_sub(hash);
         if let Some(deadline) = old.deadline() {
-            self.deadlines.remove(deadline, key, hash);
+            self.deadlines.remove(deadline, old.key(), hash);
         }
     }
 
     /// Takes `key` out and returns what was kept of it.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Item> {
-        // Asked before `make_mut`, which may have to copy the slot.
+        // Asked before `make_mut`, which may have to copy.
         self.get(key)?;
         let old = self.take_out(key)?;
-        self.forget(key, &old);
+        self.forget(&old, item_hash(&old));
         Some(old)
+    }
+
+    /// Takes `key` out and says whether it was there. Its memory is freed later, by [`Keyspace::free_dead`].
+    pub(crate) fn unlink(&mut self, key: &[u8]) -> bool {
+        let old = self.remove(key);
+        let was_there = old.is_some();
+        match self.flushed.items.first_mut() {
+            Some(items) => items.extend(old),
+            None => self.flushed.items.push(old.into_iter().collect()),
+        }
+        was_there
     }
 
     /// Takes `key` out of its slot.
     fn take_out(&mut self, key: &[u8]) -> Option<Item> {
+        let hashing = &self.hashing;
         let slot = slot_of(key);
         let group = self.groups.get_mut(slot / GROUP_LEN)?.as_mut()?;
         let place = &mut Arc::make_mut(group).0[slot % GROUP_LEN];
-        let slot = Arc::make_mut(place.as_mut()?);
-        let old = slot.remove(key)?;
-        if slot.is_empty() {
+        let slot = place.as_mut()?;
+        let old = slot.remove(hashing.of(key), hashing, key)?;
+        if slot.len() == 0 {
             *place = None;
         }
+        self.memory_len -= memory_len(&old);
         Some(old)
     }
 
     /// Takes all keys out. Their memory is freed later, by [`Keyspace::free_dead`].
     pub(crate) fn clear(&mut self) {
-        for group in std::mem::take(&mut self.groups).into_iter().flatten() {
-            // What a clone still holds is freed with it.
-            if let Ok(group) = Arc::try_unwrap(group) {
-                self.flushed.slots.extend(group.0.into_iter().flatten());
-            }
-        }
+        self.flushed.groups.extend(std::mem::take(&mut self.groups).into_iter().flatten());
         self.flushed.deadlines.push(std::mem::take(&mut self.deadlines));
         self.len = 0;
         self.digest = 0;
+        self.memory_len = 0;
     }
 
-    /// All keys with what is kept of them, **in an order that differs from process to process**.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &Item)> {
-        let slots = self.groups.iter().flatten().flat_map(|group| group.0.iter().flatten());
-        let items = slots.flat_map(|slot| slot.iter().map(|(key, item)| (&**key, item)));
-        items.filter(|(_, item)| item.is_alive(self.now))
+    /// Takes what a read holds, to be freed by [`Keyspace::free_dead`].
+    pub(crate) fn discard(&mut self, read: LongRead) {
+        let (keys, items, replies) = read.into_parts();
+        self.flushed.groups.extend(keys.groups.into_iter().flatten());
+        self.flushed.items.extend(items);
+        self.discard_replies(replies);
+    }
+
+    /// The same for replies.
+    pub(crate) fn discard_replies(&mut self, replies: Vec<Reply>) {
+        if !replies.is_empty() {
+            self.flushed.replies.push(replies);
+        }
+    }
+
+    /// All that is kept, **in an order that differs from process to process**.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
+        (0..SLOT_COUNT).flat_map(|slot| self.items_of(slot))
     }
 
     /// Equal for equal keys, values, revisions and deadlines.
@@ -351,7 +428,7 @@ impl Keyspace {
 
     /// The digest from nothing but the items; for checkers.
     pub(crate) fn digest_recomputed(&self) -> u64 {
-        self.iter().fold(0, |sum, (key, item)| sum.wrapping_add(item_hash(key, item)))
+        self.iter().fold(0, |sum, item| sum.wrapping_add(item_hash(item)))
     }
 }
 
@@ -361,8 +438,22 @@ impl fmt::Debug for Keyspace {
     }
 }
 
-fn item_hash(key: &[u8], item: &Item) -> u64 {
-    key_hash(key, &item.value, item.revision, item.deadline())
+/// Makes the allocator put together what was just freed. That of glibc keeps small pieces on a list until somebody
+/// wants a larger one, and whoever that is waits until all of them have been joined with their neighbours: after a
+/// million keys for a quarter of a second. Asking after each thousand shares that out. Other allocators do not mind.
+fn tidy_memory() {
+    /// Longer than any that is kept in reserve by a thread.
+    const LARGE: usize = 4 << 10;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+}
+
+/// About how many bytes of memory a key takes, with its places in the tables.
+pub(crate) fn memory_len(item: &Item) -> usize {
+    item.memory_len() + PLACE_LEN + if item.deadline().is_some() { DEADLINE_LEN } else { 0 }
+}
+
+fn item_hash(item: &Item) -> u64 {
+    key_hash(item.key(), item.value(), item.revision(), item.deadline())
 }
 
 /// What a key adds to the digest.
@@ -378,28 +469,24 @@ mod tests {
     use super::*;
     use crate::store::tests::SplitMix;
 
-    fn value(text: &str) -> Arc<[u8]> {
-        Arc::from(text.as_bytes())
-    }
-
     #[test]
     fn the_digest_is_that_of_the_contents_whatever_the_history_and_the_seed() {
         let mut one = Keyspace::new(1);
         let mut two = Keyspace::new(2);
         assert_eq!(one.digest(), 0);
         for i in 0..100 {
-            one.set(format!("k{i}").as_bytes(), value("old"), Index(i));
+            one.set(format!("k{i}").as_bytes(), b"old", Index(i));
         }
         for i in (0..100).rev() {
             let key = format!("k{i}");
-            assert_eq!(one.set(key.as_bytes(), value("v"), Index(1000 + i)), Some(value("old")));
-            two.set(key.as_bytes(), value("v"), Index(1000 + i));
+            assert!(one.set(key.as_bytes(), b"v", Index(1000 + i)));
+            two.set(key.as_bytes(), b"v", Index(1000 + i));
         }
         assert_eq!(one.digest(), two.digest());
         assert_eq!(one.digest(), one.digest_recomputed());
         assert_eq!((one.len(), two.len()), (100, 100));
-        assert_eq!(one.get(b"k7").map(|item| item.revision), Some(Index(1007)));
-        two.set(b"k7", value("v"), Index(1));
+        assert_eq!(one.get(b"k7").map(Item::revision), Some(Index(1007)));
+        two.set(b"k7", b"v", Index(1));
         assert_ne!(one.digest(), two.digest(), "revisions count");
         assert!(one.remove(b"k7").is_some() && one.remove(b"k7").is_none() && two.remove(b"k7").is_some());
         assert_eq!(one.digest(), two.digest());
@@ -414,15 +501,15 @@ mod tests {
     #[test]
     fn a_clone_keeps_what_it_had_and_shares_what_is_not_written() {
         let mut live = Keyspace::new(7);
-        live.set(b"a", value("1"), Index(1));
-        live.set(b"b", value("2"), Index(2));
+        live.set(b"a", b"1", Index(1));
+        live.set(b"b", b"2", Index(2));
         let kept = live.clone();
         assert!(live.remove(b"missing").is_none());
-        live.set(b"a", value("3"), Index(3));
-        assert_eq!(kept.value(b"a"), Some(&value("1")));
-        assert_eq!(live.value(b"a"), Some(&value("3")));
+        live.set(b"a", b"3", Index(3));
+        assert_eq!(kept.value(b"a"), Some(&b"1"[..]));
+        assert_eq!(live.value(b"a"), Some(&b"3"[..]));
         let shared = |key: &[u8]| match (live.slot(slot_of(key)), kept.slot(slot_of(key))) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (Some(a), Some(b)) => a.places() == b.places(),
             _ => panic!("both have the slot"),
         };
         assert!(shared(b"b") && !shared(b"a"));
@@ -457,22 +544,23 @@ mod tests {
                 }
                 1 => {
                     let deadline = twin.get(&key).map_or(u64::MAX, |item| item.1);
-                    keys.update(&key, value("u"), revision);
-                    other.update(&key, value("u"), revision);
+                    keys.update(&key, b"u", revision);
+                    other.update(&key, b"u", revision);
                     twin.insert(key.clone(), (i, deadline));
                 }
                 choice => {
                     let deadline = (choice < 6).then(|| Millis(now + random.next() % 60));
-                    keys.set_until(&key, value("v"), revision, deadline);
-                    other.set_until(&key, value("v"), revision, deadline);
+                    keys.set_until(&key, b"v", revision, deadline);
+                    other.set_until(&key, b"v", revision, deadline);
                     twin.insert(key.clone(), (i, deadline.map_or(u64::MAX, |deadline| deadline.0)));
                     twin.retain(|_, item| item.1 > now);
                 }
             }
             keys.free_dead(random.below(3));
             other.free_dead(if i % 1000 == 0 { usize::MAX } else { 0 });
-            let found = keys.get(&key).map(|item| (item.revision.0, item.deadline));
-            assert_eq!(found, twin.get(&key).map(|(revision, deadline)| (*revision, Millis(*deadline))));
+            let found =
+                keys.get(&key).map(|item| (item.revision().0, item.deadline().map_or(u64::MAX, |at| at.0)));
+            assert_eq!(found, twin.get(&key).copied());
             assert_eq!((keys.len(), other.len()), (twin.len(), twin.len()));
             let mortal = twin.values().filter(|item| item.1 != u64::MAX).count();
             assert_eq!((keys.mortal_len(), other.mortal_len()), (mortal, mortal));
@@ -480,7 +568,7 @@ mod tests {
             if i % 50 == 0 {
                 assert_eq!(keys.digest(), keys.digest_recomputed());
                 assert_eq!(other.digest(), other.digest_recomputed());
-                let mut listed: Vec<_> = other.iter().map(|(key, _)| key.to_vec()).collect();
+                let mut listed: Vec<_> = other.iter().map(|item| item.key().to_vec()).collect();
                 listed.sort();
                 assert_eq!(listed, twin.keys().cloned().collect::<Vec<_>>());
             }
@@ -493,7 +581,7 @@ mod tests {
         assert_eq!((held(&keys), held(&other)), (twin.len(), twin.len()));
         other.clear();
         assert_eq!((other.len(), other.mortal_len(), other.digest(), held(&other)), (0, 0, 0, 0));
-        other.set_until(b"k1", value("w"), Index(1), Some(Millis(now + 5)));
+        other.set_until(b"k1", b"w", Index(1), Some(Millis(now + 5)));
         let mut steps = 0;
         while other.free_dead(5) {
             steps += 1;

@@ -9,13 +9,14 @@
 //! |---|---|
 //! | `command` | the table of commands, lookup, what is refused before multicasting |
 //! | `commands/` | one file per family: specs, checks and functions |
-//! | `keyspace`, `slots` | keys and values in hash slots |
+//! | `keyspace`, `slots`, `leaves` | keys and values in hash slots; the tables of a slot |
 //! | `deadlines` | when keys expire |
 //! | `event` | what subscribers are told of |
 //! | `extended` | floating point as Redis has it, the same on all machines |
 //! | `sha1` | names of scripts |
 //! | `sessions` | exactly-once for clients that repeat commands |
 //! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
+//! | `long_read` | reads that are done in pieces |
 //! | `glob` | patterns |
 //! | `error` | refusals in Redis' words |
 //!
@@ -31,6 +32,8 @@ mod extended;
 mod glob;
 mod image;
 mod keyspace;
+mod leaves;
+mod long_read;
 mod sessions;
 mod sha1;
 mod slots;
@@ -42,7 +45,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::types::{Index, Millis, Reply, limits};
+use crate::types::{Index, Item, Millis, Reply, limits};
 use crate::wire::batch::{BatchCommand, SessionSeq};
 
 pub use command::{
@@ -55,6 +58,7 @@ pub use error::CommandError;
 pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
+pub use long_read::LongRead;
 pub use slots::{SLOT_COUNT, slot_of};
 
 use command::{Answer, Run};
@@ -200,7 +204,7 @@ impl Store {
             keys.advance(
                 now,
                 Some(&mut |key| {
-                    let key = key.clone();
+                    let key = key.into();
                     events.push(Event::Key { class: EventClass::Expired, name: "expired", key });
                 }),
             );
@@ -256,12 +260,12 @@ impl Store {
 
     /// The revision of a key: the index of its last write; 0 if it is missing.
     pub fn revision(&self, key: &[u8]) -> Index {
-        self.keys.get(key).map_or(Index(0), |item| item.revision)
+        self.keys.get(key).map_or(Index(0), Item::revision)
     }
 
     /// At most so many keys of a hash slot, in the order of their bytes.
     pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
-        self.keys.keys_of(slot).into_iter().take(max).cloned().collect()
+        self.keys.sorted_items_of(slot).into_iter().take(max).map(|item| item.key().into()).collect()
     }
 
     /// A number that nobody foresees, for commands that choose at random and change nothing.
@@ -276,6 +280,23 @@ impl Store {
         self.answer_read(code, arguments).unwrap_or_else(Reply::from)
     }
 
+    /// Begins a read that takes long, if this is one and its arguments are right. It sees the store as it is now.
+    pub fn begin_long_read(&self, code: u8, arguments: &[&[u8]]) -> Option<LongRead> {
+        let spec = by_code(code).filter(|spec| spec.takes_long(arguments))?;
+        spec.validate(arguments, limits::VALUE_LEN_CEILING).ok()?;
+        Some((spec.long?.begin)(&self.keys, arguments))
+    }
+
+    /// Frees a read that is done, or that nobody waits for any more, in pieces ([`Store::free_expired`]).
+    pub fn discard(&mut self, read: LongRead) {
+        self.keys.discard(read);
+    }
+
+    /// Frees replies that nobody waits for any more in the same way.
+    pub fn discard_replies(&mut self, replies: Vec<Reply>) {
+        self.keys.discard_replies(replies);
+    }
+
     fn answer_read(&self, code: u8, arguments: &[&[u8]]) -> Answer {
         let spec = by_code(code).ok_or(CommandError::UnknownCode { code })?;
         let Run::Read(read) = spec.run else {
@@ -288,6 +309,12 @@ impl Store {
     /// How many keys there are.
     pub fn key_count(&self) -> usize {
         self.keys.len()
+    }
+
+    /// About how many bytes of memory the keys take, and the most that they have taken in this process. Counted, not
+    /// asked of the system; not part of the state.
+    pub fn memory_len(&self) -> (usize, usize) {
+        self.keys.memory_len()
     }
 
     /// How many sessions are open.

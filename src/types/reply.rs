@@ -1,6 +1,6 @@
 //! What a command answers, before a dialect turns it into bytes.
 
-use std::sync::Arc;
+use super::Bytes;
 
 /// The answer to one command, in no particular dialect.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,7 +10,7 @@ pub enum Reply {
     /// A short word without line ends: `OK`, `PONG`.
     Status(&'static str),
     /// A value: any bytes.
-    Bulk(Arc<[u8]>),
+    Bulk(Bytes),
     /// A signed number.
     Integer(i64),
     /// An error. The text begins with its code: `ERR …`, `NOQUORUM …`; one line.
@@ -24,7 +24,7 @@ pub enum Reply {
     /// Something that is no answer: a message to a subscriber. A push in RESP3, an array elsewhere.
     Push(Vec<Reply>),
     /// Text for people: a verbatim string in RESP3, a bulk elsewhere.
-    Verbatim(Arc<[u8]>),
+    Verbatim(Bytes),
     /// A list that is missing: the null array of RESP2, `Nil` elsewhere.
     NilArray,
     /// A number as text: a double in RESP3, a bulk elsewhere.
@@ -64,7 +64,7 @@ impl Reply {
 
     /// A bulk with these bytes.
     pub fn bulk(bytes: &[u8]) -> Reply {
-        Reply::Bulk(Arc::from(bytes))
+        Reply::Bulk(Bytes::from(bytes))
     }
 
     /// An error with this text, which begins with its code.

@@ -1,7 +1,5 @@
 //! Values as rows of bits: `SETBIT`, `BITCOUNT` and their relatives. Bit 0 is the highest of the first byte.
 
-use std::sync::Arc;
-
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
 use crate::store::{Applied, EventClass, Store};
@@ -94,7 +92,7 @@ fn check_setbit(arguments: &[&[u8]]) -> Result<(), CommandError> {
 fn setbit(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, offset, wanted] = exactly(arguments)?;
     let (offset, wanted) = (parse_offset(offset)?, parse_bit(wanted)?);
-    let old = store.keys.value(key).map_or(&[][..], |value| value);
+    let old = store.keys.value(key).unwrap_or_default();
     let was = bit(old, offset);
     let mut value = old.to_vec();
     value.resize(value.len().max(offset / 8 + 1), 0);
@@ -104,7 +102,7 @@ fn setbit(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     } else {
         value[offset / 8] &= !mask;
     }
-    store.keys.update(key, value.into(), at.index);
+    store.keys.update(key, &value, at.index);
     store.note(EventClass::String, "setbit", key);
     Ok(Reply::Integer(i64::from(was)))
 }
@@ -233,8 +231,7 @@ fn check_bitop(arguments: &[&[u8]]) -> Result<(), CommandError> {
 fn bitop(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let operation = operation(arguments)?;
     let [_, destination, sources @ ..] = arguments else { return Err(CommandError::Syntax) };
-    let empty: Arc<[u8]> = Arc::from(&[][..]);
-    let values: Vec<&Arc<[u8]>> = sources.iter().map(|key| store.keys.value(key).unwrap_or(&empty)).collect();
+    let values: Vec<&[u8]> = sources.iter().map(|key| store.keys.value(key).unwrap_or_default()).collect();
     let len = values.iter().map(|value| value.len()).max().unwrap_or(0);
     let Some((first, rest)) = values.split_first() else { return Err(CommandError::Syntax) };
     let mut result = first.to_vec();
@@ -257,7 +254,7 @@ fn bitop(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
             store.note(EventClass::Generic, "del", destination);
         }
     } else {
-        store.keys.set(destination, result.into(), at.index);
+        store.keys.set(destination, &result, at.index);
         store.note(EventClass::String, "set", destination);
     }
     Ok(count_reply(len))

@@ -18,6 +18,7 @@ const NODE: CommandSpec = CommandSpec {
     alias_of: None,
     check: no_check,
     run: Run::Node,
+    long: None,
 };
 
 pub(crate) static COMMANDS: [CommandSpec; 41] = [

@@ -62,7 +62,7 @@ fn add(store: &mut Store, at: Applied, key: &[u8], delta: i64) -> Answer {
     let sum = old.checked_add(delta).ok_or(CommandError::Overflow)?;
     let mut digits = Vec::new();
     decimal::push(&mut digits, sum);
-    store.keys.update(key, digits.into(), at.index);
+    store.keys.update(key, &digits, at.index);
     store.note(EventClass::String, "incrby", key);
     Ok(Reply::Integer(sum))
 }
@@ -116,7 +116,7 @@ fn incrbyfloat(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     };
     let text = sum.to_text();
     let reply = Reply::bulk(&text);
-    store.keys.update(key, text.into(), at.index);
+    store.keys.update(key, &text, at.index);
     store.note(EventClass::String, "incrbyfloat", key);
     Ok(reply)
 }

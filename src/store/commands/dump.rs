@@ -140,7 +140,7 @@ fn restore(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
         (ttl, true) => Some(Millis(ttl)),
         (ttl, false) => Some(at.now.plus(Millis(ttl))),
     };
-    store.keys.set_until(key, value.into(), at.index, deadline);
+    store.keys.set_until(key, &value, at.index, deadline);
     store.note(EventClass::Generic, "restore", key);
     Ok(Reply::OK)
 }

@@ -4,8 +4,6 @@
 //! deadline, whatever their clocks say. A key with a deadline that has passed is as good as deleted from the first
 //! command on that comes at or after it in the total order.
 
-use std::sync::Arc;
-
 use crate::store::command::{Answer, CommandSpec, Group, Run};
 use crate::store::error::{CommandError, excerpt};
 use crate::store::{Applied, EventClass, Store};
@@ -225,9 +223,9 @@ impl Kind {
         if !allowed.replaces(item.deadline(), moment) {
             return Ok(Reply::Integer(0));
         }
-        let value = Arc::clone(&item.value);
+        let item = item.clone();
         let deadline = Millis(moment.max(0).unsigned_abs());
-        store.keys.set_until(key, value, at.index, Some(deadline));
+        store.keys.put(item.with(key, at.index, Some(deadline)));
         let name = if deadline <= at.now { "del" } else { "expire" };
         store.note(EventClass::Generic, name, key);
         Ok(Reply::Integer(1))
@@ -297,8 +295,8 @@ fn persist(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let Some(item) = store.keys.get(key).filter(|item| item.deadline().is_some()) else {
         return Ok(Reply::Integer(0));
     };
-    let value = Arc::clone(&item.value);
-    store.keys.set(key, value, at.index);
+    let endless = item.with(key, at.index, None);
+    store.keys.put(endless);
     store.note(EventClass::Generic, "persist", key);
     Ok(Reply::Integer(1))
 }

@@ -1,10 +1,10 @@
 //! Whole keys, whatever their value is, and the database as a whole.
 
-use std::sync::Arc;
-
-use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
+use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
 use crate::store::error::{CommandError, excerpt};
-use crate::store::{Applied, EventClass, Store};
+use crate::store::keyspace::memory_len;
+use crate::store::long_read::LONG_COUNT;
+use crate::store::{Applied, EventClass, LongRead, Store};
 use crate::types::{Reply, decimal};
 
 use super::{READ, WRITE, check_database, count_reply, exactly, is, parse_integer};
@@ -31,6 +31,7 @@ const EXISTS: CommandSpec = CommandSpec {
     usage: "key [key ...]",
     summary: "answers how many of the keys exist, one that is named twice counted twice",
     run: Run::Read(exists),
+    long: Some(Long { count_min: LONG_COUNT, begin: LongRead::count }),
     ..READ
 };
 
@@ -144,7 +145,7 @@ fn move_to(store: &mut Store, at: Applied, from: &[u8], to: &[u8], over: bool) -
     }
     let item = store.keys.remove(from).ok_or(CommandError::NoSuchKey)?;
     let deadline = item.deadline();
-    store.keys.set_until(to, item.value, at.index, deadline);
+    store.keys.put(item.with(to, at.index, deadline));
     store.note(EventClass::Generic, "rename_from", from);
     store.note(EventClass::Generic, "rename_to", to);
     Ok(true)
@@ -192,8 +193,8 @@ fn copy(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     if !over && store.keys.get(to).is_some() {
         return Ok(Reply::Integer(0));
     }
-    let (value, deadline) = (Arc::clone(&item.value), item.deadline());
-    store.keys.set_until(to, value, at.index, deadline);
+    let copy = item.with(to, at.index, item.deadline());
+    store.keys.put(copy);
     store.note(EventClass::Generic, "copy_to", to);
     Ok(Reply::Integer(1))
 }
@@ -279,12 +280,7 @@ fn check_memory(arguments: &[&[u8]]) -> Result<(), CommandError> {
 }
 
 fn memory(store: &Store, arguments: &[&[u8]]) -> Answer {
-    // Entry of the slot, heads of the two shared allocations, and what an allocator adds; and for a deadline its
-    // entry in the table of deadlines.
-    const KEY_OVERHEAD: usize = 88;
-    const DEADLINE_OVERHEAD: usize = 64;
     let [_, key, ..] = arguments else { return Err(CommandError::Syntax) };
     let Some(item) = store.keys.get(key) else { return Ok(Reply::Nil) };
-    let overhead = KEY_OVERHEAD + if item.deadline().is_some() { DEADLINE_OVERHEAD } else { 0 };
-    Ok(count_reply(key.len() + item.value.len() + overhead))
+    Ok(count_reply(memory_len(item)))
 }

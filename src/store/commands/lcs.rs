@@ -62,7 +62,7 @@ struct Match {
 fn lcs(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [first, second, rest @ ..] = arguments else { return Err(CommandError::Syntax) };
     let options = options(rest)?;
-    let value = |key: &[u8]| store.keys.value(key).map_or(&[][..], |value| value);
+    let value = |key: &[u8]| store.keys.value(key).unwrap_or_default();
     let (a, b) = (value(first), value(second));
     let width = b.len() + 1;
     if (a.len() + 1).saturating_mul(width) > CELL_COUNT_MAX {

@@ -6,16 +6,13 @@
 //! A cursor of `SCAN` is the number of the hash slot that is next, so it means the same on every node and stays good
 //! for ever; a key that is there from the first to the last step is told exactly once.
 
-use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
+use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
 use crate::store::glob::{StepBudget, matches};
-use crate::store::{SLOT_COUNT, Store};
-use crate::types::{Reply, decimal, limits};
+use crate::store::{LongRead, SLOT_COUNT, Store};
+use crate::types::{Item, Reply, decimal};
 
 use super::{READ, count_reply, exactly, is, parse_integer};
-
-/// Steps that one `KEYS` may take, about a second's work: `*name*` over some ten million keys.
-const KEYS_STEPS_MAX: u64 = 1 << 30;
 
 pub(crate) static COMMANDS: [CommandSpec; 4] = [
     CommandSpec {
@@ -26,6 +23,10 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
         usage: "pattern",
         summary: "answers all keys that fit a pattern, in the order of their bytes: * ? [a-z] [^a] \\x",
         run: Run::Read(keys),
+        long: Some(Long {
+            count_min: 1,
+            begin: |keys, patterns| LongRead::find(keys, patterns.first().copied().unwrap_or_default()),
+        }),
         ..READ
     },
     CommandSpec {
@@ -65,27 +66,8 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
 ];
 
 fn keys(store: &Store, arguments: &[&[u8]]) -> Answer {
-    // What an element costs in a dialect beside its bytes, at most.
-    const ELEMENT_OVERHEAD: usize = 16;
     let [pattern] = exactly(arguments)?;
-    let mut budget = StepBudget(KEYS_STEPS_MAX);
-    let mut len: usize = 0;
-    let mut found = Vec::new();
-    let mut overflow = false;
-    for (key, _) in store.keys.iter() {
-        if matches(pattern, key, &mut budget).map_err(|_| CommandError::PatternTooCostly)? {
-            len += key.len() + ELEMENT_OVERHEAD;
-            overflow |= len > limits::REPLY_LEN_MAX;
-            if !overflow {
-                found.push(key);
-            }
-        }
-    }
-    if overflow {
-        return Err(CommandError::ReplyTooLong);
-    }
-    found.sort_unstable();
-    Ok(Reply::Array(found.into_iter().map(Reply::bulk).collect()))
+    Ok(LongRead::find(&store.keys, pattern).run())
 }
 
 struct ScanOptions<'a> {
@@ -128,13 +110,14 @@ fn check_scan(arguments: &[&[u8]]) -> Result<(), CommandError> {
 
 fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
     // However large a count is asked for, the loop is not held up longer than this takes.
-    const LOOKED_AT_MAX: usize = 4096;
+    const LOOKED_AT_MAX: usize = 1024;
     const STEPS_MAX: u64 = 1 << 24;
     let options = scan_options(arguments)?;
     let mut budget = StepBudget(STEPS_MAX);
     let (mut slot, mut looked_at, mut found) = (options.slot, 0, Vec::new());
     while slot < SLOT_COUNT && looked_at < options.count.min(LOOKED_AT_MAX) {
-        for key in store.keys.keys_of(slot) {
+        for item in store.keys.sorted_items_of(slot) {
+            let key = item.key();
             looked_at += 1;
             let fits = match options.pattern {
                 None => true,
@@ -158,9 +141,10 @@ fn randomkey(store: &Store, _: &[&[u8]]) -> Answer {
     let place = |drawn: u64, count: usize| usize::try_from(drawn % count.max(1) as u64).unwrap_or(0);
     let first = place(drawn, SLOT_COUNT);
     for slot in (first..SLOT_COUNT).chain(0..first) {
-        let keys = store.keys.keys_of(slot);
+        let mut keys: Vec<&[u8]> = store.keys.items_of(slot).map(Item::key).collect();
         if !keys.is_empty() {
-            return Ok(Reply::bulk(keys[place(drawn >> 14, keys.len())]));
+            let place = place(drawn >> 14, keys.len());
+            return Ok(Reply::bulk(keys.select_nth_unstable(place).1));
         }
     }
     Ok(Reply::Nil)

@@ -5,8 +5,6 @@
 //! it has seen can refuse whoever holds an older one, and any other write to the key takes the lock away. `RENEW`
 //! is the only write that leaves a key's revision as it is.
 
-use std::sync::Arc;
-
 use crate::store::command::{Answer, CommandSpec, Group, Run};
 use crate::store::error::CommandError;
 use crate::store::{Applied, EventClass, Store};
@@ -70,7 +68,7 @@ fn lock(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     if store.keys.get(name).is_some() {
         return Ok(Reply::Nil);
     }
-    let owner = Arc::from(owner.first().copied().unwrap_or_default());
+    let owner = owner.first().copied().unwrap_or_default();
     store.keys.set_until(name, owner, at.index, Some(deadline));
     store.note(EventClass::String, "set", name);
     store.note(EventClass::Generic, "expire", name);
@@ -95,8 +93,8 @@ fn renew(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
         return Ok(Reply::Integer(0));
     }
     if let Some(item) = store.keys.get(name) {
-        let (owner, token) = (Arc::clone(&item.value), item.revision);
-        store.keys.set_until(name, owner, token, Some(deadline));
+        let renewed = item.with(name, item.revision(), Some(deadline));
+        store.keys.put(renewed);
         store.note(EventClass::Generic, "expire", name);
     }
     Ok(Reply::Integer(1))

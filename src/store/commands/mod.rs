@@ -21,9 +21,7 @@ pub(crate) mod strings;
 pub(crate) mod transaction;
 pub(crate) mod versions;
 
-use std::sync::Arc;
-
-use crate::types::{Reply, decimal, limits};
+use crate::types::{Item, Reply, decimal, limits};
 
 use super::command::{Class, CommandSpec, Group, KeyPositions, Run, no_check};
 use super::error::CommandError;
@@ -42,6 +40,7 @@ const WRITE: CommandSpec = CommandSpec {
     alias_of: None,
     check: no_check,
     run: Run::Node,
+    long: None,
 };
 
 /// The same for reads.
@@ -68,13 +67,13 @@ pub(crate) fn check_database(text: &[u8]) -> Result<(), CommandError> {
 }
 
 /// An integer reply from a count or a length.
-fn count_reply(count: usize) -> Reply {
+pub(super) fn count_reply(count: usize) -> Reply {
     Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// A value, or nothing.
-fn value_reply(value: Option<Arc<[u8]>>) -> Reply {
-    value.map_or(Reply::Nil, Reply::Bulk)
+/// The value of an item, without a copy, or nothing.
+pub(super) fn value_reply(item: Option<&Item>) -> Reply {
+    item.map_or(Reply::Nil, |item| Reply::Bulk(item.value_bytes()))
 }
 
 /// Whether an argument is this word, in upper or lower case.

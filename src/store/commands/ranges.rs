@@ -1,13 +1,11 @@
 //! Parts of values: `APPEND`, `GETRANGE`, `SETRANGE`.
 
-use std::sync::Arc;
-
 use crate::store::command::{Answer, CommandSpec, Run};
 use crate::store::error::CommandError;
 use crate::store::{Applied, EventClass, Store};
 use crate::types::Reply;
 
-use super::{READ, WRITE, count_reply, exactly, grown_len, parse_integer};
+use super::{READ, WRITE, count_reply, exactly, grown_len, parse_integer, value_reply};
 
 const GETRANGE: CommandSpec = CommandSpec {
     name: "GETRANGE",
@@ -46,10 +44,10 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
 
 fn append(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, tail] = exactly(arguments)?;
-    let head = store.keys.value(key).map_or(&[][..], |value| value);
+    let head = store.keys.value(key).unwrap_or_default();
     let len = grown_len(head.len(), tail.len())?;
-    let value = Arc::from([head, tail].concat());
-    store.keys.update(key, value, at.index);
+    let value = [head, tail].concat();
+    store.keys.update(key, &value, at.index);
     store.note(EventClass::String, "append", key);
     Ok(count_reply(len))
 }
@@ -63,13 +61,14 @@ fn check_getrange(arguments: &[&[u8]]) -> Result<(), CommandError> {
 fn getrange(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [key, start, end] = exactly(arguments)?;
     let (start, end) = (parse_integer(start)?, parse_integer(end)?);
-    let Some(value) = store.keys.value(key) else { return Ok(Reply::bulk(b"")) };
+    let Some(item) = store.keys.get(key) else { return Ok(Reply::bulk(b"")) };
+    let value = item.value();
     // As Redis: only of two negative places the order is looked at before they are brought into range.
     if start < 0 && end < 0 && start > end {
         return Ok(Reply::bulk(b""));
     }
     Ok(match inside(start, end, value.len()) {
-        Some((first, last)) if last - first + 1 == value.len() => Reply::Bulk(Arc::clone(value)),
+        Some((first, last)) if last - first + 1 == value.len() => value_reply(Some(item)),
         Some((first, last)) => Reply::bulk(&value[first..=last]),
         None => Reply::bulk(b""),
     })
@@ -98,7 +97,7 @@ fn check_setrange(arguments: &[&[u8]]) -> Result<(), CommandError> {
 fn setrange(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, offset, part] = exactly(arguments)?;
     let offset = usize::try_from(parse_integer(offset)?).map_err(|_| CommandError::Offset)?;
-    let old = store.keys.value(key).map_or(&[][..], |value| value);
+    let old = store.keys.value(key).unwrap_or_default();
     if part.is_empty() {
         return Ok(count_reply(old.len()));
     }
@@ -107,7 +106,7 @@ fn setrange(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     value.resize(end.max(old.len()), 0);
     value[offset..end].copy_from_slice(part);
     let len = value.len();
-    store.keys.update(key, value.into(), at.index);
+    store.keys.update(key, &value, at.index);
     store.note(EventClass::String, "setrange", key);
     Ok(count_reply(len))
 }

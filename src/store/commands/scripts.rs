@@ -3,8 +3,6 @@
 //! There is no Lua in this server. Any other script is refused in the words with which Redis says that it does not
 //! know one.
 
-use std::sync::Arc;
-
 use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
 use crate::store::sha1::sha1_hex;
@@ -141,7 +139,7 @@ impl<'a> Call<'a> {
 
     fn run(&self, store: &mut Store, at: Applied) -> Answer {
         let value = self.arguments[0];
-        let has_value = |store: &Store, key: &[u8]| store.keys.value(key).is_some_and(|v| **v == *value);
+        let has_value = |store: &Store, key: &[u8]| store.keys.value(key).is_some_and(|v| v == value);
         let count = i64::try_from(self.keys.len()).unwrap_or(i64::MAX);
         Ok(Reply::Integer(match self.script {
             Script::Release => {
@@ -168,7 +166,7 @@ impl<'a> Call<'a> {
                     _ => at.now,
                 };
                 let deadline = later(base, parse_integer(self.arguments[1])?, "pexpire")?;
-                store.keys.set_until(key, Arc::from(value), at.index, Some(deadline));
+                store.keys.set_until(key, value, at.index, Some(deadline));
                 store.note(EventClass::Generic, "expire", key);
                 1
             }
@@ -181,7 +179,7 @@ impl<'a> Call<'a> {
                 }
                 let deadline = later(at.now, ttl, "set")?;
                 for key in self.keys {
-                    store.keys.set_until(key, Arc::from(value), at.index, Some(deadline));
+                    store.keys.set_until(key, value, at.index, Some(deadline));
                     store.note(EventClass::String, "set", key);
                     store.note(EventClass::Generic, "expire", key);
                 }

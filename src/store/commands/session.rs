@@ -18,6 +18,7 @@ pub(crate) static COMMANDS: [CommandSpec; 1] = [CommandSpec {
     alias_of: None,
     check: check_session,
     run: Run::Write(session),
+    long: None,
 }];
 
 fn check_session(arguments: &[&[u8]]) -> Result<(), CommandError> {

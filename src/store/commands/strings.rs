@@ -1,10 +1,9 @@
 //! Values as strings of bytes: `SET`, `GET` and their relatives.
 
-use std::sync::Arc;
-
-use crate::store::command::{Answer, CommandSpec, KeyPositions, Run};
+use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
-use crate::store::{Applied, EventClass, Store};
+use crate::store::long_read::LONG_COUNT;
+use crate::store::{Applied, EventClass, LongRead, Store};
 use crate::types::{Millis, Reply, limits};
 
 use super::expiry::{Deadline, Unit};
@@ -112,6 +111,7 @@ pub(crate) static COMMANDS: [CommandSpec; 14] = [
         usage: "key [key ...]",
         summary: "answers the values of several keys",
         run: Run::Read(mget),
+        long: Some(Long { count_min: LONG_COUNT, begin: LongRead::values }),
         ..READ
     },
     CommandSpec {
@@ -224,18 +224,16 @@ fn set(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
         Lifetime::Until(deadline) => Some(deadline.positive(at.now, "set")?),
     };
     let met = options.condition.is_none_or(|condition| condition.is_met(store.keys.get(key)));
-    let old = if met {
-        let old = store.keys.set_until(key, Arc::from(*value), at.index, deadline);
+    let old = if options.get { store.keys.get(key).cloned() } else { None };
+    if met {
+        store.keys.set_until(key, value, at.index, deadline);
         store.note(EventClass::String, "set", key);
         if matches!(options.lifetime, Lifetime::Until(_)) {
             store.note(EventClass::Generic, "expire", key);
         }
-        old
-    } else {
-        store.keys.value(key).cloned()
-    };
+    }
     Ok(match (options.get, met) {
-        (true, _) => value_reply(old),
+        (true, _) => value_reply(old.as_ref()),
         (false, true) => Reply::OK,
         (false, false) => Reply::Nil,
     })
@@ -243,23 +241,24 @@ fn set(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
 
 fn get(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [key] = exactly(arguments)?;
-    Ok(value_reply(store.keys.value(key).cloned()))
+    Ok(value_reply(store.keys.get(key)))
 }
 
 fn strlen(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [key] = exactly(arguments)?;
-    Ok(super::count_reply(store.keys.value(key).map_or(0, |value| value.len())))
+    Ok(super::count_reply(store.keys.value(key).map_or(0, <[u8]>::len)))
 }
 
-fn put(store: &mut Store, at: Applied, key: &[u8], value: &[u8]) -> Option<Arc<[u8]>> {
-    let old = store.keys.set(key, Arc::from(value), at.index);
+fn put(store: &mut Store, at: Applied, key: &[u8], value: &[u8]) {
+    store.keys.set(key, value, at.index);
     store.note(EventClass::String, "set", key);
-    old
 }
 
 fn getset(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, value] = exactly(arguments)?;
-    Ok(value_reply(put(store, at, key, value)))
+    let old = store.keys.get(key).cloned();
+    put(store, at, key, value);
+    Ok(value_reply(old.as_ref()))
 }
 
 fn setnx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
@@ -292,7 +291,7 @@ fn psetex(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
 fn set_for(store: &mut Store, at: Applied, arguments: &[&[u8]], unit: Unit, name: &'static str) -> Answer {
     let [key, text, value] = exactly(arguments)?;
     let deadline = Deadline { text, unit, is_absolute: false }.positive(at.now, name)?;
-    store.keys.set_until(key, Arc::from(value), at.index, Some(deadline));
+    store.keys.set_until(key, value, at.index, Some(deadline));
     store.note(EventClass::String, "set", key);
     store.note(EventClass::Generic, "expire", key);
     Ok(Reply::OK)
@@ -304,7 +303,7 @@ fn getdel(store: &mut Store, _: Applied, arguments: &[&[u8]]) -> Answer {
     if old.is_some() {
         store.note(EventClass::Generic, "del", key);
     }
-    Ok(value_reply(old.map(|item| item.value)))
+    Ok(value_reply(old.as_ref()))
 }
 
 /// What `GETEX` does to the deadline: nothing, take it away, set it.
@@ -339,21 +338,22 @@ fn getex(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     };
     let change = getex_options(options)?;
     let Some(item) = store.keys.get(key) else { return Ok(Reply::Nil) };
-    let (value, old) = (Arc::clone(&item.value), item.deadline());
+    let (item, old) = (item.clone(), item.deadline());
+    let reply = Reply::Bulk(item.value_bytes());
     let deadline: Option<Millis> = match change {
-        None => return Ok(Reply::Bulk(value)),
-        Some(None) if old.is_none() => return Ok(Reply::Bulk(value)),
+        None => return Ok(reply),
+        Some(None) if old.is_none() => return Ok(reply),
         Some(None) => None,
         Some(Some(deadline)) => Some(deadline.positive(at.now, "getex")?),
     };
-    store.keys.set_until(key, Arc::clone(&value), at.index, deadline);
+    store.keys.put(item.with(key, at.index, deadline));
     let name = match deadline {
         None => "persist",
         Some(deadline) if deadline <= at.now => "del",
         Some(_) => "expire",
     };
     store.note(EventClass::Generic, name, key);
-    Ok(Reply::Bulk(value))
+    Ok(reply)
 }
 
 fn check_pairs(arguments: &[&[u8]], name: &str) -> Result<(), CommandError> {
@@ -398,19 +398,19 @@ fn mget(store: &Store, arguments: &[&[u8]]) -> Answer {
     let mut len = 0;
     let mut values = Vec::with_capacity(arguments.len());
     for key in arguments {
-        let value = store.keys.value(key).cloned();
-        len += value.as_ref().map_or(0, |value| value.len());
+        let item = store.keys.get(key);
+        len += item.map_or(0, |item| item.value().len());
         if len > limits::REPLY_LEN_MAX {
             return Err(CommandError::ReplyTooLong);
         }
-        values.push(value_reply(value));
+        values.push(value_reply(item));
     }
     Ok(Reply::Array(values))
 }
 
 fn cas(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     let [key, expected, new] = exactly(arguments)?;
-    if store.keys.value(key).is_none_or(|value| **value != *expected) {
+    if store.keys.value(key).is_none_or(|value| value != expected) {
         return Ok(Reply::Nil);
     }
     put(store, at, key, new);

@@ -6,9 +6,8 @@
 
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
-use crate::store::keyspace::Item;
 use crate::store::{Applied, EventClass, Store};
-use crate::types::{Index, Reply};
+use crate::types::{Index, Item, Reply};
 
 use super::{READ, WRITE, count_reply, exactly, is, parse_integer};
 
@@ -117,10 +116,10 @@ impl<'a> Condition<'a> {
             (Condition::Missing | Condition::NotEqual(_) | Condition::DigestNotEqual(_), None) => true,
             (Condition::Missing, Some(_)) => false,
             (Condition::Exists, item) => item.is_some(),
-            (Condition::Revision(wanted), item) => wanted == item.map_or(Index(0), |item| item.revision),
+            (Condition::Revision(wanted), item) => wanted == item.map_or(Index(0), Item::revision),
             (Condition::Equal(_) | Condition::DigestEqual(_), None) => false,
-            (Condition::Equal(value), Some(item)) => *item.value == *value,
-            (Condition::NotEqual(value), Some(item)) => *item.value != *value,
+            (Condition::Equal(value), Some(item)) => item.value() == value,
+            (Condition::NotEqual(value), Some(item)) => item.value() != value,
             (Condition::DigestEqual(digest), Some(item)) => is_digest(digest, item),
             (Condition::DigestNotEqual(digest), Some(item)) => !is_digest(digest, item),
         }
@@ -128,7 +127,7 @@ impl<'a> Condition<'a> {
 }
 
 fn is_digest(digest: &[u8], item: &Item) -> bool {
-    digest_of(&item.value).as_bytes().eq_ignore_ascii_case(digest)
+    digest_of(item.value()).as_bytes().eq_ignore_ascii_case(digest)
 }
 
 fn digest_of(value: &[u8]) -> String {
@@ -164,7 +163,19 @@ fn del(store: &mut Store, _: Applied, arguments: &[&[u8]]) -> Answer {
         let is_met = Condition::Revision(revision).is_met(store.keys.get(key));
         return Ok(Reply::Integer(i64::from(is_met && remove(store, key))));
     }
-    Ok(count_reply(arguments.iter().filter(|key| remove(store, key)).count()))
+    // To free one key at once is cheaper; many would hold up everybody else.
+    const FREED_AT_ONCE: usize = 64;
+    if arguments.len() <= FREED_AT_ONCE {
+        return Ok(count_reply(arguments.iter().filter(|key| remove(store, key)).count()));
+    }
+    let mut count = 0;
+    for key in arguments {
+        if store.keys.unlink(key) {
+            store.note(EventClass::Generic, "del", key);
+            count += 1;
+        }
+    }
+    Ok(count_reply(count))
 }
 
 fn delex_condition<'a>(options: &[&'a [u8]]) -> Result<Option<Condition<'a>>, CommandError> {

@@ -5,7 +5,6 @@
 //! what it announces.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::store::keyspace::{Keyspace, key_hash};
 use crate::store::sessions::{Session, Sessions};
@@ -335,7 +334,7 @@ struct Building {
 
 impl Sink for Building {
     fn key(&mut self, key: &[u8], value: &[u8], revision: Index, deadline: Option<Millis>) -> bool {
-        self.keys.set_until(key, Arc::from(value), revision, deadline).is_none()
+        !self.keys.set_until(key, value, revision, deadline)
     }
 
     fn session(&mut self, id: SessionId, session: Session) -> bool {

@@ -24,11 +24,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::types::{Index, Millis, SessionId};
+use crate::types::{Bytes, Index, Item, Millis, SessionId};
 use crate::wire::Writer;
 use crate::wire::client::encode_reply;
 
-use super::keyspace::{Keyspace, Slot};
+use super::keyspace::Keyspace;
 use super::sessions::{Session, Table};
 use super::{SLOT_COUNT, Store, combine};
 
@@ -58,7 +58,7 @@ pub struct ImageKey<'a> {
 /// All keys, values and sessions as they were at one moment.
 #[derive(Clone, Debug)]
 pub struct StoreImage {
-    keys: Keyspace,
+    keys: Box<Keyspace>,
     sessions: Table,
 }
 
@@ -66,7 +66,7 @@ impl Store {
     /// The state as it is now. Costs some microseconds whatever the store holds; from then on the first write to
     /// a slot copies that slot, as long as the image lives.
     pub fn freeze(&self) -> StoreImage {
-        StoreImage { keys: self.keys.freeze(), sessions: self.sessions.freeze() }
+        StoreImage { keys: Box::new(self.keys.freeze()), sessions: self.sessions.freeze() }
     }
 }
 
@@ -88,10 +88,11 @@ impl StoreImage {
 
     /// The keys of a slot, in the order of their bytes.
     pub fn slot(&self, slot: usize) -> Vec<ImageKey<'_>> {
-        let item = |key: &'_ Arc<[u8]>| self.keys.get(key).expect("an image does not change");
-        let keys = self.keys.keys_of(slot).into_iter().map(|key| {
-            let item = item(key);
-            ImageKey { key, value: &item.value, revision: item.revision, deadline: item.deadline() }
+        let keys = self.keys.sorted_items_of(slot).into_iter().map(|item| ImageKey {
+            key: item.key(),
+            value: item.value(),
+            revision: item.revision(),
+            deadline: item.deadline(),
         });
         keys.collect()
     }
@@ -118,8 +119,8 @@ enum Stage {
     Time,
     /// This slot, from its first key on.
     Slot(usize),
-    /// The rest of a slot: its keys in falling order, so that the next is the last.
-    Keys { slot: usize, items: Arc<Slot>, keys: Vec<Arc<[u8]>> },
+    /// The rest of a slot: its items in falling order, so that the next is the last.
+    Items { slot: usize, items: Vec<Item> },
     /// The sessions, in falling order.
     Sessions(Vec<SessionId>),
     /// The rest of a session: from this reply on.
@@ -128,16 +129,16 @@ enum Stage {
     Ended,
 }
 
-/// Turns an image into bytes, a bounded piece at a time. Beside the image it holds the names of one slot's keys, or
+/// Turns an image into bytes, a bounded piece at a time. Beside the image it holds pointers to one slot's items, or
 /// one kept reply.
 pub struct ImageEncoder {
-    keys: Keyspace,
+    keys: Box<Keyspace>,
     sessions: Table,
     stage: Stage,
     totals: (u64, u64),
     /// The item on its way: its bytes, or those before its value.
     head: Vec<u8>,
-    value: Option<Arc<[u8]>>,
+    value: Option<Bytes>,
     /// How many bytes of both are handed out.
     done: usize,
 }
@@ -195,27 +196,26 @@ impl ImageEncoder {
                     let slot = self.keys.skip_to_used(slot);
                     match self.keys.slot(slot) {
                         None => Stage::Slot(SLOT_COUNT),
-                        Some(items) => {
-                            let keys = self.keys.keys_of(slot).into_iter().rev().cloned().collect();
-                            Stage::Keys { slot, items: Arc::clone(items), keys }
+                        Some(_) => {
+                            let items = self.keys.sorted_items_of(slot).into_iter().rev().cloned().collect();
+                            Stage::Items { slot, items }
                         }
                     }
                 }
-                Stage::Keys { slot, items, mut keys } => match keys.pop() {
+                Stage::Items { slot, mut items } => match items.pop() {
                     None => Stage::Slot(slot + 1),
-                    Some(key) => {
-                        let item = items.get(&key).expect("an image does not change");
+                    Some(item) => {
                         let mut w = Writer::new(&mut self.head);
                         w.u8(if item.deadline().is_some() { KIND_MORTAL } else { KIND_KEY });
-                        w.u64(item.revision.0);
+                        w.u64(item.revision().0);
                         if let Some(deadline) = item.deadline() {
                             w.u64(deadline.0);
                         }
-                        w.count(key.len());
-                        w.count(item.value.len());
-                        w.bytes(&key);
-                        self.value = Some(Arc::clone(&item.value));
-                        self.stage = Stage::Keys { slot, items, keys };
+                        w.count(item.key().len());
+                        w.count(item.value().len());
+                        w.bytes(item.key());
+                        self.value = Some(item.value_bytes());
+                        self.stage = Stage::Items { slot, items };
                         return true;
                     }
                 },

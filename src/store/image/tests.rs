@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::store::keyspace::Item;
+use crate::store::leaves::Slot;
 use crate::store::tests::SplitMix;
 use crate::store::{Applied, Limits, lookup, slot_of};
 use crate::types::{Index, Millis, Reply};
@@ -279,25 +279,25 @@ fn lengths_are_not_believed() {
 fn a_write_copies_its_slot_and_no_other() {
     let mut keys = Keyspace::new(1);
     for i in 0..50_000u64 {
-        keys.set(format!("key-{i}").as_bytes(), Arc::from(&b"v"[..]), Index(i));
+        keys.set(format!("key-{i}").as_bytes(), b"v", Index(i));
     }
     let kept = keys.clone();
     let shared = |keys: &Keyspace| {
         let same = |slot: &usize| match (keys.slot(*slot), kept.slot(*slot)) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (Some(a), Some(b)) => a.places() == b.places(),
             (a, b) => a.is_none() == b.is_none(),
         };
         (0..SLOT_COUNT).filter(same).count()
     };
     assert_eq!(shared(&keys), SLOT_COUNT);
-    keys.set(b"key-1", Arc::from(&b"w"[..]), Index(1));
+    keys.set(b"key-1", b"w", Index(1));
     assert_eq!(shared(&keys), SLOT_COUNT - 1);
-    let copy = Arc::as_ptr(keys.slot(slot_of(b"key-1")).expect("it has a key"));
-    keys.set(b"key-1", Arc::from(&b"x"[..]), Index(2));
-    assert_eq!(Arc::as_ptr(keys.slot(slot_of(b"key-1")).expect("it has a key")), copy);
+    let copy = keys.slot(slot_of(b"key-1")).expect("it has a key").places();
+    keys.set(b"key-1", b"x", Index(2));
+    assert_eq!(keys.slot(slot_of(b"key-1")).expect("it has a key").places(), copy);
     assert!(keys.remove(b"key-2").is_some());
     assert_eq!(shared(&keys), SLOT_COUNT - 2);
-    let value = |keys: &Keyspace| keys.get(b"key-3").map(|item: &Item| Arc::as_ptr(&item.value));
+    let value = |keys: &Keyspace| keys.get(b"key-3").map(|item| item.value().as_ptr());
     assert_eq!(value(&keys), value(&kept), "values are shared in a copied slot too");
 }
 
@@ -306,10 +306,10 @@ fn a_write_copies_its_slot_and_no_other() {
 fn an_encoder_lets_go_of_what_it_is_done_with() {
     let mut store = Store::new(Limits::default(), 1);
     for i in 0..20_000u64 {
-        store.keys.set(format!("key-{i}").as_bytes(), Arc::from(&b"v"[..]), Index(i));
+        store.keys.set(format!("key-{i}").as_bytes(), b"v", Index(i));
     }
     let mut encoder = store.freeze().into_encoder();
-    let place = |store: &Store, key: &[u8]| store.keys.slot(slot_of(key)).map(Arc::as_ptr);
+    let place = |store: &Store, key: &[u8]| store.keys.slot(slot_of(key)).map(Slot::places);
     let key = |first: bool| {
         let mut keys = (0..20_000).map(|i| format!("key-{i}").into_bytes());
         keys.find(|key| if first { slot_of(key) < 100 } else { slot_of(key) > SLOT_COUNT - 100 })
@@ -322,7 +322,7 @@ fn an_encoder_lets_go_of_what_it_is_done_with() {
         assert!(encoder.next_chunk(&mut out, 1000));
     }
     for key in [&early, &late] {
-        store.keys.set(key, Arc::from(&b"w"[..]), Index(1));
+        store.keys.set(key, b"w", Index(1));
     }
     assert_eq!(place(&store, &early), before[0]);
     assert_ne!(place(&store, &late), before[1]);

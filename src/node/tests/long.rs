@@ -1,0 +1,178 @@
+//! Commands that are much work: no turn does more than its share of it. The work is counted, not timed.
+
+use super::*;
+
+const KEY_COUNT: usize = 20_000;
+/// Slots and keys that a turn looks at, and some of the last slot.
+const LOOKED_AT_MAX: usize = 4096 + 200;
+/// What a turn may add to a client's output.
+const OUTPUT_MAX: usize = 256 << 10;
+
+fn name(i: usize) -> String {
+    format!("key-{i:05}")
+}
+
+fn resp(words: &[String]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n{word}\r\n", word.len()).into_bytes());
+    }
+    bytes
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+/// One node with many keys, and two clients.
+fn filled() -> Cluster {
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    for begin in (0..KEY_COUNT).step_by(500) {
+        let mut mset = vec!["MSET".to_owned()];
+        mset.extend((begin..begin + 500).flat_map(|i| [name(i), i.to_string()]));
+        cluster.say(0, 1, &resp(&mset));
+        cluster.run();
+        assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+    }
+    cluster
+}
+
+/// One turn, after which the disk has all that it was given.
+fn one_turn(cluster: &mut Cluster) {
+    cluster.turn(0);
+    let host = &mut cluster.hosts[0];
+    host.durable = host.submitted;
+    host.node.handle(cluster.now, NodeInput::Persisted(host.submitted));
+}
+
+/// Turns until the client has so many bytes; how many turns, and what it heard. The other client is served meanwhile.
+fn turns_until(cluster: &mut Cluster, len: usize) -> (usize, String) {
+    let mut heard = String::new();
+    for turns in 1..1_000 {
+        cluster.say(0, 2, b"LLEN\r\n");
+        one_turn(cluster);
+        assert!(cluster.hear(0, 2).starts_with("-ERR unknown"), "others are answered in every turn");
+        let node = &mut cluster.hosts[0].node;
+        let output = node.client_output(key(1)).to_vec();
+        assert!(output.len() <= OUTPUT_MAX + 64, "{} bytes in a turn", output.len());
+        node.client_sent(cluster.now, key(1), output.len());
+        heard.push_str(str::from_utf8(&output).unwrap());
+        if heard.len() >= len {
+            return (turns, heard);
+        }
+    }
+    panic!("only {} of {len} bytes", heard.len());
+}
+
+fn array(elements: impl Iterator<Item = String>) -> String {
+    let elements: Vec<String> = elements.map(|e| format!("${}\r\n{e}\r\n", e.len())).collect();
+    format!("*{}\r\n{}", elements.len(), elements.concat())
+}
+
+#[test]
+fn keys_are_found_in_pieces_and_are_those_of_one_moment() {
+    let mut cluster = filled();
+    let mut bytes = resp(&words("KEYS *"));
+    // What follows on the connection is carried out meanwhile, but not seen, and answered afterwards.
+    bytes.extend(resp(&words("SET late 1")));
+    bytes.extend(resp(&words("DEL key-00000")));
+    bytes.extend(resp(&words("DBSIZE")));
+    cluster.say(0, 1, &bytes);
+    let expected = array((0..KEY_COUNT).map(name)) + &format!("+OK\r\n:1\r\n:{KEY_COUNT}\r\n");
+    let (turns, heard) = turns_until(&mut cluster, expected.len());
+    assert_eq!(heard, expected);
+    // Looked at, merged, and turned into bytes.
+    let work =
+        (KEY_COUNT + crate::store::SLOT_COUNT) / LOOKED_AT_MAX + KEY_COUNT / LOOKED_AT_MAX + KEY_COUNT / 8192;
+    assert!((work..work + 10).contains(&turns), "{turns} turns for the work of {work}");
+    cluster.run();
+    assert!(!cluster.hosts[0].node.has_work());
+}
+
+#[test]
+fn many_values_are_read_in_pieces() {
+    let mut cluster = filled();
+    let mut mget = words("MGET");
+    mget.extend((0..KEY_COUNT).map(name));
+    cluster.say(0, 1, &resp(&mget));
+    let expected = array((0..KEY_COUNT).map(|i| i.to_string()));
+    let (turns, heard) = turns_until(&mut cluster, expected.len());
+    assert_eq!(heard, expected);
+    assert!(turns > KEY_COUNT / LOOKED_AT_MAX + KEY_COUNT / 8192, "{turns} turns");
+    let mut exists = words("EXISTS missing");
+    exists.extend((0..KEY_COUNT).map(name));
+    cluster.say(0, 1, &resp(&exists));
+    let expected = format!(":{KEY_COUNT}\r\n");
+    let (turns, heard) = turns_until(&mut cluster, expected.len());
+    assert_eq!(heard, expected);
+    assert!(turns > KEY_COUNT / LOOKED_AT_MAX, "{turns} turns");
+}
+
+/// Freed is what nobody can see; how long it takes shows in the number of turns.
+#[test]
+fn what_was_taken_away_is_freed_in_pieces() {
+    let freed_in = |cluster: &mut Cluster| {
+        let mut turns = 0;
+        while cluster.hosts[0].node.store().has_expired() {
+            one_turn(cluster);
+            turns += 1;
+        }
+        turns
+    };
+    let mut cluster = filled();
+    let mut del = words("DEL");
+    del.extend((0..KEY_COUNT / 2).map(name));
+    cluster.say(0, 1, &resp(&del));
+    for _ in 0..3 {
+        one_turn(&mut cluster);
+    }
+    assert_eq!(cluster.hear(0, 1), format!(":{}\r\n", KEY_COUNT / 2));
+    let turns = freed_in(&mut cluster);
+    assert!((7..12).contains(&turns), "{turns} turns");
+    cluster.say(0, 1, &resp(&words("FLUSHALL")));
+    for _ in 0..3 {
+        one_turn(&mut cluster);
+    }
+    assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+    let turns = freed_in(&mut cluster);
+    assert!((10..40).contains(&turns), "{turns} turns");
+}
+
+#[test]
+fn a_client_that_leaves_during_a_long_read_leaves_nothing_to_do() {
+    for turns in [2, 6, 12, 15] {
+        let mut cluster = filled();
+        cluster.say(0, 1, &resp(&words("KEYS *")));
+        for _ in 0..turns {
+            one_turn(&mut cluster);
+        }
+        cluster.hosts[0].node.client_gone(key(1));
+        assert!(cluster.hosts[0].node.store().has_expired(), "what it held is freed in pieces");
+        cluster.run();
+        assert!(!cluster.hosts[0].node.has_work());
+    }
+}
+
+/// Two long reads take turns.
+#[test]
+fn long_reads_share_the_turns() {
+    let mut cluster = filled();
+    cluster.say(0, 1, &resp(&words("KEYS key-0000?")));
+    cluster.say(0, 2, &resp(&words("KEYS key-0001?")));
+    let mut heard = [0_usize; 2];
+    for turn in 1..100 {
+        one_turn(&mut cluster);
+        for client in [1, 2] {
+            if heard[client - 1] == 0 && !cluster.hear(0, u32::try_from(client).unwrap()).is_empty() {
+                heard[client - 1] = turn;
+            }
+        }
+    }
+    let [first, second] = heard;
+    assert!(
+        first > 16 && second > 16 && first.abs_diff(second) <= 2,
+        "answered in turns {first} and {second}"
+    );
+}
