@@ -38,6 +38,8 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     ballot: Ballot,
+    begun_at: Millis,
+    /// When the own promise was durable.
     opened_at: Option<Millis>,
     sent_at: Millis,
     grace_until: Option<Millis>,
@@ -56,6 +58,8 @@ pub(crate) struct Attempt {
 pub(crate) struct Sealing {
     pub(crate) attempt: Option<Attempt>,
     highest_round: u64,
+    /// The highest ballot that outbid one of this node's.
+    pub(crate) outbid_by: Option<Ballot>,
     /// A value that waits for entries before it can be accepted.
     pending: Option<(Ballot, Value)>,
     pending_asked_at: Option<Millis>,
@@ -67,6 +71,7 @@ impl Sealing {
         Sealing {
             attempt: None,
             highest_round: 0,
+            outbid_by: None,
             pending: None,
             pending_asked_at: None,
             watch: super::suspicion::Watch::new(now),
@@ -113,6 +118,7 @@ impl Replica {
             let ballot = Ballot { round, node: self.settings.me, incarnation: self.identity.incarnation };
             self.sealing.attempt = Some(Attempt {
                 ballot,
+                begun_at: now,
                 opened_at: None,
                 sent_at: now,
                 grace_until: None,
@@ -419,11 +425,17 @@ impl Replica {
     }
 
     pub(crate) fn on_reject(&mut self, now: Millis, view: ViewNumber, ballot: Ballot, promised: Ballot) {
-        if view == self.current && self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
+        let is_mine = ballot.node == self.settings.me && ballot.incarnation == self.identity.incarnation;
+        if view != self.current || !is_mine {
+            return;
+        }
+        // The first answer ends the attempt; what the others have promised counts all the same, or the next one would
+        // be outbid as well.
+        self.sealing.highest_round = self.sealing.highest_round.max(promised.round.min(Ballot::ROUND_MAX));
+        self.sealing.outbid_by = self.sealing.outbid_by.max(Some(promised));
+        if self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
             self.mark(Mark::BallotOutbid);
             self.sealing.attempt = None;
-            self.sealing.highest_round =
-                self.sealing.highest_round.max(promised.round.min(Ballot::ROUND_MAX));
             self.sealing.watch.seal_seen_at = Some(now);
         }
     }
@@ -438,7 +450,7 @@ impl Replica {
         let suspicion = self.settings.suspicion;
         let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
-        let (Phase::Preparing, Some(opened_at)) = (&attempt.phase, attempt.opened_at) else { return };
+        let (Phase::Preparing, Some(_)) = (&attempt.phase, attempt.opened_at) else { return };
         let promised: NodeSet = attempt.promises.keys().copied().collect();
         // A value of its own for view 0 needs every member (rule N). One that was accepted is the only one
         // that can have been, so a majority is enough to go on with it.
@@ -447,8 +459,9 @@ impl Replica {
         if promised.len() < if everybody { voters.len() } else { quorum } {
             return;
         }
-        // Too short a grace would drop healthy senders that were only slower with their disk.
-        let grace = Millis((now.since(opened_at).0 * 2).clamp(5, suspicion.0));
+        // Too short a grace would drop healthy senders that were only slower with their disk; this node's own is the
+        // measure.
+        let grace = Millis((now.since(attempt.begun_at).0 * 2).clamp(5, suspicion.0));
         let grace_until = *attempt.grace_until.get_or_insert(now.plus(grace));
         if now < grace_until && !heard.iter().all(|node| promised.contains(node)) {
             return;

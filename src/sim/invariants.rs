@@ -38,6 +38,11 @@ struct Holder {
 }
 
 impl Holder {
+    /// The last entry of a lane that is held, or was: one of a majority may have lost its disk since.
+    fn ever_held(&self, lane: &Lane) -> Timestamp {
+        self.held(lane).max(self.former.get(lane).copied().unwrap_or_default())
+    }
+
     fn keep(&mut self, record: &Record) {
         let raise = |map: &mut BTreeMap<Lane, Timestamp>, entry: &Entry| {
             let t = map.entry((entry.view, entry.node)).or_default();
@@ -281,8 +286,8 @@ impl Invariants {
                     );
                     self.fail("Seal covers chosen", what);
                 }
-                let holders =
-                    next.voters.iter().filter(|v| self.holders[v.node.index()].held(&lane) >= *end).count();
+                let had = |v: &&Voter| self.holders[v.node.index()].ever_held(&lane) >= *end;
+                let holders = next.voters.iter().filter(had).count();
                 if holders < next.quorum() {
                     let what = format!(
                         "{holders} voters hold the lane of {} in {} up to its end {end}",
@@ -348,12 +353,8 @@ impl Invariants {
             return self.fail("No resurrection", what);
         }
         if first {
-            // One of the majority that had it may have lost its disk since.
-            let had = |holder: &Holder| {
-                let former = holder.former.get(&lane).copied().unwrap_or_default();
-                holder.held(&lane).max(former) >= entry.t
-            };
-            let held = view.voters.iter().filter(|v| had(&self.holders[v.node.index()])).count();
+            let had = |v: &&Voter| self.holders[v.node.index()].ever_held(&lane) >= entry.t;
+            let held = view.voters.iter().filter(had).count();
             if held < view.quorum() {
                 let what = format!("{node} delivers {entry}, which {held} voters hold durably");
                 self.fail("Durability", what);
