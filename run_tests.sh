@@ -3,9 +3,9 @@
 # that fails. What the steps wrote is in target/run_tests/. The last line counts the checks: each test of a test
 # program, and each other step as one.
 #
-# Two steps run beside others: the release builds beside the steps in the quick profile, since a compiler is bound by one
-# core for much of its time; and what needs nothing but cores beside the process tests, which mostly wait, at the lowest
-# priority.
+# Some steps run beside others: the release builds beside the steps in the quick profile, since a compiler is bound by one
+# core for much of its time; and beside the process tests, which mostly wait, others of their kind, and at the lowest
+# priority what needs nothing but cores.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -103,7 +103,21 @@ figures() {
         sed -E 's/^test [a-z_]+ \.\.\. //; s/^/      /' || true
 }
 
-process_tests=(cluster crashes recovery clients errors links chaos kvbench redis_differential redis_clients)
+# The process tests, in two lanes beside each other.
+process_tests=(cluster crashes recovery links chaos)
+client_tests=(clients errors kvbench redis_differential redis_clients)
+
+# The process tests print what they measure; one at a time, for the sake of the figures. (The long storm is a step.)
+process_test() {
+    cargo test --test "$1" -- --nocapture --test-threads=1 --skip a_short_storm
+}
+
+client_lane() {
+    local name
+    for name in "${client_tests[@]}"; do
+        process_test "$name" || return
+    done
+}
 
 # Redis' own programs and the client libraries that are not there, as far as this user may install them. The tests skip
 # what is missing, and say so.
@@ -126,27 +140,25 @@ other_tests() {
     local file name
     for file in tests/*.rs; do
         name=$(basename "$file" .rs)
-        [[ " ${process_tests[*]} readme fuzz " == *" $name "* ]] || printf -- '--test\n%s\n' "$name"
+        [[ " ${process_tests[*]} ${client_tests[*]} readme fuzz " == *" $name "* ]] || printf -- '--test\n%s\n' "$name"
     done
 }
 
-# A simulator that can make mistakes on purpose is kept aside; then everything as it is shipped, and with it what the
-# steps below run for long.
+# A simulator that can make mistakes on purpose is kept aside. Then the programs as they are shipped, and the harness of
+# the fuzz targets: cargo makes all programs for it. (Benches have been through the compiler's checks with the lints.)
 release_builds() {
     cargo build --release --quiet --features mutations --bin kvsim &&
         cp target/release/kvsim "$logs/kvsim-with-mistakes" &&
-        cargo build --release --quiet &&
-        cargo test --release --quiet --test fuzz --no-run &&
-        cargo bench --no-run --quiet
+        cargo test --release --quiet --test fuzz --no-run
 }
 
 step "format" cargo fmt --check
-begin "release builds and benches, beside the above" release_builds
+begin "release builds, beside the above" release_builds
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
 step "unit tests" cargo test --quiet --lib --bins
 step "documentation tests" cargo test --quiet --doc
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-join "release builds and benches, beside the above"
+join "release builds, beside the above"
 # Tests are built in the quick profile; the programs that they start are those built for speed.
 export LANEKV_BIN_DIR=target/release
 mapfile -t others < <(other_tests)
@@ -162,12 +174,13 @@ tail -n 4 "$log" | sed 's/^/      /'
 redis_clients >"$logs/redis-clients.log" 2>&1
 # 200,000 commands to a node and to a Redis, in each version of RESP.
 export LANEKV_DIFFERENTIAL=200000
-# The process tests print what they measure; one at a time, for the sake of the figures.
+begin "processes: clients, Redis" client_lane
 for name in "${process_tests[@]}"; do
-    # The long storm has been above.
-    step "processes: $name" cargo test --test "$name" -- --nocapture --test-threads=1 --skip a_short_storm
+    step "processes: $name" process_test "$name"
     figures
 done
+join "processes: clients, Redis"
+figures
 
 if ! command -v nc >/dev/null && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
     apt-get install -y netcat-openbsd >"$logs/apt-get.log" 2>&1 ||

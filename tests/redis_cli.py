@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ class Terminal:
         if self.pid == 0:
             # A dumb terminal: no cursor to be moved about. The history is nobody's.
             os.environ.update(TERM="dumb", HOME=home.name)
+            # A job in the background has inherited that it is ignored.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvp("redis-cli", self.command)
         self.shown = b""
 
@@ -66,7 +69,7 @@ class Terminal:
         """Waits until the program has ended by itself; its exit code."""
         deadline = time.monotonic() + PATIENCE
         while self.read(max(0, deadline - time.monotonic())):
-            pass
+            assert time.monotonic() < deadline, f"{self.command} does not end"
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)
         return code
