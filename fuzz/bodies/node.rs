@@ -117,6 +117,13 @@ pub(super) fn client(input: &[u8]) {
     // The disk goes on and the clients read: then everything that was asked is answered.
     for _ in 0..6 {
         host.turn(true);
+        // Long reads take several turns, one of them after the other.
+        for _ in 0..1000 {
+            if !host.node.has_work() {
+                break;
+            }
+            host.turn(true);
+        }
         for index in 0..CLIENTS {
             let key = host.key(index);
             host.read(key, usize::MAX);
