@@ -412,9 +412,7 @@ impl<D: Disk> Keeper<D> {
             }
             // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
             Err(error) => {
-                let is_here =
-                    snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name);
-                if !is_here {
+                if !self.is_published(&name)? {
                     return Ok(Done::Gone { to, damage: None });
                 }
                 let aside = set_aside(&self.disk, &name).map_err(self.io())?;
@@ -438,8 +436,15 @@ impl<D: Disk> Keeper<D> {
             return Ok(None);
         };
         let name = snapshot_name(id.index);
-        let is_here = snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name);
-        Ok(is_here.then(|| SnapshotReader::open(&self.disk, &name)).transpose().unwrap_or_default())
+        Ok(self
+            .is_published(&name)?
+            .then(|| SnapshotReader::open(&self.disk, &name))
+            .transpose()
+            .unwrap_or_default())
+    }
+
+    fn is_published(&self, name: &str) -> Result<bool, SnapshotFailure> {
+        Ok(snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name))
     }
 
     fn store(&mut self, id: SnapshotId, first: u32, blocks: &[Vec<u8>]) -> Result<Done, SnapshotFailure> {

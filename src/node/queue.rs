@@ -163,6 +163,26 @@ struct Slot {
     state: State,
 }
 
+impl Slot {
+    /// Answers what waited for nothing but its turn. `false`: it is a long read, which has begun.
+    fn carry_out(&mut self, watched: &mut Watched, backend: &Backend) -> bool {
+        let reply = match &self.state {
+            State::Watch { keys, generation, .. } => watched.note(backend, keys, *generation),
+            State::Read { code, arguments, .. } => match read(backend, *code, arguments) {
+                Ok(reply) => reply,
+                Err(long) => {
+                    self.state = State::Reading(long);
+                    return false;
+                }
+            },
+            State::Ask(question) => backend.answer(question),
+            State::Settled(_) | State::Multicast { .. } | State::Later | State::Reading(_) => return true,
+        };
+        self.state = State::Settled(reply);
+        true
+    }
+}
+
 /// A long reply that is turned into bytes element by element.
 #[derive(Debug)]
 struct Pouring {
@@ -342,8 +362,8 @@ impl Queue {
     /// Executes whatever can be executed now, and turns settled replies into bytes while there is room.
     pub(super) fn settle(&mut self, backend: &Backend) {
         while let Some(slot) = self.slots.get_mut(self.settled) {
-            let reply = match &slot.state {
-                State::Settled(_) => None,
+            match &slot.state {
+                State::Settled(_) => {}
                 State::Multicast { .. } | State::Later | State::Reading(_) => break,
                 State::Read { needs: Needs::Ticket(ticket), .. }
                 | State::Watch { needs: Needs::Ticket(ticket), .. }
@@ -351,19 +371,12 @@ impl Queue {
                 {
                     break;
                 }
-                State::Watch { keys, generation, .. } => Some(self.watched.note(backend, keys, *generation)),
-                State::Read { code, arguments, .. } => match read(backend, *code, arguments) {
-                    Ok(reply) => Some(reply),
-                    Err(long) => {
-                        slot.state = State::Reading(long);
+                State::Read { .. } | State::Watch { .. } | State::Ask(_) => {
+                    if !slot.carry_out(&mut self.watched, backend) {
                         self.reading += 1;
                         break;
                     }
-                },
-                State::Ask(question) => Some(backend.answer(question)),
-            };
-            if let Some(reply) = reply {
-                slot.state = State::Settled(reply);
+                }
             }
             self.settled += 1;
         }
@@ -377,27 +390,20 @@ impl Queue {
         };
         let begin = self.settled;
         for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
-            let reply = match &slot.state {
-                State::Settled(_) => None,
+            match &slot.state {
+                State::Settled(_) => {}
                 // They change nothing, so the reads behind them need not wait.
                 State::Later | State::Reading(_) => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
-                State::Watch { keys, generation, .. } => Some(self.watched.note(backend, keys, *generation)),
-                State::Read { code, arguments, .. } => match read(backend, *code, arguments) {
-                    Ok(reply) => Some(reply),
-                    // From now on it sees the state as it is, and nothing of the write.
-                    Err(long) => {
-                        slot.state = State::Reading(long);
+                State::Read { .. } | State::Watch { .. } | State::Ask(_) => {
+                    // A long read sees the state as it is from now on, and nothing of the write.
+                    if !slot.carry_out(&mut self.watched, backend) {
                         self.reading += 1;
                         continue;
                     }
-                },
-                State::Ask(question) => Some(backend.answer(question)),
-            };
-            if let Some(reply) = reply {
-                slot.state = State::Settled(reply);
+                }
             }
             if self.settled == number {
                 self.settled += 1;

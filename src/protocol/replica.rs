@@ -384,23 +384,21 @@ impl Replica {
 
     /// Whether whoever speaks for this node is the voter: not a learner on another disk (rule C).
     pub(crate) fn speaks_as_voter(&self, node: NodeId) -> bool {
-        if node == self.settings.me {
-            return self.is_voter();
-        }
-        let voter = self.log().view.voter(node);
-        let peer = self.peers.get(node);
-        voter.zip(peer).is_some_and(|(voter, peer)| self.has_disk(voter, peer.disk, peer.joining))
+        self.log().view.voter(node).is_some_and(|voter| self.speaks_for(voter))
     }
 
     /// The voters of the current view that speak for themselves.
     pub(crate) fn speaking_voters(&self) -> NodeSet {
-        let speaks = |voter: &&Voter| {
-            let peer = || self.peers.get(voter.node).map(|peer| (peer.disk, peer.joining));
-            let me = (self.identity.disk, self.identity.joining);
-            let speaker = if voter.node == self.settings.me { Some(me) } else { peer() };
-            speaker.is_some_and(|(disk, joining)| self.has_disk(voter, disk, joining))
-        };
-        self.log().view.voters.iter().filter(speaks).map(|voter| voter.node).collect()
+        let voters = self.log().view.voters.iter();
+        voters.filter(|voter| self.speaks_for(voter)).map(|voter| voter.node).collect()
+    }
+
+    fn speaks_for(&self, voter: &Voter) -> bool {
+        if voter.node == self.settings.me {
+            return self.has_disk(voter, self.identity.disk, self.identity.joining);
+        }
+        let peer = self.peers.get(voter.node);
+        peer.is_some_and(|peer| self.has_disk(voter, peer.disk, peer.joining))
     }
 
     /// The lane that this process owns in the current view.

@@ -39,8 +39,8 @@ enum Phase {
 pub(crate) struct Attempt {
     ballot: Ballot,
     begun_at: Millis,
-    /// When the own promise was durable.
-    opened_at: Option<Millis>,
+    /// The own promise is durable.
+    is_open: bool,
     sent_at: Millis,
     grace_until: Option<Millis>,
     promises: BTreeMap<NodeId, Promise>,
@@ -119,7 +119,7 @@ impl Replica {
             self.sealing.attempt = Some(Attempt {
                 ballot,
                 begun_at: now,
-                opened_at: None,
+                is_open: false,
                 sent_at: now,
                 grace_until: None,
                 promises: BTreeMap::new(),
@@ -168,7 +168,7 @@ impl Replica {
         let promise = self.log().frozen.is_some().then(|| self.own_promise(now, &self.log().received()));
         let me = self.settings.me;
         let Some(attempt) = self.sealing.attempt.as_mut().filter(|a| a.ballot == ballot) else { return };
-        attempt.opened_at = Some(now);
+        attempt.is_open = true;
         attempt.promises.extend(promise.map(|p| (me, p)));
         self.send_prepare(now, out);
         self.check_promises(now, out);
@@ -191,7 +191,7 @@ impl Replica {
         let Some(attempt) = &self.sealing.attempt else { return };
         let due = now.since(attempt.sent_at) >= self.settings.heartbeat;
         match &attempt.phase {
-            Phase::Preparing if attempt.opened_at.is_some() => {
+            Phase::Preparing if attempt.is_open => {
                 if due {
                     self.send_prepare(now, out);
                 }
@@ -450,7 +450,7 @@ impl Replica {
         let suspicion = self.settings.suspicion;
         let current = self.current;
         let Some(attempt) = &mut self.sealing.attempt else { return };
-        let (Phase::Preparing, Some(_)) = (&attempt.phase, attempt.opened_at) else { return };
+        let (Phase::Preparing, true) = (&attempt.phase, attempt.is_open) else { return };
         let promised: NodeSet = attempt.promises.keys().copied().collect();
         // A value of its own for view 0 needs every member (rule N). One that was accepted is the only one
         // that can have been, so a majority is enough to go on with it.

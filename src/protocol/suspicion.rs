@@ -127,8 +127,8 @@ impl Replica {
         }
         let (reason, since, delay) = if sealed {
             let seen = *self.sealing.watch.seal_seen_at.get_or_insert(now);
-            // Its sealer has a suspicion time-out to finish, unless that process is known to be gone.
-            // A ballot that outbid this node's own is the one to wait for, unless nobody goes on with it either.
+            // The sealer of the highest ballot known, which may have outbid this node's own, has a suspicion time-out
+            // to finish, unless that process is known to be gone.
             let last = self.log().promised.max(self.sealing.outbid_by);
             let gone = last.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
             (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, rank + u64::from(!gone))

@@ -8,44 +8,14 @@
 //! What the keys occupy is freed afterwards, some at a time, whenever there is time: nothing shows how far that has
 //! come.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::types::{Item, Millis};
 
+use super::by_key::ByKey;
+
 /// The milliseconds of a span: 2 to this power.
 const SPAN_BITS: u32 = 10;
-
-/// An item among those of the same deadline: only its key counts.
-#[derive(Clone, Debug)]
-struct ByKey(Item);
-
-impl Borrow<[u8]> for ByKey {
-    fn borrow(&self) -> &[u8] {
-        self.0.key()
-    }
-}
-
-impl PartialEq for ByKey {
-    fn eq(&self, other: &ByKey) -> bool {
-        self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for ByKey {}
-
-impl PartialOrd for ByKey {
-    fn partial_cmp(&self, other: &ByKey) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByKey {
-    fn cmp(&self, other: &ByKey) -> Ordering {
-        self.0.key().cmp(other.0.key())
-    }
-}
 
 /// The items of a bucket, in the order of their keys, so that what is told of them is the same everywhere. Nearly
 /// always it is one, for which a tree would be a great waste.

@@ -8,7 +8,7 @@
 //! What is found by `KEYS` is sorted in short runs that are merged at the end, so that no step takes longer than
 //! any other. Which budget runs out first never depends on the order in which a table lists its keys.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::{fmt, vec};
 
@@ -16,6 +16,7 @@ use crate::types::{Item, Reply, limits};
 use crate::wire::{Reader, Writer};
 
 use super::SLOT_COUNT;
+use super::by_key::ByKey;
 use super::error::CommandError;
 use super::glob::{StepBudget, matches};
 use super::keyspace::Keyspace;
@@ -55,35 +56,10 @@ struct Find {
 }
 
 struct Merging {
-    heads: BinaryHeap<Reverse<Head>>,
+    /// The first item of each run that is not merged yet, and which run.
+    heads: BinaryHeap<Reverse<(ByKey, usize)>>,
     runs: Vec<vec::IntoIter<Item>>,
     replies: Vec<Reply>,
-}
-
-/// The first item of a run that is not merged yet.
-struct Head {
-    item: Item,
-    run: usize,
-}
-
-impl PartialEq for Head {
-    fn eq(&self, other: &Head) -> bool {
-        self.item.key() == other.item.key()
-    }
-}
-
-impl Eq for Head {}
-
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Head) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Head {
-    fn cmp(&self, other: &Head) -> Ordering {
-        self.item.key().cmp(other.item.key())
-    }
 }
 
 /// MGET or EXISTS: one key after the other.
@@ -211,7 +187,7 @@ impl LongRead {
                 let mut replies = Vec::new();
                 if let Some(merging) = merging {
                     runs = merging.runs.into_iter().map(Iterator::collect).collect();
-                    runs.push(merging.heads.into_iter().map(|Reverse(head)| head.item).collect());
+                    runs.push(merging.heads.into_iter().map(|Reverse((ByKey(item), _))| item).collect());
                     replies = merging.replies;
                 }
                 (keys, runs, replies)
@@ -280,16 +256,17 @@ impl Merging {
         }
         let mut runs: Vec<vec::IntoIter<Item>> = runs.into_iter().map(Vec::into_iter).collect();
         let heads = runs.iter_mut().enumerate();
-        let heads = heads.filter_map(|(run, items)| Some(Reverse(Head { item: items.next()?, run })));
+        let heads = heads.filter_map(|(run, items)| Some(Reverse((ByKey(items.next()?), run))));
         Merging { heads: heads.collect(), runs, replies: Vec::new() }
     }
 
     /// Takes the next key over. Says whether there was one.
     fn step(&mut self) -> bool {
         let Some(mut head) = self.heads.peek_mut() else { return false };
-        self.replies.push(Reply::bulk(head.0.item.key()));
-        match self.runs[head.0.run].next() {
-            Some(item) => head.0.item = item,
+        let Reverse((ByKey(first), run)) = &mut *head;
+        self.replies.push(Reply::bulk(first.key()));
+        match self.runs[*run].next() {
+            Some(item) => *first = item,
             None => drop(std::collections::binary_heap::PeekMut::pop(head)),
         }
         true

@@ -17,12 +17,14 @@
 //! | `sessions` | exactly-once for clients that repeat commands |
 //! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
 //! | `long_read` | reads that are done in pieces |
+//! | `by_key` | items in the order of their keys |
 //! | `glob` | patterns |
 //! | `error` | refusals in Redis' words |
 //!
 //! Left out on purpose: connections, consistency levels and everything else that commands of class `Connection` are
 //! about (the node's business), and files.
 
+mod by_key;
 mod command;
 mod commands;
 mod deadlines;

@@ -25,24 +25,17 @@ static int fails(int fd) {
     return strstr(name, wanted) != NULL;
 }
 
-int fdatasync(int fd) {
-    static int (*real)(int);
-    if (!real)
-        real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    if (fails(fd)) {
-        errno = EIO;
-        return -1;
+#define FAILING(call)                                                                                                  \
+    int call(int fd) {                                                                                                 \
+        static int (*real)(int);                                                                                       \
+        if (!real)                                                                                                     \
+            real = (int (*)(int))dlsym(RTLD_NEXT, #call);                                                              \
+        if (fails(fd)) {                                                                                               \
+            errno = EIO;                                                                                               \
+            return -1;                                                                                                 \
+        }                                                                                                              \
+        return real(fd);                                                                                               \
     }
-    return real(fd);
-}
 
-int fsync(int fd) {
-    static int (*real)(int);
-    if (!real)
-        real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-    if (fails(fd)) {
-        errno = EIO;
-        return -1;
-    }
-    return real(fd);
-}
+FAILING(fdatasync)
+FAILING(fsync)

@@ -26,6 +26,13 @@ fn write(cluster: &mut Cluster, count: usize) {
     }
 }
 
+/// The last node is cut off from now on, and the others take so many writes once they have noticed.
+fn write_without(cluster: &mut Cluster, count: usize) {
+    cluster.cut = NodeSet::only(id(2));
+    cluster.pass(1_000);
+    write(cluster, count);
+}
+
 fn state(cluster: &Cluster, index: usize) -> (u64, u64, Index) {
     let node = &cluster.hosts[index].node;
     (node.store().digest(), node.store().digest_recomputed(), node.report().index)
@@ -46,9 +53,7 @@ fn come_back(cluster: &mut Cluster) {
 #[test]
 fn a_node_that_was_away_comes_back_by_a_snapshot() {
     let mut cluster = left_behind();
-    cluster.cut = NodeSet::only(id(2));
-    cluster.pass(1_000);
-    write(&mut cluster, 60);
+    write_without(&mut cluster, 60);
     assert_eq!(state(&cluster, 0), state(&cluster, 1));
     // They have taken snapshots by themselves, and do not need the log before the older of them any more.
     for host in &cluster.hosts[..2] {
@@ -80,9 +85,7 @@ fn a_node_that_was_away_comes_back_by_a_snapshot() {
 #[test]
 fn a_source_that_is_lost_is_replaced() {
     let mut cluster = left_behind();
-    cluster.cut = NodeSet::only(id(2));
-    cluster.pass(1_000);
-    write(&mut cluster, 200);
+    write_without(&mut cluster, 200);
     cluster.cut = NodeSet::EMPTY;
     let mut sources = Vec::new();
     for _ in 0..100_000 {
@@ -127,9 +130,7 @@ fn a_source_that_is_lost_is_replaced() {
 #[test]
 fn a_node_does_not_serve_while_its_snapshot_is_coming() {
     let mut cluster = left_behind();
-    cluster.cut = NodeSet::only(id(2));
-    cluster.pass(1_000);
-    write(&mut cluster, 60);
+    write_without(&mut cluster, 60);
     cluster.cut = NodeSet::EMPTY;
     cluster.lost = |message| matches!(message, Message::SnapshotBlocks { .. });
     cluster.pass(2_000);
@@ -213,9 +214,7 @@ fn a_snapshot_is_not_overtaken_by_what_is_written_meanwhile() {
         founded(Cluster::with(3, few, |settings| settings.protocol.pinned_history_len = 100_000));
     write(&mut cluster, 300);
     cluster.pass(100);
-    cluster.cut = NodeSet::only(id(2));
-    cluster.pass(1_000);
-    write(&mut cluster, 300);
+    write_without(&mut cluster, 300);
     cluster.cut = NodeSet::EMPTY;
     // The keepers are slow: with each of their steps 10 KB are written.
     let mut rounds = 0;
