@@ -4,9 +4,11 @@
     benches/endurance.py [--writes N] [--keys N] [--away N] [--bin-dir DIR] [--out DIR]
 
 1. `--writes` small writes to `--keys` keys. Disk and memory of each node are drawn over time: they must become flat.
-2. The same without snapshots (`--snapshot-log` at its highest), a twentieth of the writes, for the longest turn of the loop.
-3. One node is stopped, `--away` writes later it is started again under full load: how long until it sends again, and what
-   the clients of the other nodes lose meanwhile.
+2. `--turns` writes without snapshots (`--snapshot-log` at its highest) and with them, in turn, three times each: the longest
+   turn of the loop, by the clock, which contains what other processes take on a machine with fewer processors than
+   processes, and in processor time of the loop itself.
+3. `--away` writes with three nodes; one node is stopped; as many writes later it is started again under full load: how long
+   until it sends again, and what the clients of the other nodes lose meanwhile.
 
 Figures go to DIR/endurance.md, plots beside it. Needs nothing but python3 and the release build.
 """
@@ -46,7 +48,9 @@ def info(port):
 
 
 class Cluster(servers.Lanekv):
-    flags = ()
+    def __init__(self, directory, tools, flags=()):
+        super().__init__(directory, tools)
+        self.flags = flags
 
     def spawn(self, name, command):
         super().spawn(name, [*command, *self.flags])
@@ -72,8 +76,8 @@ class Cluster(servers.Lanekv):
     def index(self):
         return int(info(self.ports[0]).get("index", 0))
 
-    def longest_turn_ms(self):
-        return max(int(info(port).get("longest_turn_us", 0)) for port in self.ports) / 1000
+    def longest_turn_ms(self, field="longest_turn_us"):
+        return max(int(info(port).get(field, 0)) for port in self.ports) / 1000
 
 
 def load(bench, targets, seconds, keys, out):
@@ -104,6 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--writes", type=int, default=50_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--turns", type=int, default=5_000_000)
     parser.add_argument("--away", type=int, default=5_000_000)
     parser.add_argument("--bin-dir", default="target/release")
     parser.add_argument("--out", default="docs/benchmarks")
@@ -135,21 +140,18 @@ def main():
             title = f"{name} of three nodes under {written / 1e6:.0f} million writes to {arguments.keys} keys"
             (out / f"endurance-{name}.svg").write_text(svg.lines(title, "seconds", "MiB", series))
         print(f"{written} writes in {seconds:.0f} s, disk {disk:.0f} MiB, memory {memory:.0f} MiB", file=sys.stderr)
-        with Cluster(scratch / "off", tools) as cluster:
-            cluster.stop()
-            cluster.processes, cluster.logs, cluster.flags = [], [], ("--snapshot-log", str(1 << 40))
-            cluster.start()
-            some = arguments.writes // 20
-            write_until(cluster, bench, cluster.targets(), some, arguments.keys, lambda at: None, scratch / "load.json")
-            turn_off = cluster.longest_turn_ms()
+        turns = longest_turns(arguments, tools, bench, scratch)
         lines += [
             f"{written / 1e6:.1f} million SETs of 16 bytes to {arguments.keys} keys in {seconds:.0f} s, "
             f"{taken} snapshots of {int(length or 0) / MIB:.1f} MiB at each node.", "",
             "| most of any node | first half | second half |", "| --- | --- | --- |",
             f"| disk, MiB | {disk_first:.0f} | {disk:.0f} |", f"| memory, MiB | {memory_first:.0f} | {memory:.0f} |", "",
-            f"Longest turn of the loop: {turn_on:.1f} ms with snapshots, {turn_off:.1f} ms without "
-            f"({some / 1e6:.1f} million writes). On a machine that runs five processes on its cores it contains what "
-            "the scheduler takes.", "",
+            f"Longest turn of the loop meanwhile, by the clock: {turn_on:.1f} ms.", "",
+            f"Longest turns of {arguments.turns / 1e6:.1f} million writes each, in the order in which they were measured:", "",
+            "| snapshots | by the clock, ms | processor time, ms |", "| --- | --- | --- |",
+            *(f"| {count} | {clock:.1f} | {cpu:.1f} |" for count, clock, cpu in turns), "",
+            "By the clock a turn contains what other processes and threads take: three nodes and the load share "
+            f"{os.cpu_count()} processors here.", "",
             "![disk](endurance-disk.svg)", "", "![memory](endurance-memory.svg)", "",
         ]
         lines += away(arguments, tools, bench, scratch)
@@ -157,14 +159,31 @@ def main():
     print(f"written to {out / 'endurance.md'}", file=sys.stderr)
 
 
+def longest_turns(arguments, tools, bench, scratch):
+    """Without snapshots and with them, in turn: how many were taken, and the longest turns in milliseconds."""
+    result = []
+    for round in range(6):
+        flags = ("--snapshot-log", str(1 << 40)) if round % 2 == 0 else ()
+        with Cluster(scratch / f"turns-{round}", tools, flags) as cluster:
+            write_until(cluster, bench, cluster.targets(), arguments.turns, arguments.keys, lambda at: None, scratch / "load.json")
+            taken = info(cluster.ports[0]).get("snapshots_taken", "?")
+            result.append((taken, cluster.longest_turn_ms(), cluster.longest_turn_ms("longest_turn_cpu_us")))
+    return result
+
+
 def away(arguments, tools, bench, scratch):
     """A node is away for many writes, and comes back under full load."""
     with Cluster(scratch / "away", tools) as cluster:
         targets = cluster.targets()[:2]
+        # As many writes as it will miss, so that all three have snapshots, for the rate with three nodes.
+        begun = cluster.index()
+        seconds = write_until(cluster, bench, targets, arguments.away, arguments.keys, lambda at: None, scratch / "load.json")
+        with_three = (cluster.index() - begun) / seconds
         cluster.kill(2)
         gone = cluster.processes.pop()
         assert gone.poll() is not None
-        write_until(cluster, bench, targets, arguments.away, arguments.keys, lambda at: None, scratch / "load.json")
+        target = cluster.index() + arguments.away
+        write_until(cluster, bench, targets, target, arguments.keys, lambda at: None, scratch / "load.json")
         rates, stop = [], threading.Event()
 
         def measure():
@@ -199,10 +218,14 @@ def away(arguments, tools, bench, scratch):
         after = mean([rate for at, rate in rates if started + (sends or 40) < at <= started + 25])
         if sends is None:
             return [f"A node that was away for {arguments.away / 1e6:.1f} million writes did not send again within the load."]
+        rows = [("three nodes, before", with_three), ("two nodes, one away", before), ("while it came back", during),
+                ("three nodes again", after)]
         return [
             f"A node that was away for {arguments.away / 1e6:.1f} million writes was started under full load: a sender again "
-            f"after {sends:.1f} s ({installed} snapshots installed). SETs a second at the others: {before:.0f} before, "
-            f"{during:.0f} while it came back ({100 * during / max(before, 1) - 100:+.0f} %), {after:.0f} with three nodes.",
+            f"after {sends:.1f} s ({installed} snapshots installed). What the clients of the other two got meanwhile:", "",
+            "| | SETs a second | of those with three nodes |", "| --- | --- | --- |",
+            *(f"| {name} | {rate:.0f} | {100 * rate / with_three:.0f} % |" for name, rate in rows), "",
+            f"The load and the nodes share {os.cpu_count()} processors, so two nodes get more of them than three.",
         ]
 
 

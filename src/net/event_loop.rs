@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
+use rustix::time::{ClockId, clock_gettime};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::node::{Effects, Node, NodeInput};
@@ -97,6 +98,11 @@ fn resident_len() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
+/// How long this thread has had a processor.
+fn thread_cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
 /// How far the log is.
 #[derive(Debug)]
 struct LogProgress {
@@ -161,6 +167,8 @@ pub(super) struct EventLoop {
     stop_at_once: bool,
     is_ready: bool,
     last_turn: Millis,
+    /// Processor time of this thread at the end of the last turn.
+    cpu_time: Duration,
     complained_at: Millis,
     suppressed: u64,
 }
@@ -205,6 +213,7 @@ impl EventLoop {
             stop_at_once: false,
             is_ready: false,
             last_turn: now,
+            cpu_time: thread_cpu_time(),
             complained_at: Millis(0),
             suppressed: 0,
         }
@@ -223,7 +232,9 @@ impl EventLoop {
             self.accept(now);
             self.run_links(now);
             self.end_turn(now)?;
-            self.node.note_turn(begun.elapsed());
+            let cpu_time = thread_cpu_time();
+            self.node.note_turn(begun.elapsed(), cpu_time.saturating_sub(self.cpu_time));
+            self.cpu_time = cpu_time;
             if now.mono >= self.memory_due {
                 self.memory_due = now.mono.plus(MEMORY_EVERY);
                 self.node.note_memory(resident_len());

@@ -214,7 +214,7 @@ fn open_log(
 
 /// Segments are removed as a whole, so they are shorter than what is removed at a time.
 fn segment_len(settings: &Settings) -> u64 {
-    (settings.snapshot_log_len / 2).clamp(1 << 20, 64 << 20)
+    (settings.snapshot_log_len / 4).clamp(1 << 20, 64 << 20)
 }
 
 /// Loads the newest snapshot that is sound.

@@ -34,6 +34,8 @@ pub(super) struct Stats {
     pub(super) batches: u64,
     /// The longest turn of the loop.
     pub(super) longest_turn: Duration,
+    /// The most processor time of a turn.
+    pub(super) longest_turn_cpu_time: Duration,
 }
 
 impl Default for Stats {
@@ -46,6 +48,7 @@ impl Default for Stats {
             cut: 0,
             batches: 0,
             longest_turn: Duration::ZERO,
+            longest_turn_cpu_time: Duration::ZERO,
         }
     }
 }
@@ -254,6 +257,7 @@ impl Backend {
         line(text, "cut_connections", self.stats.cut);
         line(text, "offered_batches", self.stats.batches);
         line(text, "longest_turn_us", self.stats.longest_turn.as_micros());
+        line(text, "longest_turn_cpu_us", self.stats.longest_turn_cpu_time.as_micros());
         line(text, "expired_keys", self.store.expired_count());
         line(text, "evicted_keys", 0);
         line(text, "pubsub_patterns", self.subscribers.pattern_count());

@@ -420,9 +420,13 @@ impl Node {
         self.backend.report()
     }
 
-    /// A turn took so long, from the first byte read to the last one written; INFO tells the longest.
-    pub fn note_turn(&mut self, length: Duration) {
-        self.backend.stats.longest_turn = self.backend.stats.longest_turn.max(length);
+    /// A turn took so long, from the first byte read to the last one written, and so much processor time of the loop's
+    /// thread, with the wait before it; INFO tells the longest of each. Where processes share processors, `length`
+    /// contains what the others took meanwhile.
+    pub fn note_turn(&mut self, length: Duration, cpu_time: Duration) {
+        let stats = &mut self.backend.stats;
+        stats.longest_turn = stats.longest_turn.max(length);
+        stats.longest_turn_cpu_time = stats.longest_turn_cpu_time.max(cpu_time);
     }
 
     /// The process has so many bytes of memory; INFO tells.

@@ -18,18 +18,15 @@ use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Position, Reply, SnapshotI
 use crate::wire::DecodeError;
 
 use super::keeper::{Asker, Done, SnapshotInfo, Task};
-use super::{ClientKey, Node, Observed, settle};
+use super::{ClientKey, Node, Observed, Settings, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
 const RETRY_AFTER: Millis = Millis(1_000);
 /// Each time in a row twice as much later, up to so many times.
 const RETRY_DOUBLED_MAX: u32 = 6;
 /// While a peer asks for blocks, and so much longer, no other snapshot is taken unless somebody wants one or the log
-/// has grown much more.
+/// has grown more than otherwise.
 const SERVING_FOR: Millis = Millis(5_000);
-/// The log may then grow by so many times the least growth after which one is taken. What is in proportion to the last
-/// snapshot stays as it is: what a node takes of its disk remains below four times its data and a constant.
-const SERVING_TIMES: u64 = 3;
 /// Blocks that do not come are asked for ever more seldom, up to so many times.
 const ASK_TIMES_MAX: u32 = 2;
 /// A client that has not asked for a block for so long makes no backup any more.
@@ -116,6 +113,8 @@ pub(super) struct Snapshots {
     older_from: Option<Lsn>,
     /// Bytes of records since the newest was begun.
     grown: u64,
+    /// How many of them had come when it was published.
+    grown_meanwhile: u64,
     /// Somebody asks for one.
     wanted: bool,
     not_before: Millis,
@@ -156,6 +155,7 @@ impl Snapshots {
             newest,
             older_from,
             grown,
+            grown_meanwhile: 0,
             wanted: false,
             not_before: Millis(0),
             failures: 0,
@@ -268,6 +268,7 @@ impl Node {
                 snapshots.pending = None;
                 snapshots.taken_at = now.wall;
                 snapshots.taken_count += 1;
+                snapshots.grown_meanwhile = snapshots.grown;
                 snapshots.failures = 0;
                 // One of the same index has the same name: then the one that is kept beside it is still the one before.
                 if let Some(older) =
@@ -594,11 +595,8 @@ impl Node {
 
     fn take_when_due(&mut self, now: Now) {
         let snapshots = &self.backend.snapshots;
-        let last_len = snapshots.newest.map_or(0, |newest| newest.len);
         let serving = snapshots.served_at.is_some_and(|at| now.mono.since(at) < SERVING_FOR);
-        let least =
-            self.backend.settings.snapshot_log_len.saturating_mul(if serving { SERVING_TIMES } else { 1 });
-        let grown = snapshots.grown > least.max(last_len / 2);
+        let grown = snapshots.grown > growth(&self.backend.settings, snapshots, serving);
         let due = (snapshots.wanted || grown) && now.mono >= snapshots.not_before;
         // One that comes from a peer makes an own one needless.
         if !due || snapshots.pending.is_some() || snapshots.fetch.is_some() {
@@ -631,6 +629,19 @@ impl Node {
         let Identity { disk, incarnation, .. } = self.backend.identity;
         SnapshotFront { disk_id: disk, log_from, incarnation }
     }
+}
+
+/// How much log makes the next snapshot due: `snapshot-log`, and half the length of the last one.
+///
+/// With *L* for that length, a node has two snapshots and one in the making on its disk, 3 *L*, and the log since the
+/// older one: twice this growth, and what comes while the third is made. What came while the last was made is
+/// therefore taken off, so that all of it stays below 4 *L* and a constant, unless the log grows faster than snapshots
+/// are made.
+fn growth(settings: &Settings, snapshots: &Snapshots, serving: bool) -> u64 {
+    let least = settings.snapshot_log_len;
+    let last_len = snapshots.newest.map_or(0, |newest| newest.len);
+    let part = (last_len / 2).saturating_sub(snapshots.grown_meanwhile);
+    least.saturating_add(if serving { least / 2 } else { 0 }).saturating_add(part)
 }
 
 /// The header of a snapshot of this base; the counts and the digest of the state are filled in later.
