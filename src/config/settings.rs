@@ -24,8 +24,8 @@ pub struct Settings {
     pub clients_max: usize,
     /// `window`: most bytes of its clients' commands that a node has in flight. 64 KiB to 1 GiB.
     pub window_len: usize,
-    /// `snapshot-log`: after so many bytes of log, and half the length of the last one, a snapshot is taken. 64 KiB
-    /// to 1 TiB.
+    /// `snapshot-log`: after so many bytes of log, and more if the last one is long, a snapshot is taken. 64 KiB to
+    /// 1 TiB.
     pub snapshot_log_len: usize,
     /// `history`: most bytes of delivered commands that a node keeps in memory for others that missed them. 0 to
     /// 64 GiB.

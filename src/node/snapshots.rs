@@ -631,17 +631,19 @@ impl Node {
     }
 }
 
-/// How much log makes the next snapshot due: `snapshot-log`, and half the length of the last one.
+/// How much log makes the next snapshot due: `snapshot-log`, as much again as the last one is long but at most half of
+/// that setting, and half the length of the last one.
 ///
 /// With *L* for that length, a node has two snapshots and one in the making on its disk, 3 *L*, and the log since the
 /// older one: twice this growth, and what comes while the third is made. What came while the last was made is
-/// therefore taken off, so that all of it stays below 4 *L* and a constant, unless the log grows faster than snapshots
-/// are made.
+/// therefore taken off the half, so that all of it stays below 4 *L* and a constant, unless the log grows faster than
+/// snapshots are made.
 fn growth(settings: &Settings, snapshots: &Snapshots, serving: bool) -> u64 {
     let least = settings.snapshot_log_len;
     let last_len = snapshots.newest.map_or(0, |newest| newest.len);
+    let more = if serving { least / 2 } else { last_len.min(least / 2) };
     let part = (last_len / 2).saturating_sub(snapshots.grown_meanwhile);
-    least.saturating_add(if serving { least / 2 } else { 0 }).saturating_add(part)
+    least.saturating_add(more).saturating_add(part)
 }
 
 /// The header of a snapshot of this base; the counts and the digest of the state are filled in later.
