@@ -152,6 +152,9 @@ release_builds() {
         cargo test --release --quiet --test fuzz --no-run
 }
 
+# Where everything has to be built anyway, what only helps the next build is left out.
+[[ -d target/debug ]] || export CARGO_INCREMENTAL=0
+
 step "format" cargo fmt --check
 begin "release builds, beside the above" release_builds
 step "lints" cargo clippy --all-targets --quiet -- -D warnings
