@@ -235,7 +235,7 @@ impl Replica {
             };
             // What the owner says comes behind what it appended, so there something is missing. What others
             // say may only be quicker than the owner's own message, unless the owner is not to be heard.
-            if !self.peers.iter().any(|(node, _)| has_more(node)) {
+            if !self.peers.rows(self.current).any(|(_, row)| row.lanes[i].received > received) {
                 continue;
             }
             let owner_reachable = owner != me && self.is_linked_to(owner, now);

@@ -63,8 +63,7 @@ impl Peers {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Peer)> {
-        let node = |i| NodeId::new(u8::try_from(i).ok()?);
-        self.peers.iter().enumerate().filter_map(move |(i, peer)| Some((node(i)?, peer.as_ref()?)))
+        (0..).zip(&self.peers).filter_map(|(i, peer)| Some((NodeId::new(i)?, peer.as_ref()?)))
     }
 
     /// Nodes that messages can be sent to.
@@ -159,6 +158,12 @@ impl Peers {
         }
         hearing.receives[me.index()] = hearing.heard;
         hearing
+    }
+
+    /// The rows of this view.
+    pub(crate) fn rows(&self, view: ViewNumber) -> impl Iterator<Item = (NodeId, &Arc<Status>)> {
+        self.iter()
+            .filter_map(move |(node, peer)| Some((node, peer.row.as_ref().filter(|row| row.view == view)?)))
     }
 
     /// The peer's row, if it is of this view.

@@ -649,12 +649,9 @@ impl Replica {
         // Whoever does not hear the owner of a lane learns its frontier from others.
         self.row_changed = self.row_changed
             || !raised.is_empty()
-                && self.peers.iter().any(|(node, _)| {
-                    node != from
-                        && self.peers.row(node, self.current).is_some_and(|row| {
-                            raised.without(node).intersection(row.hears) != raised.without(node)
-                        })
-                        && self.peers.hears(node, now)
+                && self.peers.rows(self.current).any(|(node, row)| {
+                    let others = raised.without(node);
+                    node != from && others.intersection(row.hears) != others && self.peers.hears(node, now)
                 });
         self.peers.note_heard(from, now);
         if let Some(peer) = self.peers.get_mut(from) {
@@ -787,6 +784,7 @@ impl Replica {
     fn row(&self, now: Millis) -> Status {
         let log = self.log();
         let mine = self.my_lane();
+        let is_voter = self.is_voter();
         let lane_row = |(i, lane): (usize, &super::lane::Lane)| LaneRow {
             received: lane.received(),
             // "All my entries up to my clock are those up to my tail": only the owner may say so (rule A).
@@ -797,7 +795,7 @@ impl Replica {
             } else {
                 lane.frontier()
             },
-            accepted: if self.is_voter() { lane.accepted() } else { Timestamp::ZERO },
+            accepted: if is_voter { lane.accepted() } else { Timestamp::ZERO },
         };
         Status {
             view: self.current,

@@ -113,9 +113,7 @@ impl Replica {
         }
         let suspicion = self.settings.suspicion;
         let sealed = self.log().frozen.is_some()
-            || self.peers.iter().any(|(node, _)| {
-                hearing.hears(node) && self.peers.row(node, self.current).is_some_and(|row| row.sealed)
-            });
+            || self.peers.rows(self.current).any(|(node, row)| row.sealed && hearing.hears(node));
         if sealed && mutated(Mutation::NoStepIn) {
             return None;
         }
@@ -335,11 +333,9 @@ impl Replica {
             return;
         }
         let mut most = self.log().received();
-        for (node, _) in self.peers.iter() {
-            if let Some(row) = self.peers.row(node, self.current) {
-                for (most, lane) in most.iter_mut().zip(&row.lanes) {
-                    *most = (*most).max(lane.received);
-                }
+        for (_, row) in self.peers.rows(self.current) {
+            for (most, lane) in most.iter_mut().zip(&row.lanes) {
+                *most = (*most).max(lane.received);
             }
         }
         let watch = &mut self.sealing.watch;
@@ -350,8 +346,9 @@ impl Replica {
     /// Keeps book of since when each passive node could have been a sender.
     fn watch_fitness(&mut self, now: Millis, hearing: &Hearing) {
         let me = self.settings.me;
-        for node in self.log().view.voter_set().iter() {
-            let fit = self.is_fit(node, hearing);
+        for i in 0..self.log().view.voters.len() {
+            let voter = self.log().view.voters[i];
+            let (node, fit) = (voter.node, self.is_fit(&voter, hearing));
             let since = if node == me {
                 Some(&mut self.sealing.watch.fit_since)
             } else {
@@ -364,8 +361,8 @@ impl Replica {
     }
 
     /// Whether a passive node has caught up, hears all senders, and is heard by them.
-    fn is_fit(&self, node: NodeId, hearing: &Hearing) -> bool {
-        let me = self.settings.me;
+    fn is_fit(&self, voter: &Voter, hearing: &Hearing) -> bool {
+        let (me, node) = (self.settings.me, voter.node);
         let view = &self.log().view;
         let incarnation = if node == me {
             self.identity.incarnation
@@ -375,7 +372,7 @@ impl Replica {
         if self.current == ViewNumber(0)
             || view.senders.contains(&Sender { node, incarnation })
             || self.is_leaving(node)
-            || !self.speaks_as_voter(node)
+            || !self.speaks_for(voter)
         {
             return false;
         }

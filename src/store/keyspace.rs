@@ -255,11 +255,12 @@ impl Keyspace {
         let mut slot = from;
         while slot < SLOT_COUNT {
             self.release_before(slot);
-            match self.groups.get(slot / GROUP_LEN) {
-                Some(Some(group)) if group.0[slot % GROUP_LEN].is_some() => return slot,
-                Some(Some(_)) => slot += 1,
-                _ => slot = (slot / GROUP_LEN + 1) * GROUP_LEN,
+            if let Some(Some(group)) = self.groups.get(slot / GROUP_LEN)
+                && let Some(ahead) = group.0[slot % GROUP_LEN..].iter().position(Option::is_some)
+            {
+                return slot + ahead;
             }
+            slot = (slot / GROUP_LEN + 1) * GROUP_LEN;
         }
         SLOT_COUNT
     }
