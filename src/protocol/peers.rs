@@ -249,7 +249,7 @@ impl Replica {
     pub(crate) fn hears_majority(&self, now: Millis) -> bool {
         let view = &self.log().view;
         let is_linked = |node: NodeId| node == self.settings.me || self.is_linked_to(node, now);
-        let linked = view.voters.iter().filter(|voter| self.speaks_for(voter) && is_linked(voter.node));
+        let linked = view.voters.iter().filter(|voter| is_linked(voter.node) && self.speaks_for(voter));
         let hears = linked.count() >= view.quorum();
         debug_assert_eq!(hears, self.is_majority(&self.who_hears(now)), "both say the same");
         hears

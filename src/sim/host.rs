@@ -374,7 +374,7 @@ impl World {
     fn carry_out(&mut self, node: usize) {
         let id = Self::node(node);
         let Some(machine) = &mut self.hosts[node].machine else { return };
-        let mut effects = std::mem::take(&mut machine.effects);
+        let Some(mut effects) = machine.effects.take() else { return };
         for note in effects.notes.drain(..) {
             self.note(|| format!("n{node} {note}"));
         }
@@ -439,7 +439,7 @@ impl World {
             return self.halted(node, &reason);
         }
         if let Some(machine) = &mut self.hosts[node].machine {
-            machine.effects = effects;
+            machine.effects = Some(effects);
         }
         self.keep(node);
         self.sync(node);
