@@ -18,7 +18,6 @@ use super::replica::Replica;
 impl Replica {
     /// Delivers everything that may be delivered.
     pub(crate) fn deliver(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let mine = self.is_voter().then_some(self.settings.me);
         loop {
             let log =
                 self.views.get(&self.delivering).expect("every view from the delivered one on has a log");
@@ -35,7 +34,9 @@ impl Replica {
             }
             let open = log.decided.is_none();
             // Up to the ends of a decided view everything is chosen.
-            let chosen = !open || position.t <= log.chosen(lane, mine) || mutated(Mutation::DeliverUnchosen);
+            let mine = || self.is_voter().then_some(self.settings.me);
+            let chosen =
+                !open || position.t <= log.chosen(lane, mine()) || mutated(Mutation::DeliverUnchosen);
             if !chosen {
                 self.mark(Mark::ThirdVote);
                 break;

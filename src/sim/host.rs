@@ -351,9 +351,7 @@ impl World {
             return self.wake(node, until);
         }
         let Some(machine) = &mut host.machine else { return };
-        let inputs = std::mem::take(&mut host.inbox);
-        let done = std::mem::take(&mut host.done);
-        machine.turn(now, inputs.into_iter(), done.into_iter());
+        machine.turn(now, host.inbox.drain(..), host.done.drain(..));
         let deadline = machine.node.deadline();
         let busy = machine.node.has_work();
         let clock = host.clock;
@@ -376,7 +374,7 @@ impl World {
     fn carry_out(&mut self, node: usize) {
         let id = Self::node(node);
         let Some(machine) = &mut self.hosts[node].machine else { return };
-        let mut effects = std::mem::take(&mut machine.effects);
+        let Some(mut effects) = machine.effects.take() else { return };
         for note in effects.notes.drain(..) {
             self.note(|| format!("n{node} {note}"));
         }
@@ -413,6 +411,7 @@ impl World {
             let keep = self.faults.index(effects.sends.len());
             effects.sends.truncate(keep);
         }
+        let has_sent = !effects.sends.is_empty();
         for (to, message) in effects.sends.drain(..) {
             // One that has just found out what its disk is may still show it to others.
             if effects.halt.is_none() {
@@ -421,7 +420,9 @@ impl World {
             self.after_promise(node, &message);
             self.send(node, to, &message);
         }
-        self.flush(node);
+        if has_sent {
+            self.flush(node);
+        }
         for key in effects.written.drain(..) {
             if !torn {
                 self.read_replies(node, key);
@@ -438,7 +439,7 @@ impl World {
             return self.halted(node, &reason);
         }
         if let Some(machine) = &mut self.hosts[node].machine {
-            machine.effects = effects;
+            machine.effects = Some(effects);
         }
         self.keep(node);
         self.sync(node);

@@ -132,7 +132,8 @@ pub(crate) struct Machine {
     log: Log<MemoryDisk>,
     /// Groups that came while a sync was running, as in the log writer's queue.
     queue: VecDeque<RecordGroup>,
-    pub(crate) effects: Effects,
+    /// What the last turn did; `None` while it is carried out. Boxed, since it is handed to and fro in every turn.
+    pub(crate) effects: Option<Box<Effects>>,
     pub(crate) keeper: Keeper<MemoryDisk>,
     /// The log is not needed before this record.
     truncate: Option<Lsn>,
@@ -195,7 +196,7 @@ impl Machine {
             node,
             log,
             queue: VecDeque::new(),
-            effects: Effects::default(),
+            effects: None,
             keeper,
             truncate: None,
             written_from: (0, 0),
@@ -210,7 +211,8 @@ impl Machine {
         inputs: impl Iterator<Item = NodeInput>,
         done: impl Iterator<Item = Done>,
     ) {
-        self.effects.clear();
+        let effects = self.effects.get_or_insert_default();
+        effects.clear();
         for input in inputs {
             self.node.handle(now, input);
         }
@@ -218,14 +220,14 @@ impl Machine {
             self.node.keeper_done(now, done);
         }
         self.node.run_backlog(now);
-        self.node.end_turn(now, &mut self.effects);
-        if !self.effects.records.is_empty() {
-            self.queue.push_back(std::mem::take(&mut self.effects.records));
+        self.node.end_turn(now, effects);
+        if !effects.records.is_empty() {
+            self.queue.push_back(std::mem::take(&mut effects.records));
         }
-        for task in self.effects.tasks.drain(..) {
+        for task in effects.tasks.drain(..) {
             self.keeper.submit(task);
         }
-        self.truncate = self.truncate.max(self.effects.truncate);
+        self.truncate = self.truncate.max(effects.truncate);
     }
 
     /// Writes what is queued; `false` if there is nothing.

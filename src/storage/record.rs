@@ -30,6 +30,8 @@ pub const RECORD_HEADER_LEN: usize = 32;
 /// Most bytes of a record's payload: a whole frame fits.
 pub const RECORD_LEN_MAX: usize = limits::FRAME_LEN_MAX;
 
+/// A payload finds so much room at once; most are no longer.
+const PAYLOAD_LEN_USUAL: usize = 96;
 /// A record of the caller's.
 const FLAG_RECORD: u8 = 0;
 /// The mark of a clean stop; nothing follows it.
@@ -141,6 +143,7 @@ impl RecordGroup {
 
     fn push_frame(&mut self, lsn: Lsn, kind: u8, flags: u8, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
+        self.bytes.reserve(RECORD_HEADER_LEN + PAYLOAD_LEN_USUAL);
         let mut w = Writer::new(&mut self.bytes);
         w.u64(0); // Length and checksum.
         w.u64(lsn.0);

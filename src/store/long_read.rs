@@ -205,6 +205,13 @@ impl Find {
             if looked_at >= max {
                 return Ok(None);
             }
+            // Empty slots count like others: how far a step comes depends on the keys, not on what once was written.
+            let empty = keys.empty_run(self.slot).min(max - looked_at);
+            if empty > 0 {
+                looked_at += empty;
+                self.slot += empty;
+                continue;
+            }
             looked_at += 1;
             for item in keys.items_of(self.slot) {
                 looked_at += 1;
@@ -317,6 +324,21 @@ mod tests {
         assert!((90..130).contains(&steps), "{steps} steps");
         let all_at_once = LongRead::find(&keys, b"key-1999?").run();
         assert_eq!(all_at_once, run(LongRead::find(&keys, b"key-1999?"), 1, || {}).0);
+    }
+
+    #[test]
+    fn empty_slots_cost_the_same_whether_they_were_ever_written_to_or_not() {
+        let fresh = filled(0);
+        let mut emptied = filled(20_000);
+        for i in 0..20_000 {
+            emptied.remove(format!("key-{i}").as_bytes());
+        }
+        assert!(fresh.empty_run(0) > 0 && emptied.empty_run(0) == 0);
+        for max in [1, 100, 4096, SLOT_COUNT, usize::MAX] {
+            let (reply, steps) = run(LongRead::find(&fresh, b"*"), max, || {});
+            assert_eq!((reply, steps), (Reply::Array(Vec::new()), SLOT_COUNT / max + 1));
+            assert_eq!(run(LongRead::find(&emptied, b"*"), max, || {}).1, steps, "{max} at a time");
+        }
     }
 
     #[test]
