@@ -69,7 +69,7 @@ pub use cluster_view::{ClusterView, Endpoint, MemberAddress};
 pub use inspect::Inspection;
 pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
-pub use restore::{RestoreError, Restored, restore};
+pub use restore::{DamagedSnapshot, RestoreError, Restored, restore};
 pub use settings::Settings;
 pub use snapshot::{
     LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
