@@ -67,7 +67,7 @@ use crate::wire::batch::{BatchBuilder, BatchReader};
 pub use clients::ClientKey;
 pub use cluster_view::{ClusterView, Endpoint, MemberAddress};
 pub use inspect::Inspection;
-pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
+pub use keeper::{Asker, Done, Keeper, SnapshotDamage, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
 pub use restore::{DamagedSnapshot, RestoreError, Restored, restore};
 pub use settings::Settings;

@@ -17,7 +17,7 @@ use crate::storage::{SnapshotFront, SnapshotHeader};
 use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Position, Reply, SnapshotId, ViewNumber, limits};
 use crate::wire::DecodeError;
 
-use super::keeper::{Asker, Done, SnapshotInfo, Task};
+use super::keeper::{Asker, Done, SnapshotDamage, SnapshotInfo, Task};
 use super::{ClientKey, Node, Observed, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
@@ -364,13 +364,19 @@ impl Node {
         }
     }
 
-    /// A snapshot turned out to be damaged when somebody read it.
-    fn note_damage(&mut self, damage: Option<String>) {
-        if let Some(damage) = damage {
-            self.backend.snapshots.newest = None;
-            self.backend.snapshots.want();
-            self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
+    /// A snapshot turned out to be damaged when somebody read it. Only that one is forgotten: the other one of the two
+    /// goes on to be what it was, and the log is kept for it. Then another one is taken, so that there are two again.
+    fn note_damage(&mut self, damage: Option<SnapshotDamage>) {
+        let Some(SnapshotDamage { index, what }) = damage else { return };
+        let snapshots = &mut self.backend.snapshots;
+        if snapshots.newest.take_if(|newest| newest.id.index == index).is_none() {
+            snapshots.older_from = None;
         }
+        // One that is being taken will do.
+        if snapshots.pending.is_none_or(|pending| pending.work != Work::Take) {
+            snapshots.want();
+        }
+        self.say(format!("a snapshot is damaged, another one is taken: {what}"));
     }
 
     fn answer_waiters(&mut self, now: Now, reply: &Reply) {
