@@ -371,7 +371,7 @@ impl Node {
     pub fn deadline(&self) -> Option<Millis> {
         let timeout = self.backend.settings.client_timeout;
         let hold = self.hold();
-        let held = !self.batch.is_empty() || !self.reads.is_empty();
+        let held = !self.batch.is_empty() || !self.reads.is_empty() || self.holds_saves();
         let refusal =
             self.closed_since.filter(|_| held && self.refusing.is_none()).map(|since| since.plus(hold));
         let busy = self.full_since.filter(|_| self.refusing.is_none());

@@ -383,7 +383,28 @@ impl Node {
         let snapshots = &mut self.backend.snapshots;
         let begun = snapshots.begun;
         let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
-        for Waiter { client, slot, describes, .. } in done {
+        self.answer_all(now, done, reply);
+    }
+
+    /// Whether clients wait for a snapshot that cannot be begun: nothing has been delivered that it could be of, or one
+    /// is on its way here.
+    pub(super) fn holds_saves(&self) -> bool {
+        let snapshots = &self.backend.snapshots;
+        snapshots.waiters.iter().any(|waiter| waiter.serial > snapshots.begun)
+            && (snapshots.fetch.is_some() || self.backend.replica.base().view.number == ViewNumber(0))
+    }
+
+    /// Answers those who wait for a snapshot that has not been begun.
+    pub(super) fn refuse_saves(&mut self, now: Now, reply: &Reply) {
+        let snapshots = &mut self.backend.snapshots;
+        let begun = snapshots.begun;
+        let held: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial > begun).collect();
+        self.backend.stats.refused += held.len() as u64;
+        self.answer_all(now, held, reply);
+    }
+
+    fn answer_all(&mut self, now: Now, waiters: Vec<Waiter>, reply: &Reply) {
+        for Waiter { client, slot, describes, .. } in waiters {
             let brief = !describes && !matches!(reply, Reply::Error(_));
             let reply = if brief { Reply::OK } else { reply.clone() };
             self.answer_later(now, client, slot, reply);

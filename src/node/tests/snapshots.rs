@@ -147,7 +147,7 @@ fn a_node_does_not_serve_while_its_snapshot_is_coming() {
     assert!(!cluster.hosts[2].node.report().serving);
     let info = cluster.ask(2, 1, "INFO persistence\n");
     assert!(info.contains("loading:1"), "{info}");
-    for command in ["GET before\n", "SET before 2\n"] {
+    for command in ["GET before\n", "SET before 2\n", "SAVE\n"] {
         let heard = cluster.ask(2, 1, command);
         assert!(heard.starts_with("LOADING this node is catching up"), "{heard}");
     }
