@@ -163,6 +163,7 @@ fn a_crash_at_any_call_leaves_the_same_start() {
                 break;
             }
             calls_before += 1;
+            assert!(calls_before < 100, "{operation:?}: the start does not succeed");
         }
     }
     assert!(seen.iter().all(|count| *count > 8), "{seen:?}");
