@@ -371,6 +371,9 @@ fn nodes_found_the_cluster_only_when_all_are_there() {
     assert!(!cluster.running_mut(0).is_ready_within(Duration::from_secs(1)), "ready without node 2");
     let reply = cluster.text(0).ask("SET name john");
     assert!(reply.starts_with("LOADING ") || reply.starts_with("NOQUORUM "), "{reply:?}");
+    let reply = cluster.text(0).ask("SAVE");
+    assert!(reply.starts_with("LOADING ") && reply.ends_with("; no snapshot was taken"), "{reply:?}");
+    assert_eq!(cluster.text(0).ask("BGSAVE"), "Background saving started");
     cluster.launch(2);
     for node in 0..3 {
         cluster.wait_ready(node);

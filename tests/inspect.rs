@@ -132,12 +132,15 @@ fn a_directory_with_snapshots() {
     // What was set aside is told, and is not damage of this directory any more.
     let aside = data.join("snapshot-0000000000000050.snap.damaged");
     fs::write(&aside, [0; 17]).expect("a directory of ours");
+    fs::write(data.join("wal-0000000000000004.torn"), [0; 9]).expect("a directory of ours");
     let finished = inspect(&data);
     assert_eq!(finished.code, Some(0), "{finished:#?}");
-    assert!(
-        finished.stdout.contains("aside     snapshot-0000000000000050.snap.damaged bytes=17"),
-        "{finished:#?}"
-    );
+    for line in [
+        "aside     snapshot-0000000000000050.snap.damaged bytes=17: set aside by a start",
+        "aside     wal-0000000000000004.torn bytes=9: cut off by a start",
+    ] {
+        assert!(finished.stdout.contains(line), "{line}: {finished:#?}");
+    }
     // Without the snapshots the log begins too late.
     for index in [40, 60] {
         fs::remove_file(data.join(snapshot_name(Index(index)))).expect("a file of ours");

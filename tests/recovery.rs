@@ -277,9 +277,9 @@ fn a_damaged_snapshot_is_set_aside_and_without_any_rebuild_is_the_way() {
     flip_in_the_middle(&snapshots[1].0);
     cluster.start_nodes(&[1]);
     let log = cluster.log_of(1);
-    let line = log.lines().find(|line| line.contains("set aside as")).unwrap_or_else(|| panic!("{log}"));
-    println!("{line}");
-    assert!(line.contains("ERROR") && line.contains(".snap is damaged in block "), "{line}");
+    let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("{log}"));
+    assert!(line(".snap is damaged in block ").contains("ERROR"));
+    assert!(line(".snap is set aside as ").ends_with(".snap.damaged"));
     assert_eq!(files(cluster.data_dir(1), ".snap.damaged").len(), 1);
     assert!(log.contains("loaded the snapshot keys=400 "), "{log}");
     cluster.wait_equal(&[0, 1, 2], PATIENCE);
@@ -291,11 +291,14 @@ fn a_damaged_snapshot_is_set_aside_and_without_any_rebuild_is_the_way() {
         flip_in_the_middle(snapshot);
     }
     let finished = refused(&cluster, 1, &[], 4, " begins with record ");
-    assert_eq!(finished.stderr.matches("set aside as").count(), 2, "{finished:#?}");
+    assert_eq!(finished.stderr.matches(".snap is damaged in block ").count(), 2, "{finished:#?}");
     assert!(finished.stderr.contains("--rebuild"), "{finished:#?}");
     assert!(finished.stderr.contains("and no sound snapshot covers what came before"), "{finished:#?}");
-    // Whoever tries again is told the same.
-    refused(&cluster, 1, &[], 4, "--rebuild");
+    // A start that is refused leaves everything where it was, and whoever tries again is told the same.
+    assert_eq!(files(cluster.data_dir(1), ".snap"), snapshots);
+    assert_eq!(files(cluster.data_dir(1), ".snap.damaged").len(), 1, "the one of the start before");
+    let again = refused(&cluster, 1, &[], 4, "--rebuild");
+    assert_eq!(again.stderr.matches(".snap is damaged in block ").count(), 2, "{again:#?}");
 
     start_with(&mut cluster, 1, &["--rebuild"]);
     assert!(cluster.log_of(1).contains("node-1.lost-1"), "{}", cluster.log_of(1));

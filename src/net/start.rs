@@ -1,8 +1,8 @@
 //! From a configuration and a directory to a loop that can run.
 //!
-//! In this order: the lock on the directory, its identity, the log, the record of this start made
-//! durable. Only then are there sockets: nothing may be said by an incarnation that the disk does not
-//! know.
+//! In this order: the lock on the directory, its identity, the snapshot, the log, the record of this start made
+//! durable, damaged snapshots set aside. Only then are there sockets: nothing may be said by an incarnation that the
+//! disk does not know.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::config::{Config, Member, SyncPolicy};
-use crate::node::{Keeper, Node, Replay, ReplayError, Restored, Settings, restore};
+use crate::node::{DamagedSnapshot, Keeper, Node, Replay, ReplayError, Restored, Settings, restore};
 use crate::protocol::Identity;
 use crate::storage;
 use crate::storage::{
-    DataDir, FileDisk, Log, LogOptions, LogWriter, OpenError, RecordGroup, SyncMode,
+    DataDir, Disk, FileDisk, Log, LogOptions, LogWriter, OpenError, RecordGroup, SyncMode,
     remove_unfinished_snapshots, stored_bytes,
 };
 use crate::types::{DiskId, Lsn, NodeId};
@@ -165,7 +165,7 @@ fn open_log(
     settings: &Settings,
 ) -> Result<(Log<FileDisk>, Replay, Identity), StartError> {
     let disk = directory.disk();
-    let mut replay = load_state(directory, settings)?;
+    let (mut replay, damaged) = load_state(directory, settings)?;
     let options = LogOptions {
         sync: mode,
         segment_len: segment_len(settings),
@@ -200,6 +200,12 @@ fn open_log(
     let mut group = RecordGroup::new();
     let incarnation = replay.begin(&mut group)?;
     log.append(&mut group).and_then(|()| log.sync()).map_err(StartError::Disk)?;
+    for snapshot in damaged {
+        let path = disk.path(&snapshot.name);
+        let aside =
+            snapshot.set_aside(disk).map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        log::warn!("{} is set aside as {aside}", path.display());
+    }
     let identity = directory.identity();
     log::info!(
         "starting node={} disk={} incarnation={incarnation} records={} clean={}",
@@ -217,8 +223,11 @@ fn segment_len(settings: &Settings) -> u64 {
     (settings.snapshot_log_len / 4).clamp(1 << 20, 64 << 20)
 }
 
-/// Loads the newest snapshot that is sound.
-fn load_state(directory: &DataDir, settings: &Settings) -> Result<Replay, StartError> {
+/// Loads the newest snapshot that is sound; the newer ones, which are not, come with it.
+fn load_state(
+    directory: &DataDir,
+    settings: &Settings,
+) -> Result<(Replay, Vec<DamagedSnapshot>), StartError> {
     let begun = Instant::now();
     let mut told = begun;
     let (disk, disk_id) = (directory.disk(), directory.identity().disk_id);
@@ -235,8 +244,8 @@ fn load_state(directory: &DataDir, settings: &Settings) -> Result<Replay, StartE
     };
     let restored = restore(disk, disk_id, &settings.protocol, &settings.store, random(), tell)?;
     let Restored { replay, snapshot, damaged } = restored;
-    for damage in damaged {
-        log::error!("{damage}");
+    for DamagedSnapshot { failure, .. } in &damaged {
+        log::error!("{failure}");
     }
     if let Some((keys, len)) = snapshot {
         log::info!(
@@ -244,7 +253,7 @@ fn load_state(directory: &DataDir, settings: &Settings) -> Result<Replay, StartE
             begun.elapsed().as_millis()
         );
     }
-    Ok(replay)
+    Ok((replay, damaged))
 }
 
 /// Tells how far a long replay is.

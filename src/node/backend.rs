@@ -134,9 +134,8 @@ impl Backend {
         Report { serving: report.serving && self.snapshots.coming().is_none(), ..report }
     }
 
-    /// Why commands are refused.
-    pub(super) fn refusal(&self, intake: Intake, is_read: bool) -> Reply {
-        let rest = if is_read { "nothing was read" } else { "the command was not multicast" };
+    /// Why commands are refused; `rest` says what has not been done.
+    pub(super) fn refusal(&self, intake: Intake, rest: &str) -> Reply {
         match intake {
             Intake::NoQuorum => {
                 return Reply::error(format!("NOQUORUM this node hears no majority of the voters; {rest}"));

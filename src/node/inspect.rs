@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::{
     Disk, DiskFile, FileDisk, Identity, LockState, LogEnd, LogInspection, OpenError, SegmentInspection,
-    SegmentRecords, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, inspect_log, snapshots_on,
+    SegmentRecords, SnapshotError, SnapshotFile, SnapshotFront, SnapshotHeader, inspect_log, is_torn_name,
+    snapshots_on,
 };
 use crate::types::Lsn;
 
@@ -30,7 +31,7 @@ pub struct Inspection {
     identity: Result<Option<Identity>, OpenError>,
     /// The newest first.
     snapshots: Vec<(SnapshotFile, Found)>,
-    /// Names and lengths of what a start has set aside as damaged.
+    /// Names and lengths of what a start has set aside: damaged snapshots, torn ends of segments.
     aside: Vec<(String, u64)>,
     /// `None` without an identity.
     log: Option<LogInspection>,
@@ -60,9 +61,14 @@ impl Inspection {
             }
         }
         let mut aside = Vec::new();
-        for name in disk.list().map_err(io)?.into_iter().filter(|name| name.ends_with(ASIDE)) {
-            let len = disk.open(&name).and_then(|file| file.size()).map_err(io)?;
-            aside.push((name, len));
+        let is_aside = |name: &String| name.ends_with(ASIDE) || is_torn_name(name);
+        for name in disk.list().map_err(io)?.into_iter().filter(is_aside) {
+            match disk.open(&name).and_then(|file| file.size()) {
+                Ok(len) => aside.push((name, len)),
+                // A running node has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io(error)),
+            }
         }
         let mut log = None;
         if let Ok(Some(identity)) = identity {
@@ -158,7 +164,12 @@ impl fmt::Display for Inspection {
             }
         }
         for (name, len) in &self.aside {
-            writeln!(f, "aside     {name} bytes={len}: set aside by a start, not needed")?;
+            let what = if is_torn_name(name) {
+                "cut off by a start, not needed, removed with its segment"
+            } else {
+                "set aside by a start, not needed"
+            };
+            writeln!(f, "aside     {name} bytes={len}: {what}")?;
         }
         if let Some(log) = &self.log {
             for SegmentInspection { name, len, records } in &log.segments {

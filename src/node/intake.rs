@@ -15,6 +15,7 @@ use crate::wire::client::Consistency;
 use super::clients::{Client, Replies};
 use super::cluster_view::Endpoint;
 use super::flight::Route;
+use super::patience::{NOT_MULTICAST, NOTHING_READ};
 use super::queue::{Needs, State, pack};
 use super::subscribers::{self, Kind};
 use super::{COMMANDS_MIN, ClientKey, Node, client_command, commands, settle, transaction};
@@ -368,7 +369,7 @@ impl Node {
         if let Some((place, (_, seq))) = earlier {
             if place.seq > seq {
                 let intake = self.refusing.unwrap_or(Intake::NoQuorum);
-                return Some(self.backend.refusal(intake, false));
+                return Some(self.backend.refusal(intake, NOT_MULTICAST));
             }
             client.refused = None;
         }
@@ -376,14 +377,14 @@ impl Node {
         if let Some(place) = session {
             client.refused = Some((place.session, place.seq));
         }
-        Some(self.backend.refusal(intake, false))
+        Some(self.backend.refusal(intake, NOT_MULTICAST))
     }
 
     /// Why no linearizable read can be begun, if none can.
     pub(super) fn refuse_read(&mut self) -> Option<Reply> {
         let intake = self.refusing?;
         self.backend.stats.refused += 1;
-        Some(self.backend.refusal(intake, true))
+        Some(self.backend.refusal(intake, NOTHING_READ))
     }
 
     /// What a linearizable read that begins now has to wait for.

@@ -17,7 +17,7 @@ use crate::storage::{
     UnpublishedSnapshot, remove_old_snapshots, remove_unfinished_snapshots, snapshot_name, snapshots_on,
 };
 use crate::store::{Limits, Store, StoreBuilder, StoreImage};
-use crate::types::{Lsn, NodeId, Position, SnapshotId, limits};
+use crate::types::{Index, Lsn, NodeId, Position, SnapshotId, limits};
 
 use super::clients::ClientKey;
 use super::snapshot::{SnapshotFailure, SnapshotJob, SnapshotProgress};
@@ -122,6 +122,15 @@ impl SnapshotInfo {
     }
 }
 
+/// A published snapshot that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotDamage {
+    /// Which one: of this index there is only one at a time.
+    pub index: Index,
+    /// What is wrong with it, and where it is now.
+    pub what: String,
+}
+
 /// What the keeper has done.
 pub enum Done {
     /// What was taken or loaded is complete and verified, and waits to be published.
@@ -148,8 +157,8 @@ pub enum Done {
     Gone {
         /// Who.
         to: Asker,
-        /// What is wrong with it.
-        damage: Option<String>,
+        /// The one that was found to be damaged on the way, and is set aside.
+        damage: Option<SnapshotDamage>,
     },
     /// Blocks from a peer are stored.
     Stored {
@@ -184,6 +193,20 @@ enum Job<D: Disk> {
     Making(Box<SnapshotJob<D>>),
     Loading(Box<Loading<D>>),
     Verified(Box<UnpublishedSnapshot<D>>, Option<Box<Store>>),
+}
+
+/// Why a snapshot cannot be read.
+enum ReadFailure {
+    /// The directory itself fails.
+    Disk(SnapshotFailure),
+    /// This one, published under its name.
+    Unreadable { index: Index, error: SnapshotError },
+}
+
+impl From<SnapshotFailure> for ReadFailure {
+    fn from(failure: SnapshotFailure) -> ReadFailure {
+        ReadFailure::Disk(failure)
+    }
 }
 
 struct Loading<D: Disk> {
@@ -386,65 +409,75 @@ impl<D: Disk> Keeper<D> {
         next: u32,
         count: usize,
     ) -> Result<Done, SnapshotFailure> {
+        match self.try_to_read(to, id, next, count) {
+            Ok(done) => Ok(done),
+            Err(ReadFailure::Disk(failure)) => Err(failure),
+            // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
+            Err(ReadFailure::Unreadable { index, error }) => {
+                let aside = set_aside(&self.disk, &snapshot_name(index)).map_err(self.io())?;
+                self.reader.take_if(|reader| reader.id().index == index);
+                let what = format!("{error}; set aside as {aside}");
+                Ok(Done::Gone { to, damage: Some(SnapshotDamage { index, what }) })
+            }
+        }
+    }
+
+    fn try_to_read(
+        &mut self,
+        to: Asker,
+        id: Option<SnapshotId>,
+        next: u32,
+        count: usize,
+    ) -> Result<Done, ReadFailure> {
         let is_open = self.backup.as_ref().is_some_and(|backup| Some(backup.id()) == id);
         let older = match self.backup.take_if(|_| matches!(to, Asker::Client(..)) && is_open) {
             Some(backup) => Some(backup),
-            None => match self.open_for(id) {
-                Ok(older) => older,
-                Err(error) => return Ok(Done::Gone { to, damage: Some(error.to_string()) }),
-            },
+            None => self.open_for(id)?,
         };
-        let is_newest = older.is_none();
         let wanted = older.as_ref().or(self.reader.as_ref());
         let Some(reader) = wanted.filter(|reader| id.is_none_or(|id| id == reader.id())) else {
             return Ok(Done::Gone { to, damage: None });
         };
-        let (id, name) = (reader.id(), snapshot_name(reader.header().index));
+        let id = reader.id();
         match read_blocks(reader, next, count) {
             Ok(blocks) => {
                 if matches!(to, Asker::Client(..)) {
                     self.backup = match older {
                         Some(older) => Some(older),
-                        None => SnapshotReader::open(&self.disk, &name).ok(),
+                        None => SnapshotReader::open(&self.disk, &snapshot_name(id.index)).ok(),
                     };
                 }
                 Ok(Done::Blocks { to, id, first: next, blocks })
             }
-            // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
-            Err(error) => {
-                if !self.is_published(&name)? {
-                    return Ok(Done::Gone { to, damage: None });
-                }
-                let aside = set_aside(&self.disk, &name).map_err(self.io())?;
-                if is_newest || self.reader.as_ref().is_some_and(|reader| reader.id() == id) {
-                    self.reader = None;
-                }
-                Ok(Done::Gone { to, damage: Some(format!("{error}; set aside as {aside}")) })
+            // What a client reads may be gone under its name, or have a sound namesake.
+            Err(_) if self.open_published(id.index)?.is_none_or(|published| published.id() != id) => {
+                Ok(Done::Gone { to, damage: None })
             }
+            Err(error) => Err(ReadFailure::Unreadable { index: id.index, error }),
         }
     }
 
     /// Opens the newest snapshot, if it is not open; returns the one before it if that is the one meant: whoever has
     /// begun with it need not begin again.
-    fn open_for(&mut self, id: Option<SnapshotId>) -> Result<Option<SnapshotReader<D>>, SnapshotFailure> {
+    fn open_for(&mut self, id: Option<SnapshotId>) -> Result<Option<SnapshotReader<D>>, ReadFailure> {
         if self.reader.is_none()
             && let Some(newest) = snapshots_on(&self.disk).map_err(self.io())?.first()
         {
-            self.reader = Some(SnapshotReader::open(&self.disk, &newest.name)?);
+            self.reader = self.open_published(newest.index)?;
         }
-        let Some(id) = id.filter(|id| self.reader.as_ref().is_some_and(|reader| reader.id() != *id)) else {
-            return Ok(None);
-        };
-        let name = snapshot_name(id.index);
-        Ok(self
-            .is_published(&name)?
-            .then(|| SnapshotReader::open(&self.disk, &name))
-            .transpose()
-            .unwrap_or_default())
+        match id.filter(|id| self.reader.as_ref().is_some_and(|reader| reader.id() != *id)) {
+            Some(id) => self.open_published(id.index),
+            None => Ok(None),
+        }
     }
 
-    fn is_published(&self, name: &str) -> Result<bool, SnapshotFailure> {
-        Ok(snapshots_on(&self.disk).map_err(self.io())?.iter().any(|file| file.name == name))
+    /// Opens the snapshot of this index, if there is one.
+    fn open_published(&self, index: Index) -> Result<Option<SnapshotReader<D>>, ReadFailure> {
+        let files = snapshots_on(&self.disk).map_err(self.io())?;
+        let file = files.iter().find(|file| file.index == index);
+        file.map(|file| SnapshotReader::open(&self.disk, &file.name))
+            .transpose()
+            .map_err(|error| ReadFailure::Unreadable { index, error })
     }
 
     fn store(&mut self, id: SnapshotId, first: u32, blocks: &[Vec<u8>]) -> Result<Done, SnapshotFailure> {

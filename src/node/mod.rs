@@ -67,9 +67,9 @@ use crate::wire::batch::{BatchBuilder, BatchReader};
 pub use clients::ClientKey;
 pub use cluster_view::{ClusterView, Endpoint, MemberAddress};
 pub use inspect::Inspection;
-pub use keeper::{Asker, Done, Keeper, SnapshotInfo, Task};
+pub use keeper::{Asker, Done, Keeper, SnapshotDamage, SnapshotInfo, Task};
 pub use replay::{Replay, ReplayError};
-pub use restore::{RestoreError, Restored, restore};
+pub use restore::{DamagedSnapshot, RestoreError, Restored, restore};
 pub use settings::Settings;
 pub use snapshot::{
     LoadedSnapshot, SnapshotFailure, SnapshotJob, SnapshotProgress, check_snapshot, load_snapshot,
@@ -371,7 +371,7 @@ impl Node {
     pub fn deadline(&self) -> Option<Millis> {
         let timeout = self.backend.settings.client_timeout;
         let hold = self.hold();
-        let held = !self.batch.is_empty() || !self.reads.is_empty();
+        let held = !self.batch.is_empty() || !self.reads.is_empty() || self.holds_saves();
         let refusal =
             self.closed_since.filter(|_| held && self.refusing.is_none()).map(|since| since.plus(hold));
         let busy = self.full_since.filter(|_| self.refusing.is_none());

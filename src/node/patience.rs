@@ -3,12 +3,13 @@
 //! | waits | for | then |
 //! |---|---|---|
 //! | a command that was not offered, a read; the core takes none | 2 × suspicion time-out | `NOQUORUM`, `LOADING` |
-//! | the same; the core is full, and nothing leaves it | the client time-out | `BUSY` |
+//! | `SAVE`, `SNAPSHOT BEGIN`, not begun; none can be, for now | 2 × suspicion time-out | `LOADING`, `NOQUORUM` |
+//! | a command that was not offered, a read; the core is full, and nothing leaves it | the client time-out | `BUSY` |
 //! | a command that was offered, a read | the client time-out | `TIMEOUT` |
 //! | output that the client does not take | 30 s | closed |
 //! | the rest of a command | 30 s and a second for each 64 KiB | closed |
 //!
-//! After the first two of these, all that follow are refused at once until the core takes commands again. Whoever is
+//! After the first three of these, all that follow are refused at once until the core takes commands again. Whoever is
 //! refused may repeat the command anywhere: no other node has heard of it.
 
 use crate::protocol::{Input, Intake};
@@ -25,6 +26,11 @@ pub(super) const OUTPUT_PATIENCE: Millis = Millis(30_000);
 const COMMAND_PATIENCE: Millis = Millis(30_000);
 /// Bytes a second that the sender of a long command must manage.
 const COMMAND_RATE: usize = 64 << 10;
+
+/// What has not been done, for those who are refused.
+pub(super) const NOT_MULTICAST: &str = "the command was not multicast";
+pub(super) const NOTHING_READ: &str = "nothing was read";
+const NO_SNAPSHOT: &str = "no snapshot was taken";
 
 pub(super) const TIMEOUT: &str =
     "TIMEOUT the command was multicast but not delivered in time; it may still be applied";
@@ -89,18 +95,22 @@ impl Node {
         }
     }
 
-    /// Refuses the commands that nobody has heard of yet, and the reads.
+    /// Refuses the commands that nobody has heard of yet, the reads, and the snapshots that cannot be begun.
     fn refuse_held(&mut self, now: Now, intake: Intake) {
         if !self.batch.is_empty() {
             let (reply, read_reply) =
-                (self.backend.refusal(intake, false), self.backend.refusal(intake, true));
+                (self.backend.refusal(intake, NOT_MULTICAST), self.backend.refusal(intake, NOTHING_READ));
             self.refuse_batch(now, &reply, &read_reply);
         }
         if !self.reads.is_empty() {
-            let reply = self.backend.refusal(intake, true);
+            let reply = self.backend.refusal(intake, NOTHING_READ);
             while let Some(group) = self.reads.expire(Millis(u64::MAX)) {
                 self.give_up_reads(now, group, &reply);
             }
+        }
+        if self.holds_saves() {
+            let reply = self.backend.refusal(intake, NO_SNAPSHOT);
+            self.refuse_saves(now, &reply);
         }
     }
 

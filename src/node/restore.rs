@@ -1,7 +1,10 @@
 //! The state that a start goes on from: the newest snapshot that is sound, if there is one.
 //!
 //! If the newest is damaged, the one before it will do, since the log is kept from where that one ends. A damaged file
-//! is set aside under another name, never silently: the caller says so in its log.
+//! is set aside under another name, never silently: the caller says so in its log. It does that last, when the log is
+//! open and the start is in it ([`DamagedSnapshot::set_aside`]): a start that is refused, because the log does not go
+//! back far enough for what is left, leaves the directory as it was for whoever looks at it. A start that is cut short
+//! before that meets the same damage again, and takes the same way.
 
 use std::fmt;
 use std::io;
@@ -23,8 +26,27 @@ pub struct Restored {
     pub replay: Replay,
     /// Keys in the snapshot, and its length in bytes; `None` if there is none.
     pub snapshot: Option<(u64, u64)>,
-    /// What is wrong with newer ones, and under which names they lie now.
-    pub damaged: Vec<String>,
+    /// Newer ones, which are damaged; to be set aside once the start is known to succeed without them.
+    pub damaged: Vec<DamagedSnapshot>,
+}
+
+/// A snapshot that cannot be used, still under its own name.
+#[derive(Debug)]
+pub struct DamagedSnapshot {
+    /// The file.
+    pub name: String,
+    /// What is wrong with it.
+    pub failure: SnapshotFailure,
+}
+
+impl DamagedSnapshot {
+    /// Gives it a name under which it does not count, and returns where it is then.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn set_aside<D: Disk>(&self, disk: &D) -> io::Result<String> {
+        set_aside(disk, &self.name)
+    }
 }
 
 /// Why a node cannot start from its snapshots.
@@ -75,7 +97,7 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// Loads the newest sound snapshot. `progress` is told how many bytes of how many are done.
+/// Loads the newest sound snapshot, and changes nothing. `progress` is told how many bytes of how many are done.
 ///
 /// # Errors
 /// The disk fails, or the snapshot is not one for this node. Damage is no error as long as there is the log: whether it
@@ -97,9 +119,8 @@ pub fn restore<D: Disk>(
         let loaded = match load_snapshot(disk, &file.name, limits.clone(), seed, &mut progress) {
             Ok(loaded) => loaded,
             Err(error) if is_final(&error) => return Err(RestoreError::Snapshot(error)),
-            Err(error) => {
-                let aside = set_aside(disk, &file.name).map_err(io)?;
-                damaged.push(format!("{error}; set aside as {aside}"));
+            Err(failure) => {
+                damaged.push(DamagedSnapshot { name: file.name.clone(), failure });
                 continue;
             }
         };

@@ -17,7 +17,7 @@ use crate::storage::{SnapshotFront, SnapshotHeader};
 use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Position, Reply, SnapshotId, ViewNumber, limits};
 use crate::wire::DecodeError;
 
-use super::keeper::{Asker, Done, SnapshotInfo, Task};
+use super::keeper::{Asker, Done, SnapshotDamage, SnapshotInfo, Task};
 use super::{ClientKey, Node, Observed, Settings, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
@@ -365,20 +365,47 @@ impl Node {
         }
     }
 
-    /// A snapshot turned out to be damaged when somebody read it.
-    fn note_damage(&mut self, damage: Option<String>) {
-        if let Some(damage) = damage {
-            self.backend.snapshots.newest = None;
-            self.backend.snapshots.want();
-            self.say(format!("a snapshot is damaged, another one is taken: {damage}"));
+    /// A snapshot turned out to be damaged when somebody read it. Only that one is forgotten: the other one of the two
+    /// goes on to be what it was, and the log is kept for it. Then another one is taken, so that there are two again.
+    fn note_damage(&mut self, damage: Option<SnapshotDamage>) {
+        let Some(SnapshotDamage { index, what }) = damage else { return };
+        let snapshots = &mut self.backend.snapshots;
+        if snapshots.newest.take_if(|newest| newest.id.index == index).is_none() {
+            snapshots.older_from = None;
         }
+        // One that is being taken will do.
+        if snapshots.pending.is_none_or(|pending| pending.work != Work::Take) {
+            snapshots.want();
+        }
+        self.say(format!("a snapshot is damaged, another one is taken: {what}"));
     }
 
     fn answer_waiters(&mut self, now: Now, reply: &Reply) {
         let snapshots = &mut self.backend.snapshots;
         let begun = snapshots.begun;
         let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
-        for Waiter { client, slot, describes, .. } in done {
+        self.answer_all(now, done, reply);
+    }
+
+    /// Whether clients wait for a snapshot that cannot be begun: nothing has been delivered that it could be of, or one
+    /// is on its way here.
+    pub(super) fn holds_saves(&self) -> bool {
+        let snapshots = &self.backend.snapshots;
+        snapshots.waiters.iter().any(|waiter| waiter.serial > snapshots.begun)
+            && (snapshots.fetch.is_some() || self.backend.replica.base().view.number == ViewNumber(0))
+    }
+
+    /// Answers those who wait for a snapshot that has not been begun.
+    pub(super) fn refuse_saves(&mut self, now: Now, reply: &Reply) {
+        let snapshots = &mut self.backend.snapshots;
+        let begun = snapshots.begun;
+        let held: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial > begun).collect();
+        self.backend.stats.refused += held.len() as u64;
+        self.answer_all(now, held, reply);
+    }
+
+    fn answer_all(&mut self, now: Now, waiters: Vec<Waiter>, reply: &Reply) {
+        for Waiter { client, slot, describes, .. } in waiters {
             let brief = !describes && !matches!(reply, Reply::Error(_));
             let reply = if brief { Reply::OK } else { reply.clone() };
             self.answer_later(now, client, slot, reply);

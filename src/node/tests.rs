@@ -298,6 +298,10 @@ fn without_a_majority_commands_wait_and_are_then_refused() {
     assert!(lines[1].starts_with("NOQUORUM ") && lines[1].ends_with("nothing was read"), "{heard}");
     // From now on at once.
     assert!(cluster.ask(0, 1, "SET a 1\n").starts_with("NOQUORUM "));
+    // A snapshot needs nobody else.
+    cluster.say(0, 1, b"SAVE\n");
+    cluster.pass(100);
+    assert_eq!(cluster.hear(0, 1), "OK\n");
     assert!(cluster.ask(0, 1, "GET a\n").starts_with("NOQUORUM "));
     // A stale read is still to be had.
     assert_eq!(cluster.ask(0, 1, "CONSISTENCY local\nGET a\nCONSISTENCY\n"), "OK\nNot Found\nlocal\n");
@@ -330,6 +334,34 @@ fn a_read_does_not_rely_on_a_write_that_was_refused() {
     assert!(heard == "2\n" || heard.starts_with("NOQUORUM "), "{heard}");
 }
 
+/// It may be founded in a moment; after so long it is not said to be any more.
+#[test]
+fn save_waits_for_the_cluster_to_be_founded_but_not_for_ever() {
+    for is_founded in [false, true] {
+        let mut cluster = Cluster::unfounded(3);
+        cluster.open(0, 1);
+        cluster.say(0, 1, b"SAVE\nPING\n");
+        cluster.run();
+        assert_eq!(cluster.hear(0, 1), "");
+        let due = cluster.hosts[0].node.deadline().expect("somebody waits");
+        assert!(due <= cluster.now.mono.plus(Millis(2 * SUSPICION)), "{due:?}");
+        if is_founded {
+            cluster.greet_all();
+        }
+        cluster.pass(2 * SUSPICION + 50);
+        let heard = cluster.hear(0, 1);
+        match heard.strip_suffix("PONG\n") {
+            Some(saved) if is_founded => assert_eq!(saved, "OK\n"),
+            Some(refused) => {
+                assert!(refused.starts_with("LOADING the cluster is not founded yet"), "{refused}")
+            }
+            None => panic!("{heard:?}"),
+        }
+        let refused = cluster.hosts[0].node.backend.stats.refused;
+        assert_eq!(refused, u64::from(!is_founded));
+    }
+}
+
 #[test]
 fn a_cluster_that_is_not_founded_says_whom_it_waits_for() {
     let mut cluster = Cluster::unfounded(3);
@@ -338,6 +370,11 @@ fn a_cluster_that_is_not_founded_says_whom_it_waits_for() {
     let heard = cluster.ask(0, 1, "SET a 1\n");
     assert!(heard.starts_with("LOADING the cluster is not founded yet, it waits for nodes {1,2}"), "{heard}");
     assert_eq!(cluster.ask(0, 1, "PING\n"), "PONG\n");
+    for command in ["SAVE\n", "SNAPSHOT BEGIN\n"] {
+        let heard = cluster.ask(0, 1, command);
+        assert!(heard.starts_with("LOADING ") && heard.ends_with("; no snapshot was taken\n"), "{heard}");
+    }
+    assert_eq!(cluster.ask(0, 1, "BGSAVE\n"), "Background saving started\n");
     cluster.greet_all();
     cluster.pass(100);
     assert_eq!(cluster.ask(0, 1, "SET a 1\n"), "OK\n");

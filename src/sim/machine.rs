@@ -157,7 +157,7 @@ impl Machine {
         remove_unfinished_snapshots(&disk.files).map_err(|error| BootError::Io(error.to_string()))?;
         let restored =
             restore(&disk.files, identity.disk_id, &settings.protocol, &settings.store, boot, |_, _| ());
-        let Restored { mut replay, snapshot, damaged } = restored?;
+        let Restored { mut replay, snapshot, damaged: found_damaged } = restored?;
         let options = LogOptions {
             segment_len,
             window_len: 4 << 10,
@@ -185,6 +185,11 @@ impl Machine {
         let incarnation = replay.begin(&mut group).map_err(|error| BootError::Refused(error.to_string()))?;
         let io = |error: io::Error| BootError::Io(error.to_string());
         log.append(&mut group).and_then(|()| log.sync()).map_err(io)?;
+        let mut damaged = Vec::new();
+        for snapshot in found_damaged {
+            let aside = snapshot.set_aside(&disk.files).map_err(io)?;
+            damaged.push(format!("{}; set aside as {aside}", snapshot.failure));
+        }
         disk.files.heal();
         let storage::Identity { disk_id, joining, .. } = identity;
         let identity = Identity { disk: disk_id, incarnation, boot, joining };

@@ -12,6 +12,11 @@ use super::segment::{self, SEGMENT_HEADER_LEN, SegmentHeader};
 use super::sync_mode::Marker;
 use super::{Disk, DiskFile, Identity, OpenError, Recovered, SyncMode};
 
+/// Whether a file of this name is what a start has cut off a segment.
+pub fn is_torn_name(name: &str) -> bool {
+    segment::parse_torn_name(name).is_some()
+}
+
 /// What is known of a segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SegmentInspection {

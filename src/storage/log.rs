@@ -13,6 +13,11 @@
 //! Records that a snapshot covers are removed by whole segments, from the beginning
 //! ([`Log::truncate_before`]). A log may therefore begin with any segment; whoever opens it says from which record on
 //! it is needed.
+//!
+//! The torn end that a start has cut off a segment goes when the segment does. It shows what was being written when the
+//! process died, and tells somebody something only beside the records before it; and with at most one for each segment
+//! that is there, they never take more room than the log. Whatever a crash between the two removals leaves of them goes
+//! with the next segment.
 
 use std::io;
 
@@ -120,6 +125,8 @@ pub struct Log<D: Disk> {
     options: LogOptions,
     segment: OpenSegment<D::File>,
     spans: Vec<SegmentSpan>,
+    /// The segments whose torn end is kept, in order.
+    torn: Vec<u64>,
     last: Lsn,
     durable: Lsn,
     /// Nothing is written any more: something failed, or the clean mark is written.
@@ -146,11 +153,13 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Log<D>, Recovered), OpenError> {
         assert!(options.segment_len >= LogOptions::SEGMENT_LEN_MIN, "segments have at least 4 KiB");
         let (segment, spans, recovered) = recovery::recover(disk, &options, each)?;
+        let names = disk.list().map_err(OpenError::on(disk, "."))?;
         let log = Log {
             disk: disk.clone(),
             options,
             segment,
             spans,
+            torn: names.iter().filter_map(|name| segment::parse_torn_name(name)).collect(),
             last: recovered.last,
             durable: recovered.last,
             closed: false,
@@ -185,9 +194,9 @@ impl<D: Disk> Log<D> {
         finished.iter().map(|span| span.len).sum::<u64>() + self.segment.filled
     }
 
-    /// Removes the oldest segment, if none of its records is `lsn` or above and it is not the last. Says whether
-    /// it did: called until it does not, it removes all that can go, one segment at a time, so that a writer may
-    /// write in between.
+    /// Removes the oldest segment, and what was cut off it, if none of its records is `lsn` or above and it is not the
+    /// last. Says whether it did: called until it does not, it removes all that can go, one segment at a time, so that
+    /// a writer may write in between.
     ///
     /// The oldest goes first, and for good before the next one does: whatever a crash leaves is an end of the log
     /// without a gap.
@@ -200,11 +209,25 @@ impl<D: Disk> Log<D> {
         if next.first > lsn {
             return Ok(false);
         }
-        let name = segment::name(oldest.seq);
-        let removed = self.disk.remove(&name).and_then(|()| self.disk.sync_dir());
+        let removed = self
+            .remove_torn(oldest.seq)
+            .and_then(|()| self.disk.remove(&segment::name(oldest.seq)))
+            .and_then(|()| self.disk.sync_dir());
         self.close_on_error(removed)?;
         self.spans.remove(0);
         Ok(true)
+    }
+
+    /// Removes what was cut off this segment and those before it.
+    fn remove_torn(&mut self, up_to: u64) -> io::Result<()> {
+        while let Some(seq) = self.torn.first().copied().filter(|seq| *seq <= up_to) {
+            match self.disk.remove(&segment::torn_name(seq)) {
+                // It is there for people, who may have taken it away.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.torn.remove(0),
+            };
+        }
+        Ok(())
     }
 
     /// The segments, in order.

@@ -51,7 +51,7 @@ pub use directory::{DataDir, LockState};
 pub use disk::{Disk, DiskFile, FileDisk, publish, publish_written};
 pub use error::OpenError;
 pub use identity::Identity;
-pub use inspect::{LogEnd, LogInspection, SegmentInspection, SegmentRecords, inspect_log};
+pub use inspect::{LogEnd, LogInspection, SegmentInspection, SegmentRecords, inspect_log, is_torn_name};
 pub use log::{Log, LogOptions, SegmentSpan};
 pub use memory::{Call, MemoryDisk, MemoryFile, Operation};
 pub use record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, RecordGroup};

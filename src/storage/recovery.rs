@@ -7,7 +7,8 @@
 //! promise. Each record says how far the log was durable when it was written, so a valid record found
 //! *behind* the bad place may answer yes: that is damage, and the node stops. If nothing answers,
 //! what is there is the torn end of a group whose sync never returned, on which nothing can rest: it
-//! is cut away (a copy stays beside the log). After the mark of a clean stop nothing may follow.
+//! is cut away (a copy stays beside the log, as long as the segment does). After the mark of a clean stop
+//! nothing may follow.
 //!
 //! For the last group, written and not followed by anything, the log alone cannot know. What is
 //! left open there is closed from two sides: a mark follows soon after each sync

@@ -52,9 +52,18 @@ pub(super) fn torn_name(seq: u64) -> String {
 
 /// The number of the segment with this name, or `None` if it is no segment's name.
 pub(super) fn parse_name(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("wal-")?.strip_suffix(".log")?;
-    let seq = u64::from_str_radix(digits, 16).ok()?;
+    let seq = parse(name, ".log")?;
     (self::name(seq) == name).then_some(seq)
+}
+
+/// The number of the segment whose torn end has this name, or `None` if it is no such name.
+pub(super) fn parse_torn_name(name: &str) -> Option<u64> {
+    let seq = parse(name, ".torn")?;
+    (torn_name(seq) == name).then_some(seq)
+}
+
+fn parse(name: &str, end: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_prefix("wal-")?.strip_suffix(end)?, 16).ok()
 }
 
 /// Whether this is a segment that a crash kept from being finished.
@@ -219,5 +228,6 @@ mod tests {
             assert_eq!(parse_name(other), None, "{other}");
         }
         assert!(is_temporary(&temporary_name(3)));
+        assert_eq!((parse_torn_name(&torn_name(0x1f)), parse_torn_name(&name(0x1f))), (Some(0x1f), None));
     }
 }

@@ -138,3 +138,72 @@ fn a_crash_at_any_call_leaves_an_end_of_the_log() {
     }
     assert!(firsts[..4].iter().all(|count| *count > 0), "{firsts:?}");
 }
+
+/// The numbers of the segments whose torn end is kept.
+fn torn(disk: &MemoryDisk) -> Vec<u64> {
+    disk.list().unwrap().iter().filter_map(|name| segment::parse_torn_name(name)).collect()
+}
+
+/// A log that was cut at the end of its second and of its third segment, and has five.
+fn twice_torn() -> (MemoryDisk, Log<MemoryDisk>) {
+    let disk = MemoryDisk::new();
+    for (count, end) in [(8, 3), (5, 3)] {
+        let (mut log, ..) = open(&disk, 1).unwrap();
+        append(&mut log, count).unwrap();
+        let (seq, position) = (log.segments().last().unwrap().seq, log.position());
+        drop(log);
+        disk.open(&segment::name(seq)).unwrap().write_at(position, &vec![7; end]).unwrap();
+    }
+    let (mut log, recovered, _) = open(&disk, 1).unwrap();
+    assert!(recovered.torn_bytes > 0);
+    append(&mut log, 10).unwrap();
+    let firsts: Vec<u64> = log.segments().iter().map(|span| span.first.0).collect();
+    assert_eq!(firsts, [1, 6, 11, 16, 21]);
+    assert_eq!(torn(&disk), [2, 3]);
+    (disk, log)
+}
+
+/// What was cut off a segment is kept as long as the segment is, across starts, and not longer.
+#[test]
+fn torn_ends_go_with_their_segments() {
+    let (disk, mut log) = twice_torn();
+    for (lsn, left) in [(6, &[2, 3][..]), (11, &[3]), (16, &[])] {
+        truncate(&mut log, lsn).unwrap();
+        assert_eq!((log.segments()[0].first, torn(&disk)), (Lsn(lsn), left.to_vec()));
+        drop(log);
+        log = open(&disk, lsn).unwrap().0;
+        assert_eq!(torn(&disk), left);
+    }
+    // Somebody has looked at one and taken it away.
+    let (disk, mut log) = twice_torn();
+    disk.remove(&segment::torn_name(2)).unwrap();
+    truncate(&mut log, 16).unwrap();
+    append(&mut log, 1).unwrap();
+    assert_eq!(torn(&disk), []);
+}
+
+/// After a crash in between there may be one without its segment, until the next segment goes.
+#[test]
+fn a_crash_leaves_no_torn_end_for_good() {
+    let mut orphans = 0;
+    for operation in [Operation::Remove, Operation::SyncDir] {
+        for calls_before in 0..6 {
+            for seed in 0..20 {
+                let (disk, mut log) = twice_torn();
+                disk.fail(operation, calls_before, io::ErrorKind::Other);
+                let is_done = truncate(&mut log, 16).is_ok();
+                disk.heal();
+                let mut state: u64 = seed;
+                let after = disk.crash(&mut || crate::types::splitmix64(&mut state));
+                let (mut log, ..) = open(&after, 16).unwrap();
+                let first = log.segments()[0].seq;
+                orphans += torn(&after).iter().filter(|seq| **seq < first).count();
+                assert!(!is_done || torn(&after).is_empty());
+                append(&mut log, 5).unwrap();
+                truncate(&mut log, 21).unwrap();
+                assert_eq!(torn(&after), [], "{operation:?} {calls_before} {seed}");
+            }
+        }
+    }
+    assert!(orphans > 0, "the case is met");
+}

@@ -6,7 +6,7 @@ use crate::node::{Restored, Settings, restore};
 use crate::protocol::{Base, Sender, View, Voter};
 use crate::storage::{MemoryDisk, Operation, snapshot_name};
 use crate::store::{Applied, lookup};
-use crate::types::{ClusterId, DiskId, Incarnation, Index, Millis, Reply, Timestamp, ViewNumber, splitmix64};
+use crate::types::{ClusterId, DiskId, Incarnation, Millis, Reply, Timestamp, ViewNumber, splitmix64};
 use crate::wire::batch::BatchCommand;
 
 const DISK: DiskId = DiskId(7);
@@ -61,6 +61,9 @@ fn found(disk: &MemoryDisk) -> (u64, usize) {
     let restored = restore(disk, DISK, &settings.protocol, &settings.store, 5, |_, _| ()).unwrap();
     let Restored { replay, snapshot, damaged } = restored;
     assert_eq!(snapshot.is_some(), replay.needed() > Lsn(1));
+    for snapshot in &damaged {
+        snapshot.set_aside(disk).unwrap();
+    }
     (replay.needed().0 / 10, damaged.len())
 }
 
@@ -188,7 +191,7 @@ fn blocks_for_peers() {
     let Done::Gone { damage: Some(damage), .. } = only(keeper, read(None, 0)) else {
         panic!("the first block of the body is damaged")
     };
-    assert!(damage.contains(&snapshot_name(Index(5))), "{damage}");
+    assert!(damage.index == Index(5) && damage.what.contains(&snapshot_name(Index(5))), "{damage:?}");
     publish(&disk, 6);
     assert!(matches!(only(keeper, read(None, 0)), Done::Blocks { id, .. } if id.index == Index(6)));
 }
@@ -236,9 +239,59 @@ fn damage_in_the_older_one_leaves_the_newest() {
     let Done::Gone { damage: Some(damage), .. } = only(keeper, read(older.id)) else {
         panic!("it is damaged")
     };
-    assert!(damage.contains(&snapshot_name(Index(3))), "{damage}");
+    assert!(damage.index == Index(3) && damage.what.contains(&snapshot_name(Index(3))), "{damage:?}");
     assert!(matches!(only(keeper, read(newest.id)), Done::Blocks { id, .. } if id == newest.id));
     assert_eq!(found(&disk), (9, 0));
+}
+
+/// The same where the file cannot even be opened: it is set aside, and the other one of the two is kept.
+#[test]
+fn a_snapshot_without_its_beginning_is_set_aside() {
+    for (damaged, left) in [(3, 9), (9, 3)] {
+        let disk = MemoryDisk::new();
+        let ids = [publish(&disk, 3).id, publish(&disk, 9).id];
+        disk.corrupt(&snapshot_name(Index(damaged)), 20, 1);
+        let (keeper, mut told) = (&mut keeper(&disk), 0);
+        for id in ids {
+            let done = only(keeper, Task::Read { to: ASKER, id: Some(id), next: 0, count: 1 });
+            match done {
+                Done::Gone { damage: Some(SnapshotDamage { index, .. }), .. } => {
+                    assert_eq!(index, Index(damaged));
+                    told += 1;
+                }
+                Done::Gone { damage: None, .. } => assert_eq!((told, id.index), (1, Index(damaged))),
+                Done::Blocks { id: found, .. } => assert_eq!((found, id.index), (id, Index(left))),
+                _ => panic!("no answer to the question"),
+            }
+        }
+        assert_eq!(told, 1);
+        let aside = format!("{}{ASIDE}", snapshot_name(Index(damaged)));
+        assert!(disk.list().unwrap().contains(&aside), "{damaged}");
+        assert_eq!(found(&disk), (left, 0));
+        publish(&disk, 12);
+        let indexes: Vec<u64> = snapshots_on(&disk).unwrap().iter().map(|file| file.index.0).collect();
+        assert_eq!(indexes, [12, left], "two that are sound");
+    }
+}
+
+/// What a client reads has lost its name to another one of the same index, which is sound.
+#[test]
+fn damage_in_what_is_gone_leaves_its_namesake() {
+    let disk = MemoryDisk::new();
+    let info = publish(&disk, 5);
+    let keeper = &mut keeper(&disk);
+    let to = Asker::Client(ClientKey { index: 1, generation: 1 }, 1);
+    let read = |next| Task::Read { to, id: Some(info.id), next, count: 1 };
+    assert!(matches!(only(keeper, read(0)), Done::Blocks { .. }));
+    disk.corrupt(&snapshot_name(Index(5)), info.len / 2, 1);
+    let header = Box::new(SnapshotHeader { delivered: 1, ..header(5) });
+    only(keeper, Task::Take { front: front(5), header, image: store(5).freeze() });
+    let Done::Taken(namesake) = only(keeper, Task::Publish) else { panic!("it was verified") };
+    assert!(namesake.id != info.id && namesake.id.index == info.id.index);
+    let all: Vec<Done> = (1..info.blocks).map(|next| only(keeper, read(next))).collect();
+    assert!(all.iter().any(|done| matches!(done, Done::Gone { damage: None, .. })));
+    assert!(!all.iter().any(|done| matches!(done, Done::Gone { damage: Some(_), .. })));
+    assert_eq!(found(&disk), (5, 0));
 }
 
 /// Who makes a backup is not overtaken by newer snapshots.

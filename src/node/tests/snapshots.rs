@@ -33,6 +33,15 @@ fn write_without(cluster: &mut Cluster, count: usize) {
     write(cluster, count);
 }
 
+/// A client of the first node has a snapshot taken.
+fn save(cluster: &mut Cluster) {
+    cluster.say(0, 1, b"SAVE\n");
+    for _ in 0..10 {
+        cluster.pass(10);
+    }
+    assert_eq!(cluster.hear(0, 1), "OK\n");
+}
+
 fn state(cluster: &Cluster, index: usize) -> (u64, u64, Index) {
     let node = &cluster.hosts[index].node;
     (node.store().digest(), node.store().digest_recomputed(), node.report().index)
@@ -138,7 +147,7 @@ fn a_node_does_not_serve_while_its_snapshot_is_coming() {
     assert!(!cluster.hosts[2].node.report().serving);
     let info = cluster.ask(2, 1, "INFO persistence\n");
     assert!(info.contains("loading:1"), "{info}");
-    for command in ["GET before\n", "SET before 2\n"] {
+    for command in ["GET before\n", "SET before 2\n", "SAVE\n"] {
         let heard = cluster.ask(2, 1, command);
         assert!(heard.starts_with("LOADING this node is catching up"), "{heard}");
     }
@@ -182,11 +191,7 @@ fn a_snapshot_of_the_same_index_takes_the_place_of_its_namesake() {
 fn damage_that_a_client_meets_is_told_and_mended() {
     let mut cluster = left_behind();
     write(&mut cluster, 3);
-    cluster.say(0, 1, b"SAVE\n");
-    for _ in 0..10 {
-        cluster.pass(10);
-    }
-    assert_eq!(cluster.hear(0, 1), "OK\n");
+    save(&mut cluster);
     let info = cluster.hosts[0].node.newest_snapshot().copied().expect("published");
     let name = snapshots_on(&cluster.hosts[0].files).unwrap().remove(0).name;
     cluster.hosts[0].files.corrupt(&name, info.len / 2, 1);
@@ -204,6 +209,48 @@ fn damage_that_a_client_meets_is_told_and_mended() {
     let files = snapshots_on(&cluster.hosts[0].files).unwrap();
     assert_eq!(files.len(), 1, "another one was taken");
     assert!(cluster.hosts[0].node.newest_snapshot().is_some());
+}
+
+/// Damage to the older one of the two costs the newest nothing, and the next one makes two of them again.
+#[test]
+fn damage_in_the_older_one_is_no_reason_to_forget_the_newest() {
+    let mut cluster = left_behind();
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        write(&mut cluster, 3);
+        save(&mut cluster);
+        taken.push(*cluster.hosts[0].node.newest_snapshot().expect("published"));
+    }
+    let [older, newest] = taken[..] else { panic!("{taken:?}") };
+    assert_eq!(cluster.hosts[0].truncated, Some(older.log_from));
+    let name = crate::storage::snapshot_name(older.id.index);
+    cluster.hosts[0].files.corrupt(&name, older.len / 2, 1);
+    let crate::types::SnapshotId { index, digest } = older.id;
+    let refused: Vec<String> = (0..older.blocks)
+        .map(|block| {
+            cluster.say(0, 1, format!("SNAPSHOT READ {index} {digest:016x} {block}\n").as_bytes());
+            cluster.run();
+            let node = &mut cluster.hosts[0].node;
+            let answer = node.client_output(key(1)).to_vec();
+            node.client_sent(cluster.now, key(1), answer.len());
+            String::from_utf8_lossy(&answer).into_owned()
+        })
+        .filter(|answer| answer.starts_with("ERR this snapshot is not here"))
+        .collect();
+    assert!(!refused.is_empty());
+    cluster.pass(100);
+    let indexes = |cluster: &Cluster| {
+        let files = snapshots_on(&cluster.hosts[0].files).unwrap();
+        files.iter().map(|file| file.index).collect::<Vec<Index>>()
+    };
+    assert_eq!(indexes(&cluster), [newest.id.index]);
+    assert_eq!(cluster.hosts[0].node.newest_snapshot(), Some(&newest));
+    assert_eq!(cluster.hosts[0].node.backend.snapshots.taken_count, 2, "nothing has happened since");
+    write(&mut cluster, 1);
+    save(&mut cluster);
+    let next = *cluster.hosts[0].node.newest_snapshot().expect("published");
+    assert_eq!(indexes(&cluster), [next.id.index, newest.id.index]);
+    assert_eq!(cluster.hosts[0].truncated, Some(newest.log_from), "as far back as the older one needs it");
 }
 
 /// While a snapshot is made and sent, as much may be written as it is long, and it is still of use.
