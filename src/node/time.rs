@@ -30,8 +30,8 @@ impl Node {
 
     /// Puts the time into the batch of this turn, if it is due and nothing else does.
     pub(super) fn pass_time_on(&mut self, now: Now) {
-        let is_open = self.backend.intake() == Intake::Open;
-        if is_open && self.batch.is_empty() && self.tick_due().is_some_and(|due| now.mono >= due) {
+        let is_due = self.batch.is_empty() && self.tick_due().is_some_and(|due| now.mono >= due);
+        if is_due && self.backend.intake() == Intake::Open {
             self.batch_since = now.mono;
             self.batch.push::<&[u8]>(None, TICK_CODE, &[]);
         }

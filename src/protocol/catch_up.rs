@@ -223,7 +223,6 @@ impl Replica {
         let me = self.settings.me;
         let mine = self.my_lane();
         let log = self.log();
-        let mut hearing = None;
         let mut questions: BTreeMap<NodeId, (NodeId, Timestamp)> = BTreeMap::new();
         for (i, lane) in log.lanes.iter().enumerate() {
             if mine == Some(i) {
@@ -239,8 +238,7 @@ impl Replica {
             if !self.peers.iter().any(|(node, _)| has_more(node)) {
                 continue;
             }
-            let hearing = hearing.get_or_insert_with(|| self.who_hears(now));
-            let owner_reachable = owner != me && hearing.links(me, owner);
+            let owner_reachable = owner != me && self.is_linked_to(owner, now);
             let node = if owner_reachable {
                 has_more(owner).then_some(owner)
             } else {

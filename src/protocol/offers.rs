@@ -275,9 +275,7 @@ impl Replica {
 
     /// Peers that can be reached both ways.
     fn usable(&self, now: Millis) -> NodeSet {
-        let me = self.settings.me;
-        let hearing = self.who_hears(now);
-        self.peers.linked().iter().filter(|node| hearing.links(me, *node)).collect()
+        self.peers.linked().iter().filter(|node| self.is_linked_to(*node, now)).collect()
     }
 
     pub(crate) fn on_forward(

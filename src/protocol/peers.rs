@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::types::{DiskId, Incarnation, Millis, NodeId, NodeSet, Position, ViewNumber};
 
 use super::message::Status;
+use super::replica::Replica;
 
 /// One peer.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +122,22 @@ impl Peers {
         self.peers.iter().flatten().filter_map(|p| p.heard_at).map(|at| at.plus(self.suspicion)).min()
     }
 
+    /// Whom a peer that is heard hears in this view. One that has not spoken in it yet is given the benefit of the
+    /// doubt for a while.
+    fn heard_by(&self, peer: &Peer, view: ViewNumber, now: Millis) -> NodeSet {
+        match peer.row.as_ref().filter(|row| row.view == view) {
+            Some(row) => row.hears,
+            None if now < self.grace_until => NodeSet::from_bits(u64::MAX),
+            None => NodeSet::EMPTY,
+        }
+    }
+
+    /// Whether `me`, this node, and a peer hear each other in this view: [`Hearing::links`] for one pair alone.
+    pub(crate) fn links(&self, me: NodeId, node: NodeId, view: ViewNumber, now: Millis) -> bool {
+        self.get(node)
+            .is_some_and(|peer| self.is_heard(peer, now) && self.heard_by(peer, view, now).contains(me))
+    }
+
     /// Who hears whom in this view, as far as `me`, this node, knows.
     pub(crate) fn hearing(&self, me: NodeId, view: ViewNumber, now: Millis) -> Hearing {
         let mut hearing = Hearing {
@@ -135,14 +152,10 @@ impl Peers {
                 continue;
             }
             hearing.heard.insert(node);
-            hearing.receives[node.index()] = match peer.row.as_ref().filter(|row| row.view == view) {
-                Some(row) => {
-                    hearing.known.insert(node);
-                    row.hears
-                }
-                None if now < self.grace_until => NodeSet::from_bits(u64::MAX),
-                None => NodeSet::EMPTY,
-            };
+            hearing.receives[node.index()] = self.heard_by(peer, view, now);
+            if peer.row.as_ref().is_some_and(|row| row.view == view) {
+                hearing.known.insert(node);
+            }
         }
         hearing.receives[me.index()] = hearing.heard;
         hearing
@@ -191,9 +204,14 @@ impl Hearing {
         self.receives(a, b) && (silent || self.receives(b, a))
     }
 
+    /// Those of these nodes that `a` receives, itself among them.
+    pub(crate) fn received_by(&self, a: NodeId, of: NodeSet) -> NodeSet {
+        self.receives[a.index()].with(a).intersection(of)
+    }
+
     /// How many of these nodes `a` receives.
     pub(crate) fn count(&self, a: NodeId, of: NodeSet) -> usize {
-        self.receives[a.index()].with(a).intersection(of).len()
+        self.received_by(a, of).len()
     }
 
     /// How many voters are known not to hear `node`. Of one that is not heard itself nothing is known:
@@ -201,5 +219,41 @@ impl Hearing {
     pub(crate) fn known_deaf(&self, node: NodeId, voters: NodeSet) -> usize {
         let others = voters.without(node).intersection(self.known);
         others.iter().filter(|x| !self.links(*x, node)).count()
+    }
+}
+
+impl Replica {
+    /// Whom this node hears, itself included.
+    pub(crate) fn hearing(&self, now: Millis) -> NodeSet {
+        self.peers.heard(now).with(self.settings.me)
+    }
+
+    /// Whether this node and a peer hear each other in the current view.
+    pub(crate) fn is_linked_to(&self, peer: NodeId, now: Millis) -> bool {
+        self.peers.links(self.settings.me, peer, self.current, now)
+    }
+
+    /// Who hears whom in the current view.
+    pub(crate) fn who_hears(&self, now: Millis) -> Hearing {
+        let mut hearing = self.peers.hearing(self.settings.me, self.current, now);
+        hearing.speaking = self.speaking_voters();
+        hearing
+    }
+
+    /// Whether a quorum of the current view's voters is heard and hears this node.
+    pub(crate) fn hears_majority(&self, now: Millis) -> bool {
+        let view = &self.log().view;
+        let is_linked = |node: NodeId| node == self.settings.me || self.is_linked_to(node, now);
+        let linked = view.voters.iter().filter(|voter| self.speaks_for(voter) && is_linked(voter.node));
+        let hears = linked.count() >= view.quorum();
+        debug_assert_eq!(hears, self.is_majority(&self.who_hears(now)), "both say the same");
+        hears
+    }
+
+    /// [`Replica::hears_majority`], where it is known who hears whom.
+    pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
+        let me = self.settings.me;
+        let view = &self.log().view;
+        hearing.speaking.iter().filter(|node| hearing.links(me, *node)).count() >= view.quorum()
     }
 }

@@ -22,7 +22,7 @@ use super::message::{
 use super::mutation::{Mutation, mutated};
 use super::offers::Offers;
 use super::origins::Origins;
-use super::peers::{Hearing, Peers};
+use super::peers::Peers;
 use super::reads::Reads;
 use super::recovery::Recovery;
 use super::seal::Sealing;
@@ -350,12 +350,12 @@ impl Replica {
 
     /// The current view's log.
     pub(crate) fn log(&self) -> &ViewLog {
-        self.views.get(&self.current).expect("the current view always has a log")
+        self.views.last_key_value().expect("the current view always has a log").1
     }
 
     /// The current view's log.
     pub(crate) fn log_mut(&mut self) -> &mut ViewLog {
-        self.views.get_mut(&self.current).expect("the current view always has a log")
+        self.views.last_entry().expect("the current view always has a log").into_mut()
     }
 
     /// Whether this node's vote counts in the current view (rule C).
@@ -393,7 +393,7 @@ impl Replica {
         voters.filter(|voter| self.speaks_for(voter)).map(|voter| voter.node).collect()
     }
 
-    fn speaks_for(&self, voter: &Voter) -> bool {
+    pub(crate) fn speaks_for(&self, voter: &Voter) -> bool {
         if voter.node == self.settings.me {
             return self.has_disk(voter, self.identity.disk, self.identity.joining);
         }
@@ -415,30 +415,6 @@ impl Replica {
             s.node == me
                 && (s.incarnation == self.identity.incarnation || mutated(Mutation::RestartedSenderContinues))
         })
-    }
-
-    /// Whom this node hears, itself included.
-    pub(crate) fn hearing(&self, now: Millis) -> NodeSet {
-        self.peers.heard(now).with(self.settings.me)
-    }
-
-    /// Who hears whom in the current view.
-    pub(crate) fn who_hears(&self, now: Millis) -> Hearing {
-        let mut hearing = self.peers.hearing(self.settings.me, self.current, now);
-        hearing.speaking = self.speaking_voters();
-        hearing
-    }
-
-    /// Whether a quorum of the current view's voters is heard and hears this node.
-    pub(crate) fn hears_majority(&self, now: Millis) -> bool {
-        self.is_majority(&self.who_hears(now))
-    }
-
-    /// See [`Replica::hears_majority`].
-    pub(crate) fn is_majority(&self, hearing: &Hearing) -> bool {
-        let me = self.settings.me;
-        let view = &self.log().view;
-        hearing.speaking.iter().filter(|node| hearing.links(me, *node)).count() >= view.quorum()
     }
 
     /// Appends a record to the log; `held` waits for it.
@@ -472,7 +448,8 @@ impl Replica {
     /// The median of the voters' wall clocks, as last heard (protocol, section 9). Of fewer than a majority there is no
     /// median that one wrong clock could not move: then time stands still.
     pub(crate) fn median_wall(&self) -> Millis {
-        let mut walls = vec![self.wall];
+        let mut walls = Vec::with_capacity(self.settings.members.len());
+        walls.push(self.wall);
         walls.extend(self.peers.iter().filter_map(|(_, p)| Some(p.row.as_ref()?.wall)));
         if walls.len() < self.log().view.quorum() {
             return self.time;
@@ -670,14 +647,15 @@ impl Replica {
             self.mark(Mark::FrontierOverGap);
         }
         // Whoever does not hear the owner of a lane learns its frontier from others.
-        self.row_changed |= !raised.is_empty()
-            && self.peers.iter().any(|(node, _)| {
-                node != from
-                    && self.peers.row(node, self.current).is_some_and(|row| {
-                        raised.without(node).intersection(row.hears) != raised.without(node)
-                    })
-                    && self.peers.hears(node, now)
-            });
+        self.row_changed = self.row_changed
+            || !raised.is_empty()
+                && self.peers.iter().any(|(node, _)| {
+                    node != from
+                        && self.peers.row(node, self.current).is_some_and(|row| {
+                            raised.without(node).intersection(row.hears) != raised.without(node)
+                        })
+                        && self.peers.hears(node, now)
+                });
         self.peers.note_heard(from, now);
         if let Some(peer) = self.peers.get_mut(from) {
             peer.row = Some(Arc::clone(status));
@@ -842,6 +820,7 @@ impl Replica {
     fn check_invariants(&self) {
         assert!(self.delivering <= self.current, "delivering {} ahead of {}", self.delivering, self.current);
         let log = self.log();
+        assert_eq!(log.view.number, self.current, "the current view is the last one that has a log");
         assert!(log.decided.is_none(), "One decision: the current view {} is decided", self.current);
         if let Some(frozen) = &log.frozen
             && !mutated(Mutation::FillIsVote)

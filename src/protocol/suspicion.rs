@@ -75,6 +75,8 @@ impl Voter {
     /// The most that drops are counted.
     pub(crate) const DROPS_MAX: u8 = 7;
     const FORGIVEN_AFTER: u64 = 60_000;
+    /// Nobody's probation is shorter.
+    const PROBATION_MIN: Millis = Millis(1000);
 
     /// How many drops still count: each quiet minute forgives one, which halves the probation.
     pub(crate) fn drops_left(&self, wall: Millis) -> u8 {
@@ -85,7 +87,7 @@ impl Voter {
     /// How long a passive node has to be fit before it is promoted: 1 s, doubled with each drop, up to a minute.
     fn probation(&self, wall: Millis) -> Millis {
         let doubled = self.drops_left(wall).min(Voter::DROPS_MAX).saturating_sub(1);
-        Millis((1000 << doubled).min(60_000))
+        Millis((Self::PROBATION_MIN.0 << doubled).min(60_000))
     }
 }
 
@@ -109,7 +111,6 @@ impl Replica {
             self.sealing.watch.unsettled_since = None;
             return None;
         }
-        let rank = self.rank(&hearing);
         let suspicion = self.settings.suspicion;
         let sealed = self.log().frozen.is_some()
             || self.peers.iter().any(|(node, _)| {
@@ -131,15 +132,16 @@ impl Replica {
             // to finish, unless that process is known to be gone.
             let last = self.log().promised.max(self.sealing.outbid_by);
             let gone = last.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
-            (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, rank + u64::from(!gone))
+            (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, u64::from(!gone))
         } else {
             let Some(reason) = self.reason(now, &hearing) else {
                 self.sealing.watch.reason_since = None;
                 return None;
             };
             let since = *self.sealing.watch.reason_since.get_or_insert(now);
-            (reason, since, rank)
+            (reason, since, 0)
         };
+        let delay = delay + self.rank(&hearing);
         if since == now {
             self.sealing.watch.jitter = Millis(self.random() % (suspicion.0 / 2).max(1));
         }
@@ -190,14 +192,16 @@ impl Replica {
                 .then(|| Reason::new(Mark::Founded, "founding the cluster"));
         }
         // No live sender.
-        let live: Vec<NodeId> =
+        let live: NodeSet =
             view.senders.iter().filter(|s| self.is_live(s, hearing)).map(|s| s.node).collect();
         if live.is_empty() {
             return self.settled(now).then(|| Reason::new(Mark::SealNoSender, "no live sender"));
         }
         let view = &self.log().view;
-        // A sender that too few are known to hear, or that has restarted.
-        for sender in view.senders.iter().filter(|s| s.node != me) {
+        // A sender that too few are known to hear, or that has restarted: none of those that are live.
+        let is_suspect =
+            |s: &&Sender| s.node != me && (!live.contains(s.node) || mutated(Mutation::OwnEarsOnly));
+        for sender in view.senders.iter().filter(is_suspect) {
             if self.is_gone(sender) {
                 return Some(Reason::new(
                     Mark::SealSenderRestarted,
@@ -216,15 +220,12 @@ impl Replica {
             }
         }
         // Two senders of which one does not hear the other.
-        for a in &live {
-            for b in live.iter().filter(|b| *b != a) {
-                if hearing.known().contains(*a) && !hearing.receives(*a, *b) {
-                    return Some(Reason::new(
-                        Mark::SealDeafSenders,
-                        format!("sender {a} does not hear sender {b}"),
-                    ));
-                }
-            }
+        let mut deaf = live.intersection(hearing.known()).iter();
+        if let Some(a) = deaf.find(|a| hearing.received_by(*a, live) != live)
+            && let Some(b) = live.iter().find(|b| !hearing.receives(a, *b))
+        {
+            let text = format!("sender {a} does not hear sender {b}");
+            return Some(Reason::new(Mark::SealDeafSenders, text));
         }
         // A sender that has kept a chosen entry from delivery for long.
         if let Some((position, lanes, since)) = self.blocked
@@ -236,8 +237,8 @@ impl Replica {
         // Somebody who asks to leave, while another can stay. What was heard of one that is not heard any more may be
         // an earlier process's wish.
         let asks = |node: &NodeId| self.is_leaving(*node) && (*node == me || hearing.hears(*node));
-        if let Some(leaver) = live.iter().copied().find(asks)
-            && live.iter().any(|node| !self.is_leaving(*node))
+        if let Some(leaver) = live.iter().find(asks)
+            && live.iter().any(|node| !self.is_leaving(node))
         {
             return Some(Reason::new(Mark::SealLeaving, format!("sender {leaver} asks to leave")));
         }
@@ -396,18 +397,20 @@ impl Replica {
 
     /// Passive nodes whose probation is over.
     fn fit_for_promotion(&self, now: Millis) -> NodeSet {
-        if self.sealing.watch.fit_since.is_none() && self.peers.iter().all(|(_, p)| p.fit_since.is_none()) {
+        let me = self.settings.me;
+        let fit_for = |node: NodeId| {
+            let watch = &self.sealing.watch;
+            let since =
+                if node == me { watch.fit_since } else { self.peers.get(node).and_then(|p| p.fit_since) };
+            since.map(|since| now.since(since))
+        };
+        let voters = &self.log().view.voters;
+        // Most of the time nobody can be ready, and the clocks need not be compared.
+        if !voters.iter().any(|voter| fit_for(voter.node) >= Some(Voter::PROBATION_MIN)) {
             return NodeSet::EMPTY;
         }
         let wall = self.median_wall();
-        let fit = |voter: &&Voter| {
-            let since = if voter.node == self.settings.me {
-                self.sealing.watch.fit_since
-            } else {
-                self.peers.get(voter.node).and_then(|p| p.fit_since)
-            };
-            since.is_some_and(|since| now.since(since) >= voter.probation(wall))
-        };
-        self.log().view.voters.iter().filter(fit).map(|voter| voter.node).collect()
+        let is_over = |voter: &&Voter| fit_for(voter.node).is_some_and(|fit| fit >= voter.probation(wall));
+        voters.iter().filter(is_over).map(|voter| voter.node).collect()
     }
 }

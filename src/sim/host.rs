@@ -351,9 +351,7 @@ impl World {
             return self.wake(node, until);
         }
         let Some(machine) = &mut host.machine else { return };
-        let inputs = std::mem::take(&mut host.inbox);
-        let done = std::mem::take(&mut host.done);
-        machine.turn(now, inputs.into_iter(), done.into_iter());
+        machine.turn(now, host.inbox.drain(..), host.done.drain(..));
         let deadline = machine.node.deadline();
         let busy = machine.node.has_work();
         let clock = host.clock;
@@ -413,6 +411,7 @@ impl World {
             let keep = self.faults.index(effects.sends.len());
             effects.sends.truncate(keep);
         }
+        let has_sent = !effects.sends.is_empty();
         for (to, message) in effects.sends.drain(..) {
             // One that has just found out what its disk is may still show it to others.
             if effects.halt.is_none() {
@@ -421,7 +420,9 @@ impl World {
             self.after_promise(node, &message);
             self.send(node, to, &message);
         }
-        self.flush(node);
+        if has_sent {
+            self.flush(node);
+        }
         for key in effects.written.drain(..) {
             if !torn {
                 self.read_replies(node, key);

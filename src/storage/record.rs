@@ -141,6 +141,7 @@ impl RecordGroup {
 
     fn push_frame(&mut self, lsn: Lsn, kind: u8, flags: u8, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
+        self.bytes.reserve(RECORD_HEADER_LEN);
         let mut w = Writer::new(&mut self.bytes);
         w.u64(0); // Length and checksum.
         w.u64(lsn.0);

@@ -58,6 +58,8 @@ pub(crate) struct Keyspace {
     memory_len: usize,
     /// The most that it was.
     memory_len_max: usize,
+    /// Something was written or taken out, and perhaps freed, since the allocator was last made to tidy up; not state.
+    untidy: bool,
 }
 
 /// What was taken away at a stroke and nobody has freed yet.
@@ -133,6 +135,7 @@ impl Keyspace {
             died: 0,
             memory_len: 0,
             memory_len_max: 0,
+            untidy: false,
         }
     }
 
@@ -185,6 +188,7 @@ impl Keyspace {
     /// Frees about so many dead keys, or flushed ones, and says whether more are left. Nobody can see how many were
     /// freed.
     pub(crate) fn free_dead(&mut self, max: usize) -> bool {
+        self.untidy |= self.has_dead();
         for _ in 0..max {
             let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
@@ -193,7 +197,9 @@ impl Keyspace {
             }
         }
         let has_more = self.deadlines.has_dead() || self.flushed.free(max);
-        tidy_memory();
+        if std::mem::take(&mut self.untidy) {
+            tidy_memory();
+        }
         has_more
     }
 
@@ -215,6 +221,15 @@ impl Keyspace {
     /// The slot with this number, if it has keys; the dead are among them.
     pub(crate) fn slot(&self, slot: usize) -> Option<&Slot> {
         self.groups.get(slot / GROUP_LEN)?.as_ref()?.0[slot % GROUP_LEN].as_ref()
+    }
+
+    /// So many slots from this one on are seen to be empty without a look at each: the rest of a group that was never
+    /// written to, or none.
+    pub(crate) fn empty_run(&self, slot: usize) -> usize {
+        match self.groups.get(slot / GROUP_LEN) {
+            Some(Some(_)) => 0,
+            _ => GROUP_LEN - slot % GROUP_LEN,
+        }
     }
 
     /// The items of a slot that are alive, **in an order that differs from process to process**.
@@ -305,6 +320,7 @@ impl Keyspace {
         over: Option<(&[u8], Index)>,
         make: impl FnOnce(Option<&Item>) -> Item,
     ) -> bool {
+        self.untidy = true;
         if self.groups.is_empty() {
             self.groups.resize(GROUP_COUNT, None);
         }
@@ -389,6 +405,7 @@ impl Keyspace {
             *place = None;
         }
         self.memory_len -= memory_len(&old);
+        self.untidy = true;
         Some(old)
     }
 

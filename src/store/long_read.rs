@@ -205,6 +205,13 @@ impl Find {
             if looked_at >= max {
                 return Ok(None);
             }
+            // They count like any others: where the work is interrupted depends on nothing but the keys.
+            let empty = keys.empty_run(self.slot).min(max - looked_at);
+            if empty > 0 {
+                looked_at += empty;
+                self.slot += empty;
+                continue;
+            }
             looked_at += 1;
             for item in keys.items_of(self.slot) {
                 looked_at += 1;

@@ -123,7 +123,8 @@ impl FrameHeader {
 
 /// The check of kind and length.
 fn header_check(header: &[u8; FRAME_HEADER_LEN]) -> u16 {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&header[..2]), &header[4..8]);
+    let [magic, kind, _, _, a, b, c, d, ..] = *header;
+    let crc = crc32c::crc32c(&[magic, kind, a, b, c, d]);
     let [low, high, ..] = crc.to_le_bytes();
     u16::from_le_bytes([low, high])
 }

@@ -32,7 +32,10 @@ impl Opening {
 
     /// Reads the header block of a file.
     pub(super) fn read<D: Disk>(disk: &D, name: &str, file: &D::File) -> Result<Opening, SnapshotError> {
-        let mut bytes = vec![0; SNAPSHOT_BLOCK_LEN_MAX];
+        let size = file.size().map_err(SnapshotError::io(disk, name))?;
+        // As much as a block may be long; it is seldom half a kilobyte.
+        let rest = usize::try_from(size.saturating_sub(FRONT_LEN as u64)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; rest.min(SNAPSHOT_BLOCK_LEN_MAX)];
         let read = file.read_at(FRONT_LEN as u64, &mut bytes).map_err(SnapshotError::io(disk, name))?;
         bytes.truncate(read);
         if let Ok(len) = block::announced_len(&bytes) {
