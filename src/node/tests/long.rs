@@ -176,3 +176,21 @@ fn long_reads_share_the_turns() {
         "answered in turns {first} and {second}"
     );
 }
+
+/// A single key can be much work: a step of the pattern counts, as a key does.
+#[test]
+fn a_costly_pattern_is_compared_in_pieces() {
+    const STEPS_PER_TURN: usize = 4096 * 64;
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    cluster.say(0, 1, &resp(&["SET".to_owned(), "a".repeat(30_000), "v".to_owned()]));
+    cluster.run();
+    assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+    cluster.say(0, 1, &resp(&words(&format!("KEYS *{}b", "a".repeat(300)))));
+    let expected = array(std::iter::empty());
+    let (turns, heard) = turns_until(&mut cluster, expected.len());
+    assert_eq!(heard, expected);
+    let work = (30_000 - 300) * 300 / STEPS_PER_TURN;
+    assert!((work..work + 10).contains(&turns), "{turns} turns for the work of {work}");
+}
