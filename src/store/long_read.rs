@@ -13,6 +13,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::{fmt, vec};
 
 use crate::types::{Item, Reply, limits};
@@ -80,7 +81,29 @@ struct Merging {
     /// The first item of each run that is not merged yet, and which run.
     heads: BinaryHeap<Reverse<(ByKey, usize)>>,
     runs: Vec<vec::IntoIter<Item>>,
-    replies: Vec<Reply>,
+    /// All the others, in order.
+    merged: Vec<Item>,
+}
+
+/// What a long read answers.
+#[derive(Debug)]
+pub enum LongReply {
+    /// This.
+    Reply(Reply),
+    /// The keys of these items. They are pointers as long as nobody can send them, an eighth of what replies take.
+    Keys(Vec<Item>),
+}
+
+impl LongReply {
+    /// The same as a reply.
+    pub fn into_reply(self) -> Reply {
+        match self {
+            LongReply::Reply(reply) => reply,
+            LongReply::Keys(items) => {
+                Reply::Array(items.into_iter().map(|item| Reply::Bulk(item.into_key_bytes())).collect())
+            }
+        }
+    }
 }
 
 /// MGET or EXISTS: one key after the other.
@@ -158,11 +181,11 @@ impl LongRead {
 
     /// Goes on for about so many keys, at least one, and returns the answer once it is there. Slots of the key space
     /// without keys count as well, and so does a pattern that needs many steps.
-    pub fn step(&mut self, max: usize) -> Option<Reply> {
+    pub fn step(&mut self, max: usize) -> Option<LongReply> {
         let max = max.max(1);
         let LongRead { keys, work } = self;
         let answer = match work {
-            Work::Find(find) => find.step(keys, max).transpose()?,
+            Work::Find(find) => find.step(keys, max).transpose()?.map(LongReply::Keys),
             Work::Values(each) => {
                 let has_more = each.visit(max, |key, replies, len| {
                     let item = keys.get(key);
@@ -178,7 +201,7 @@ impl LongRead {
                 if each.len > limits::REPLY_LEN_MAX {
                     Err(CommandError::ReplyTooLong)
                 } else {
-                    Ok(Reply::Array(std::mem::take(&mut each.result)))
+                    Ok(LongReply::Reply(Reply::Array(std::mem::take(&mut each.result))))
                 }
             }
             Work::Count(each) => {
@@ -187,10 +210,10 @@ impl LongRead {
                 if has_more {
                     return None;
                 }
-                Ok(super::commands::count_reply(each.result))
+                Ok(LongReply::Reply(super::commands::count_reply(each.result)))
             }
         };
-        Some(answer.unwrap_or_else(Reply::from))
+        Some(answer.unwrap_or_else(|error| LongReply::Reply(error.into())))
     }
 
     /// All of it at once, with fewer steps of patterns.
@@ -201,7 +224,7 @@ impl LongRead {
         }
         loop {
             if let Some(reply) = self.step(usize::MAX) {
-                return reply;
+                return reply.into_reply();
             }
         }
     }
@@ -211,13 +234,12 @@ impl LongRead {
         let LongRead { keys, work } = self;
         match work {
             Work::Find(Find { mut runs, merging, .. }) => {
-                let mut replies = Vec::new();
                 if let Some(merging) = merging {
                     runs = merging.runs.into_iter().map(Iterator::collect).collect();
                     runs.push(merging.heads.into_iter().map(|Reverse((ByKey(item), _))| item).collect());
-                    replies = merging.replies;
+                    runs.push(merging.merged);
                 }
-                (keys, runs, replies)
+                (keys, runs, Vec::new())
             }
             Work::Values(each) => (keys, Vec::new(), each.result),
             Work::Count(_) => (keys, Vec::new(), Vec::new()),
@@ -226,7 +248,7 @@ impl LongRead {
 }
 
 impl Find {
-    fn step(&mut self, keys: &Keyspace, max: usize) -> Result<Option<Reply>, CommandError> {
+    fn step(&mut self, keys: &Keyspace, max: usize) -> Result<Option<Vec<Item>>, CommandError> {
         let share = i64::try_from(max).unwrap_or(i64::MAX).saturating_mul(STEPS_PER_KEY);
         self.share = self.share.saturating_add(share);
         while self.at.slot < SLOT_COUNT {
@@ -248,7 +270,7 @@ impl Find {
         let merging = self.merging.get_or_insert_with(|| Merging::new(std::mem::take(&mut self.runs)));
         while self.share > 0 {
             if !merging.step() {
-                return Ok(Some(Reply::Array(std::mem::take(&mut merging.replies))));
+                return Ok(Some(std::mem::take(&mut merging.merged)));
             }
             self.share -= STEPS_PER_KEY;
         }
@@ -326,21 +348,22 @@ impl Merging {
         if let Some(run) = runs.last_mut() {
             sort(run);
         }
+        let merged = Vec::with_capacity(runs.iter().map(Vec::len).sum());
         let mut runs: Vec<vec::IntoIter<Item>> = runs.into_iter().map(Vec::into_iter).collect();
         let heads = runs.iter_mut().enumerate();
         let heads = heads.filter_map(|(run, items)| Some(Reverse((ByKey(items.next()?), run))));
-        Merging { heads: heads.collect(), runs, replies: Vec::new() }
+        Merging { heads: heads.collect(), runs, merged }
     }
 
     /// Takes the next key over. Says whether there was one.
     fn step(&mut self) -> bool {
         let Some(mut head) = self.heads.peek_mut() else { return false };
         let Reverse((ByKey(first), run)) = &mut *head;
-        self.replies.push(Reply::bulk(first.key()));
-        match self.runs[*run].next() {
-            Some(item) => *first = item,
-            None => drop(std::collections::binary_heap::PeekMut::pop(head)),
-        }
+        let item = match self.runs[*run].next() {
+            Some(next) => std::mem::replace(first, next),
+            None => PeekMut::pop(head).0.0.0,
+        };
+        self.merged.push(item);
         true
     }
 }
@@ -362,7 +385,7 @@ mod tests {
     fn run(mut read: LongRead, max: usize, mut change: impl FnMut()) -> (Reply, usize) {
         for steps in 1.. {
             if let Some(reply) = read.step(max) {
-                return (reply, steps);
+                return (reply.into_reply(), steps);
             }
             change();
         }

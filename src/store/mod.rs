@@ -60,7 +60,7 @@ pub use error::CommandError;
 pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
-pub use long_read::LongRead;
+pub use long_read::{LongRead, LongReply};
 pub use slots::{SLOT_COUNT, slot_of};
 
 use command::{Answer, Run};
@@ -282,16 +282,27 @@ impl Store {
         self.answer_read(code, arguments).unwrap_or_else(Reply::from)
     }
 
+    /// Whether this is a read that takes long, and its arguments are right.
+    pub fn is_long_read(&self, code: u8, arguments: &[&[u8]]) -> bool {
+        by_code(code).is_some_and(|spec| {
+            spec.takes_long(arguments) && spec.validate(arguments, limits::VALUE_LEN_CEILING).is_ok()
+        })
+    }
+
     /// Begins a read that takes long, if this is one and its arguments are right. It sees the store as it is now.
     pub fn begin_long_read(&self, code: u8, arguments: &[&[u8]]) -> Option<LongRead> {
-        let spec = by_code(code).filter(|spec| spec.takes_long(arguments))?;
-        spec.validate(arguments, limits::VALUE_LEN_CEILING).ok()?;
+        let spec = by_code(code).filter(|_| self.is_long_read(code, arguments))?;
         Some((spec.long?.begin)(&self.keys, arguments))
     }
 
     /// Frees a read that is done, or that nobody waits for any more, in pieces ([`Store::free_expired`]).
     pub fn discard(&mut self, read: LongRead) {
         self.keys.discard(read);
+    }
+
+    /// Frees items that nobody waits for any more in the same way.
+    pub fn discard_items(&mut self, items: Vec<Item>) {
+        self.keys.discard_items(items);
     }
 
     /// Frees replies that nobody waits for any more in the same way.
