@@ -6,9 +6,9 @@
 //! exception: a write of its own connection behind it must not be seen, so it is frozen just before that is
 //! applied. The commands behind a long read on the same connection wait for it, all others go on.
 //!
-//! **Long replies** become bytes some elements at a time. A client that does not read holds up nobody: what it has asked
-//! is read to its end, and waits as pointers. But a connection is in line only while it has no output waiting, so
-//! it can make the node hold one such reply, however much it asks for.
+//! **Long replies** become bytes some elements at a time. A client that does not read holds up nobody: what it has
+//! asked is read to its end, and waits as pointers. But a connection is in line only while it has no long output
+//! waiting, so it can make the node hold one such reply, however much it asks for.
 //!
 //! What either leaves behind is freed like expired keys. The pieces are counted in keys and elements, not measured,
 //! so that a turn does the same on every machine.

@@ -366,6 +366,7 @@ impl Node {
         self.busy.extend(self.effects.busy.drain(..));
         self.line.extend(self.effects.line.drain(..));
         self.turn_budget = COMMANDS_PER_TURN;
+        self.backend.subscribers.begin_turn();
         for &key in &self.effects.written {
             if let Some(client) = self.clients.get_mut(key) {
                 client.has_written = false;

@@ -11,7 +11,7 @@
 
 /// What is left of the steps that may be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StepBudget(pub(crate) u64);
+pub struct StepBudget(pub u64);
 
 /// More steps are needed than there were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -59,6 +59,7 @@ pub use commands::transaction::{TRANSACTION_CODE, TransactionBuilder, WATCHED_CO
 pub use error::CommandError;
 pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
+pub use glob::StepBudget;
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
 pub use long_read::{LongRead, LongReply};
 pub use slots::{SLOT_COUNT, slot_of};
@@ -349,17 +350,12 @@ impl Store {
     }
 }
 
-/// Whether all of a text fits a pattern of `KEYS`. One that takes very many steps does not.
-pub fn glob_fits(pattern: &[u8], text: &[u8]) -> bool {
-    glob_fits_within(pattern, text, &mut (1 << 20))
-}
-
-/// The same with a budget of steps for many patterns: none fits when it is used up.
-pub fn glob_fits_within(pattern: &[u8], text: &[u8], steps: &mut u64) -> bool {
-    let mut budget = glob::StepBudget(*steps);
-    let fits = glob::matches(pattern, text, &mut budget);
-    *steps = if fits.is_ok() { budget.0 } else { 0 };
-    fits.unwrap_or(false)
+/// Whether all of a text fits a pattern of `KEYS`.
+///
+/// # Errors
+/// [`CommandError::PatternTooCostly`]: the steps do not suffice.
+pub fn glob_fits(pattern: &[u8], text: &[u8], budget: &mut StepBudget) -> Result<bool, CommandError> {
+    glob::matches(pattern, text, budget).map_err(|_| CommandError::PatternTooCostly)
 }
 
 fn combine(keys: u64, sessions: u64, now: Millis) -> u64 {
