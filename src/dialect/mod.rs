@@ -299,3 +299,12 @@ pub fn encode_array_head(out: &mut Vec<u8>, style: ReplyStyle, len: usize) -> bo
         ReplyStyle::Text | ReplyStyle::Binary { .. } => false,
     }
 }
+
+/// Appends a bulk with these bytes.
+pub fn encode_bulk(out: &mut Vec<u8>, style: ReplyStyle, bytes: &[u8]) {
+    match style {
+        ReplyStyle::Silent => {}
+        ReplyStyle::Resp2 | ReplyStyle::Resp3 => resp::push_bulk(out, bytes),
+        ReplyStyle::Text | ReplyStyle::Binary { .. } => encode(out, style, &Reply::bulk(bytes)),
+    }
+}

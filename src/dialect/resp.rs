@@ -191,11 +191,7 @@ pub(super) fn encode(out: &mut Vec<u8>, version: RespVersion, reply: &Reply) {
             other => match other.plain() {
                 Plain::Nil => out.extend_from_slice(if is_new { b"_\r\n" } else { b"$-1\r\n" }),
                 Plain::Status(text) => push_line(out, b'+', text),
-                Plain::Bulk(bytes) => {
-                    push_head(out, b'$', bytes.len());
-                    out.extend_from_slice(bytes);
-                    out.extend_from_slice(b"\r\n");
-                }
+                Plain::Bulk(bytes) => push_bulk(out, bytes),
                 Plain::Integer(number) => {
                     out.push(b':');
                     decimal::push(out, number);
@@ -219,6 +215,12 @@ pub(super) fn encode(out: &mut Vec<u8>, version: RespVersion, reply: &Reply) {
 fn push_line(out: &mut Vec<u8>, kind: u8, text: &str) {
     out.push(kind);
     out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(super) fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    push_head(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 

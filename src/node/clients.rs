@@ -83,8 +83,10 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// It is in the list of connections with output.
     pub(super) has_written: bool,
-    /// It is among those with something that goes on in the next turn.
+    /// It is among those with a long reply that goes on in the next turn.
     pub(super) is_busy: bool,
+    /// It is in line with a long read.
+    pub(super) in_line: bool,
     /// It is in the list of connections to close.
     pub(super) closing: bool,
     /// Since when the undecoded input has been the beginning of a command.
@@ -123,6 +125,7 @@ impl Client {
             stalled: false,
             has_written: false,
             is_busy: false,
+            in_line: false,
             closing: false,
             command_since: None,
             output_since: now,

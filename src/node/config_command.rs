@@ -1,6 +1,6 @@
 //! `CONFIG`: what the settings of a Redis would be, and the few that can be changed.
 
-use crate::store::{CommandError, glob_fits};
+use crate::store::{CommandError, StepBudget, glob_fits};
 use crate::types::Reply;
 
 use super::backend::{Backend, Stats};
@@ -59,15 +59,24 @@ fn settings(backend: &Backend, endpoint: Endpoint) -> Vec<(&'static str, String)
 }
 
 fn get(backend: &Backend, endpoint: Endpoint, patterns: &[&[u8]]) -> Reply {
-    let mut found = Vec::new();
-    for (name, value) in settings(backend, endpoint) {
-        let fits = |pattern: &&[u8]| glob_fits(&pattern.to_ascii_lowercase(), name.as_bytes());
-        if patterns.iter().any(fits) {
-            found.push(Reply::bulk(name.as_bytes()));
-            found.push(Reply::bulk(value.as_bytes()));
+    // Some milliseconds; the names are short.
+    let mut budget = StepBudget(1 << 20);
+    let settings = settings(backend, endpoint);
+    let mut fits = vec![false; settings.len()];
+    for pattern in patterns {
+        let pattern = pattern.to_ascii_lowercase();
+        for ((name, _), fits) in settings.iter().zip(&mut fits) {
+            match glob_fits(&pattern, name.as_bytes(), &mut budget) {
+                Ok(does) => *fits |= does,
+                Err(error) => return error.into(),
+            }
         }
     }
-    Reply::Map(found)
+    let found = settings.iter().zip(fits).filter(|(_, fits)| *fits);
+    let bulks = |((name, value), _): (&(&str, String), bool)| {
+        [Reply::bulk(name.as_bytes()), Reply::bulk(value.as_bytes())]
+    };
+    Reply::Map(found.flat_map(bulks).collect())
 }
 
 /// All or nothing, as in Redis.

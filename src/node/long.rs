@@ -1,9 +1,17 @@
 //! What takes longer than a turn: a piece of it in each turn, so that nothing holds up the loop.
 //!
-//! A read of very many keys is answered from the state as it was when its turn came ([`LongRead`]); the commands
-//! behind it on the same connection wait for it, and all others go on. Long replies become bytes some elements at a
-//! time. What either leaves behind is freed like expired keys. The pieces are counted in keys and elements, not
-//! measured, so that a turn does the same on every machine.
+//! **Long reads** stand in line, and the first one gets all that a turn has for them. Only it is frozen: a read that
+//! waits is a few words of memory, and is answered from the state as it is when its turn has come ([`LongRead`]).
+//! That it sees later writes than it would have seen at once does no harm, for it has not been answered yet. One
+//! exception: a write of its own connection behind it must not be seen, so it is frozen just before that is
+//! applied. The commands behind a long read on the same connection wait for it, all others go on.
+//!
+//! **Long replies** become bytes some elements at a time. A client that does not read holds up nobody: what it has
+//! asked is read to its end, and waits as pointers. But a connection is in line only while it has no long output
+//! waiting, so it can make the node hold one such reply, however much it asks for.
+//!
+//! What either leaves behind is freed like expired keys. The pieces are counted in keys and elements, not measured,
+//! so that a turn does the same on every machine.
 
 use crate::store::LongRead;
 use crate::types::Now;
@@ -11,39 +19,58 @@ use crate::types::Now;
 use super::queue::Queue;
 use super::{Node, settle};
 
-/// How many keys all long reads together may look at in a turn: about a millisecond's work.
+/// How many keys the long read that is first in line may look at in a turn: about a millisecond's work.
 const LOOKED_AT_PER_TURN: usize = 4096;
 
 impl Node {
-    /// Goes on with the connections that have something left, one long read and each long reply.
-    pub(super) fn run_long(&mut self, now: Now) {
-        let mut has_read = false;
+    /// Goes on with the long read that is first in line.
+    pub(super) fn run_line(&mut self, now: Now) {
+        while let Some(&key) = self.line.front() {
+            let Node { backend, clients, backlog, effects, .. } = self;
+            let Some(client) = clients.get_mut(key) else {
+                self.line.pop_front();
+                continue;
+            };
+            let ended = client.queue.read_on(LOOKED_AT_PER_TURN, backend);
+            if !client.queue.is_in_line() {
+                self.line.pop_front();
+                client.in_line = false;
+                if !client.is_busy {
+                    client.queue.allow_pouring();
+                }
+                // The next one of this connection joins the end of the line.
+                settle(client, backend, backlog, effects, now);
+            }
+            if let Some(read) = ended {
+                backend.store.discard(*read);
+            }
+            return;
+        }
+    }
+
+    /// Goes on with the long replies.
+    pub(super) fn run_busy(&mut self, now: Now) {
         for _ in 0..self.busy.len() {
             let Some(key) = self.busy.pop_front() else { break };
             let Node { backend, clients, backlog, effects, .. } = self;
             let Some(client) = clients.get_mut(key) else { continue };
-            if has_read && client.queue.is_reading() {
-                // In the next turn it comes before those that have had theirs.
-                self.busy.push_back(key);
-                continue;
-            }
-            has_read |= client.queue.is_reading();
             client.is_busy = false;
-            let ended = client.queue.begin_turn(LOOKED_AT_PER_TURN);
+            client.queue.allow_pouring();
             settle(client, backend, backlog, effects, now);
-            if let Some(read) = ended {
-                backend.store.discard(*read);
-            }
         }
     }
 
     /// Frees what a connection that is gone leaves behind.
     pub(super) fn discard(&mut self, queue: Queue) {
-        let (reads, replies) = queue.into_remains();
-        let discard = |read: LongRead| self.backend.store.discard(read);
-        reads.into_iter().for_each(discard);
-        for replies in replies {
-            self.backend.store.discard_replies(replies);
+        let remains = queue.into_remains();
+        let store = &mut self.backend.store;
+        let discard = |read: LongRead| store.discard(read);
+        remains.reads.into_iter().for_each(discard);
+        for replies in remains.replies {
+            store.discard_replies(replies);
+        }
+        for items in remains.items {
+            store.discard_items(items);
         }
     }
 }

@@ -174,8 +174,10 @@ pub struct Effects {
     pub halt: Option<HaltReason>,
     /// What happened, in order, if [`Node::observe`] asked for it.
     pub observed: Vec<Observed>,
-    /// Connections with something that goes on in the next turn; the node takes them out again.
+    /// Connections with a long reply that goes on in the next turn; the node takes them out again.
     busy: Vec<ClientKey>,
+    /// The same for those with a long read that may begin.
+    line: Vec<ClientKey>,
 }
 
 impl Effects {
@@ -226,8 +228,10 @@ pub struct Node {
     leaving: bool,
     /// Connections with undecoded bytes.
     backlog: VecDeque<ClientKey>,
-    /// Connections with long reads or long replies, each once.
+    /// Connections with long replies, each once.
     busy: VecDeque<ClientKey>,
+    /// Connections with long reads, each once. That of the first is being done.
+    line: VecDeque<ClientKey>,
     /// Commands that may still be decoded in this turn.
     turn_budget: usize,
     next_sweep: Millis,
@@ -284,6 +288,7 @@ impl Node {
             leaving: false,
             backlog: VecDeque::new(),
             busy: VecDeque::new(),
+            line: VecDeque::new(),
             turn_budget: COMMANDS_PER_TURN,
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
@@ -343,7 +348,8 @@ impl Node {
         self.offer_batch(now);
         self.free_expired();
         self.begin_reads(now);
-        self.run_long(now);
+        self.run_line(now);
+        self.run_busy(now);
         self.expire(now);
         if now.mono >= self.next_sweep {
             self.cut_slow_clients(now);
@@ -358,7 +364,9 @@ impl Node {
         let sleep = std::mem::take(&mut self.backend.sleep_wanted);
         self.effects.sleep = (!sleep.is_zero()).then_some(sleep);
         self.busy.extend(self.effects.busy.drain(..));
+        self.line.extend(self.effects.line.drain(..));
         self.turn_budget = COMMANDS_PER_TURN;
+        self.backend.subscribers.begin_turn();
         for &key in &self.effects.written {
             if let Some(client) = self.clients.get_mut(key) {
                 client.has_written = false;
@@ -398,6 +406,8 @@ impl Node {
             || self.backend.store.has_expired()
             || !self.busy.is_empty()
             || !self.effects.busy.is_empty()
+            || !self.line.is_empty()
+            || !self.effects.line.is_empty()
             || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.intake() == Intake::Open)
     }
@@ -613,6 +623,10 @@ fn settle(
     if client.queue.wants_turn() && !client.is_busy {
         client.is_busy = true;
         effects.busy.push(client.key);
+    }
+    if client.queue.is_in_line() && !client.in_line {
+        client.in_line = true;
+        effects.line.push(client.key);
     }
     if client.stalled && client.is_below_limit() {
         client.stalled = false;

@@ -12,14 +12,17 @@
 //! acknowledged anywhere before the read began was acknowledged before the later write was multicast, so
 //! it is ordered before that write, and is in the store by now.
 //!
+//! A long read that can be executed waits for its place in line (`long`), and begins when it is first, or
+//! is frozen early in the same way.
+//!
 //! Replies wait here as values and not as bytes while the output is long, so a client that does not read
 //! costs references and not copies.
 
 use std::collections::VecDeque;
 
-use crate::dialect::{ReplyStyle, encode, encode_array_head};
-use crate::store::{LongRead, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
-use crate::types::{Index, Reply};
+use crate::dialect::{ReplyStyle, encode, encode_array_head, encode_bulk};
+use crate::store::{LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
+use crate::types::{Index, Item, Reply};
 use crate::wire::Reader;
 use crate::wire::batch::SessionSeq;
 
@@ -80,12 +83,21 @@ pub(super) enum State {
     },
     /// It waits for the keeper of snapshots.
     Later,
-    /// A read that takes long is being done, a piece in each turn.
+    /// A read that takes long can begin, as soon as it is its turn.
+    InLine {
+        /// Which command.
+        code: u8,
+        /// Packed by [`pack`].
+        arguments: Box<[u8]>,
+    },
+    /// A read that takes long has begun: what it sees is frozen.
     Reading(Box<LongRead>),
     /// A question to the node, answered when all before it is settled.
     Ask(Question),
     /// Answered.
     Settled(Reply),
+    /// Answered with the keys of these.
+    Found(Vec<Item>),
 }
 
 /// What one command of a transaction answers.
@@ -164,30 +176,88 @@ struct Slot {
 }
 
 impl Slot {
-    /// Answers what waited for nothing but its turn. `false`: it is a long read, which has begun.
-    fn carry_out(&mut self, watched: &mut Watched, backend: &Backend) -> bool {
-        let reply = match &self.state {
+    /// Answers what waited for nothing but its turn. `false`: it is a long read, which is in line now, or has begun.
+    fn carry_out(&mut self, watched: &mut Watched, backend: &Backend, long: LongReads) -> bool {
+        let reply = match &mut self.state {
             State::Watch { keys, generation, .. } => watched.note(backend, keys, *generation),
-            State::Read { code, arguments, .. } => match read(backend, *code, arguments) {
-                Ok(reply) => reply,
-                Err(long) => {
-                    self.state = State::Reading(long);
-                    return false;
+            State::Read { code, arguments, .. } | State::InLine { code, arguments } => {
+                match read(backend, *code, arguments, long) {
+                    Outcome::Answer(reply) => reply,
+                    Outcome::Begun(read) => {
+                        self.state = State::Reading(read);
+                        return false;
+                    }
+                    Outcome::Long => {
+                        self.state = State::InLine { code: *code, arguments: std::mem::take(arguments) };
+                        return false;
+                    }
                 }
-            },
+            }
             State::Ask(question) => backend.answer(question),
-            State::Settled(_) | State::Multicast { .. } | State::Later | State::Reading(_) => return true,
+            State::Settled(_)
+            | State::Found(_)
+            | State::Multicast { .. }
+            | State::Later
+            | State::Reading(_) => return true,
         };
         self.state = State::Settled(reply);
         true
     }
 }
 
+/// When a long read begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LongReads {
+    /// When it is first in line.
+    Wait,
+    /// At once.
+    Begin,
+}
+
+/// What became of a read.
+enum Outcome {
+    Answer(Reply),
+    Begun(Box<LongRead>),
+    /// It takes long and has not begun.
+    Long,
+}
+
 /// A long reply that is turned into bytes element by element.
 #[derive(Debug)]
 struct Pouring {
     style: ReplyStyle,
-    elements: std::vec::IntoIter<Reply>,
+    elements: Elements,
+}
+
+#[derive(Debug)]
+enum Elements {
+    Replies(std::vec::IntoIter<Reply>),
+    /// The keys of these.
+    Keys(std::vec::IntoIter<Item>),
+}
+
+impl Pouring {
+    /// Turns the next element into bytes, and says whether there was one.
+    fn pour(&mut self, output: &mut Vec<u8>) -> bool {
+        match &mut self.elements {
+            Elements::Replies(replies) => {
+                let next = replies.next();
+                next.inspect(|reply| encode(output, self.style, reply)).is_some()
+            }
+            Elements::Keys(items) => {
+                let next = items.next();
+                next.inspect(|item| encode_bulk(output, self.style, item.key())).is_some()
+            }
+        }
+    }
+}
+
+/// What nobody waits for any more and would take long to free.
+#[derive(Debug, Default)]
+pub(super) struct Remains {
+    pub(super) reads: Vec<LongRead>,
+    pub(super) replies: Vec<Vec<Reply>>,
+    pub(super) items: Vec<Vec<Item>>,
 }
 
 /// Slots in the order of the commands, and the output.
@@ -199,8 +269,6 @@ pub(super) struct Queue {
     /// So many slots at the front are settled.
     settled: usize,
     watched: Watched,
-    /// So many reads are being done.
-    reading: usize,
     /// What is left of a long reply at the front.
     pouring: Option<Pouring>,
     /// So many more elements of long replies may be turned into bytes in this turn.
@@ -363,8 +431,8 @@ impl Queue {
     pub(super) fn settle(&mut self, backend: &Backend) {
         while let Some(slot) = self.slots.get_mut(self.settled) {
             match &slot.state {
-                State::Settled(_) => {}
-                State::Multicast { .. } | State::Later | State::Reading(_) => break,
+                State::Settled(_) | State::Found(_) => {}
+                State::Multicast { .. } | State::Later | State::InLine { .. } | State::Reading(_) => break,
                 State::Read { needs: Needs::Ticket(ticket), .. }
                 | State::Watch { needs: Needs::Ticket(ticket), .. }
                     if *ticket > backend.ready_up_to =>
@@ -372,8 +440,7 @@ impl Queue {
                     break;
                 }
                 State::Read { .. } | State::Watch { .. } | State::Ask(_) => {
-                    if !slot.carry_out(&mut self.watched, backend) {
-                        self.reading += 1;
+                    if !slot.carry_out(&mut self.watched, backend, LongReads::Wait) {
                         break;
                     }
                 }
@@ -391,16 +458,15 @@ impl Queue {
         let begin = self.settled;
         for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
             match &slot.state {
-                State::Settled(_) => {}
+                State::Settled(_) | State::Found(_) => {}
                 // They change nothing, so the reads behind them need not wait.
                 State::Later | State::Reading(_) => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
-                State::Read { .. } | State::Watch { .. } | State::Ask(_) => {
-                    // A long read sees the state as it is from now on, and nothing of the write.
-                    if !slot.carry_out(&mut self.watched, backend) {
-                        self.reading += 1;
+                State::Read { .. } | State::InLine { .. } | State::Watch { .. } | State::Ask(_) => {
+                    // A long read sees the state as it is now, and nothing of the write.
+                    if !slot.carry_out(&mut self.watched, backend, LongReads::Begin) {
                         continue;
                     }
                 }
@@ -411,60 +477,83 @@ impl Queue {
         }
     }
 
-    /// Whether something of this connection goes on in the next turn by itself.
+    /// Whether a long reply of this connection goes on in the next turn by itself.
     pub(super) fn wants_turn(&self) -> bool {
-        self.reading > 0 || (self.pouring.is_some() && !self.is_output_long())
+        self.pouring.is_some() && !self.is_output_long()
     }
 
-    /// Whether a long read is being done.
-    pub(super) fn is_reading(&self) -> bool {
-        self.reading > 0
+    /// Whether nothing is in the way of a long read but others: all before it is answered and turned into bytes. While
+    /// the client does not read them, nothing is prepared that it would not read either.
+    pub(super) fn is_in_line(&self) -> bool {
+        let front = self.slots.front().map(|slot| &slot.state);
+        matches!(front, Some(State::InLine { .. } | State::Reading(_)))
+            && self.pouring.is_none()
+            && !self.is_output_long()
     }
 
-    /// Begins a turn with some of what is left: about so many keys' work on a long read. Returns the read if that has
+    /// Begins the long read at the front or goes on with it, for about so many keys. Returns the read if that has
     /// ended, to be freed.
-    pub(super) fn begin_turn(&mut self, max: usize) -> Option<Box<LongRead>> {
-        self.pour_budget = POURED_PER_TURN;
-        if self.reading == 0 {
-            return None;
+    pub(super) fn read_on(&mut self, max: usize, backend: &Backend) -> Option<Box<LongRead>> {
+        let slot = self.slots.front_mut()?;
+        if let State::InLine { .. } = slot.state {
+            slot.carry_out(&mut self.watched, backend, LongReads::Begin);
         }
-        let slot = self.slots.iter_mut().find(|slot| matches!(slot.state, State::Reading(_)))?;
-        let State::Reading(long) = &mut slot.state else { return None };
-        let reply = long.step(max)?;
-        self.reading -= 1;
-        match std::mem::replace(&mut slot.state, State::Settled(reply)) {
-            State::Reading(long) => Some(long),
+        let State::Reading(read) = &mut slot.state else { return None };
+        let state = match read.step(max)? {
+            LongReply::Reply(reply) => State::Settled(reply),
+            LongReply::Keys(items) => State::Found(items),
+        };
+        match std::mem::replace(&mut slot.state, state) {
+            State::Reading(read) => Some(read),
             _ => None,
         }
     }
 
+    /// Some elements more of long replies may be turned into bytes, as in every turn.
+    pub(super) fn allow_pouring(&mut self) {
+        self.pour_budget = POURED_PER_TURN;
+    }
+
     /// What nobody waits for any more and would take long to free.
-    pub(super) fn into_remains(mut self) -> (Vec<LongRead>, Vec<Vec<Reply>>) {
-        let (mut reads, mut replies) = (Vec::new(), Vec::new());
-        replies.extend(self.pouring.take().map(|pouring| pouring.elements.collect()));
+    pub(super) fn into_remains(mut self) -> Remains {
+        let mut remains = Remains::default();
+        match self.pouring.take().map(|pouring| pouring.elements) {
+            Some(Elements::Replies(replies)) => remains.replies.push(replies.collect()),
+            Some(Elements::Keys(items)) => remains.items.push(items.collect()),
+            None => {}
+        }
         for slot in self.slots {
             match slot.state {
-                State::Reading(long) => reads.push(*long),
-                State::Settled(Reply::Array(elements)) => replies.push(elements),
+                State::Reading(read) => remains.reads.push(*read),
+                State::Settled(Reply::Array(elements)) => remains.replies.push(elements),
+                State::Found(items) => remains.items.push(items),
                 _ => {}
             }
         }
-        (reads, replies)
+        remains
+    }
+
+    /// How many long reads have begun, and how many are answered with keys that wait for room in the output.
+    #[cfg(test)]
+    pub(super) fn long_counts(&self) -> (usize, usize) {
+        let count =
+            |is_counted: fn(&State) -> bool| self.slots.iter().filter(|slot| is_counted(&slot.state)).count();
+        let pouring = usize::from(self.pouring.is_some());
+        (
+            count(|state| matches!(state, State::Reading(_))),
+            pouring + count(|state| matches!(state, State::Found(_))),
+        )
     }
 
     fn encode_settled(&mut self) {
         while !self.is_output_long() {
             if let Some(pouring) = &mut self.pouring {
-                if pouring.elements.len() == 0 {
-                    self.pouring = None;
-                    continue;
-                }
                 if self.pour_budget == 0 {
                     break;
                 }
                 self.pour_budget -= 1;
-                if let Some(element) = pouring.elements.next() {
-                    encode(&mut self.output, pouring.style, &element);
+                if !pouring.pour(&mut self.output) {
+                    self.pouring = None;
                 }
                 continue;
             }
@@ -480,9 +569,18 @@ impl Queue {
                     if elements.len() > POUR_COUNT
                         && encode_array_head(&mut self.output, style, elements.len()) =>
                 {
-                    self.pouring = Some(Pouring { style, elements: elements.into_iter() });
+                    self.pouring = Some(Pouring { style, elements: Elements::Replies(elements.into_iter()) });
                 }
                 State::Settled(reply) => encode(&mut self.output, style, &reply),
+                State::Found(items)
+                    if items.len() > POUR_COUNT
+                        && encode_array_head(&mut self.output, style, items.len()) =>
+                {
+                    self.pouring = Some(Pouring { style, elements: Elements::Keys(items.into_iter()) });
+                }
+                State::Found(items) => {
+                    encode(&mut self.output, style, &LongReply::Keys(items).into_reply());
+                }
                 _ => debug_assert!(false, "only settled slots are counted as such"),
             }
         }
@@ -507,8 +605,19 @@ pub(super) fn pack(arguments: &[&[u8]]) -> Box<[u8]> {
     bytes.into_boxed_slice()
 }
 
-/// Executes a read, or begins it.
-fn read(backend: &Backend, code: u8, packed: &[u8]) -> Result<Reply, Box<LongRead>> {
+/// Executes a read, unless it takes long; then begins it, if that is wanted.
+fn read(backend: &Backend, code: u8, packed: &[u8], long: LongReads) -> Outcome {
+    let execute = |arguments: &[&[u8]]| {
+        if backend.store.is_long_read(code, arguments) {
+            if long == LongReads::Wait {
+                return Outcome::Long;
+            }
+            if let Some(read) = backend.store.begin_long_read(code, arguments) {
+                return Outcome::Begun(Box::new(read));
+            }
+        }
+        Outcome::Answer(backend.store.read(code, arguments))
+    };
     // Most reads have one argument: spare them the vector.
     let mut reader = Reader::new(packed);
     let next = |reader: &mut Reader<'_>| -> &[u8] {
@@ -518,21 +627,15 @@ fn read(backend: &Backend, code: u8, packed: &[u8]) -> Result<Reply, Box<LongRea
         &packed[start..start + len]
     };
     if packed.is_empty() {
-        return Ok(backend.store.read(code, &[]));
+        return execute(&[]);
     }
     let first = next(&mut reader);
     if reader.rest().is_empty() {
-        return match backend.store.begin_long_read(code, &[first]) {
-            Some(long) => Err(Box::new(long)),
-            None => Ok(backend.store.read(code, &[first])),
-        };
+        return execute(&[first]);
     }
     let mut arguments = vec![first];
     while !reader.rest().is_empty() {
         arguments.push(next(&mut reader));
     }
-    match backend.store.begin_long_read(code, &arguments) {
-        Some(long) => Err(Box::new(long)),
-        None => Ok(backend.store.read(code, &arguments)),
-    }
+    execute(&arguments)
 }

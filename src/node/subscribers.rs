@@ -7,12 +7,16 @@
 //! Messages stand in the queue of a connection behind the commands that came before them. A subscriber that does not
 //! read is cut off when [`WAITING_MAX`] messages, or [`WAITING_LEN_MAX`] bytes of them, wait for it; until then a
 //! message costs it a pointer.
+//!
+//! A long pattern and a long channel can take seconds to be compared. Each may take [`STEPS_FREE`], more than any
+//! sensible ones need; beyond that all of a turn share [`STEPS_PER_TURN`]. Whoever subscribes with a pattern for which
+//! these do not suffice is cut off too: it is better to be told than to miss messages.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::dialect::ReplyStyle;
-use crate::store::{Event, EventClass, glob_fits, glob_fits_within};
+use crate::store::{Event, EventClass, StepBudget, glob_fits};
 use crate::types::{Now, Reply, limits};
 
 use super::backend::Backend;
@@ -23,8 +27,10 @@ use super::{ClientKey, Effects, settle};
 const WAITING_MAX: usize = 65_536;
 /// So many bytes of messages may wait for a subscriber.
 const WAITING_LEN_MAX: usize = 32 << 20;
-/// Steps that finding the patterns that fit one message may take: some milliseconds.
-const STEPS_MAX: u64 = 1 << 22;
+/// Steps that comparing a pattern with a channel may take: two microseconds.
+const STEPS_FREE: u64 = 1 << 10;
+/// Steps beyond these that all comparisons of a turn may take together: some milliseconds.
+const STEPS_PER_TURN: u64 = 1 << 22;
 /// So many channels and patterns a connection may subscribe to.
 const SUBSCRIPTION_COUNT_MAX: usize = 65_536;
 
@@ -58,9 +64,25 @@ type Names = BTreeMap<Arc<[u8]>, BTreeSet<ClientKey>>;
 pub(super) struct Subscribers {
     channels: Names,
     patterns: Names,
+    /// Steps beyond the free ones that were taken in this turn.
+    steps: u64,
+}
+
+/// By what a message reaches a subscriber.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Via {
+    Channel,
+    Pattern(Arc<[u8]>),
+    /// Perhaps by a pattern, but finding that out would take too long.
+    Unknown,
 }
 
 impl Subscribers {
+    /// Another turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.steps = 0;
+    }
+
     fn names(&mut self, kind: Kind) -> &mut Names {
         match kind {
             Kind::Channel => &mut self.channels,
@@ -96,23 +118,38 @@ impl Subscribers {
         self.channels.is_empty() && self.patterns.is_empty()
     }
 
-    /// Whom a message on this channel reaches, and by which pattern.
-    fn receivers(&self, channel: &[u8]) -> Vec<(ClientKey, Option<Arc<[u8]>>)> {
-        let direct = self.channels.get(channel).into_iter().flatten().map(|key| (*key, None));
-        let mut steps = STEPS_MAX;
-        let fitting =
-            self.patterns.iter().filter(|(pattern, _)| glob_fits_within(pattern, channel, &mut steps));
-        let by_pattern =
-            fitting.flat_map(|(pattern, keys)| keys.iter().map(|key| (*key, Some(Arc::clone(pattern)))));
-        direct.chain(by_pattern).collect()
+    /// Whom a message on this channel reaches, and how.
+    fn receivers(&mut self, channel: &[u8]) -> Vec<(ClientKey, Via)> {
+        let direct = self.channels.get(channel).into_iter().flatten();
+        let mut receivers: Vec<(ClientKey, Via)> = direct.map(|key| (*key, Via::Channel)).collect();
+        for (pattern, keys) in &self.patterns {
+            let allowed = STEPS_FREE + STEPS_PER_TURN.saturating_sub(self.steps);
+            let mut budget = StepBudget(allowed);
+            let via = match glob_fits(pattern, channel, &mut budget) {
+                Ok(true) => Some(Via::Pattern(Arc::clone(pattern))),
+                Ok(false) => None,
+                Err(_) => Some(Via::Unknown),
+            };
+            self.steps += (allowed - budget.0).saturating_sub(STEPS_FREE);
+            if let Some(via) = via {
+                receivers.extend(keys.iter().map(|key| (*key, via.clone())));
+            }
+        }
+        receivers
     }
 
     /// The channels that somebody subscribes to, those that fit a pattern.
     pub(super) fn channels(&self, pattern: Option<&[u8]>) -> Reply {
-        let fits = |name: &&Arc<[u8]>| pattern.is_none_or(|pattern| glob_fits(pattern, name));
-        Reply::Array(
-            self.channels.keys().filter(fits).map(|name| Reply::Bulk(Arc::clone(name).into())).collect(),
-        )
+        let mut budget = StepBudget(STEPS_PER_TURN / 4 + 64 * self.channels.len() as u64);
+        let mut found = Vec::new();
+        for name in self.channels.keys() {
+            match pattern.map_or(Ok(true), |pattern| glob_fits(pattern, name, &mut budget)) {
+                Ok(true) => found.push(Reply::Bulk(Arc::clone(name).into())),
+                Ok(false) => {}
+                Err(error) => return error.into(),
+            }
+        }
+        Reply::Array(found)
     }
 
     /// How many subscribe to a channel by its name.
@@ -338,14 +375,15 @@ fn send(
     message: &Arc<[u8]>,
 ) -> usize {
     let mut count = 0;
-    for (key, pattern) in backend.subscribers.receivers(channel) {
+    for (key, via) in backend.subscribers.receivers(channel) {
         let Some(client) = clients.get_mut(key) else { continue };
         let Some(style) = client.subscriptions.style else { continue };
         if client.queue.unanswered() == 0 {
             client.subscriptions.waiting_len = 0;
         }
         client.subscriptions.waiting_len += message.len();
-        if client.queue.unanswered() >= WAITING_MAX
+        if via == Via::Unknown
+            || client.queue.unanswered() >= WAITING_MAX
             || client.queue.unanswered() > 0 && client.subscriptions.waiting_len > WAITING_LEN_MAX
         {
             if !client.closing {
@@ -358,9 +396,12 @@ fn send(
         }
         let (channel, message) =
             (Reply::Bulk(Arc::clone(channel).into()), Reply::Bulk(Arc::clone(message).into()));
-        let parts = match pattern {
-            None => vec![Reply::bulk(b"message"), channel, message],
-            Some(pattern) => vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern.into()), channel, message],
+        let parts = match via {
+            Via::Channel => vec![Reply::bulk(b"message"), channel, message],
+            Via::Unknown => continue,
+            Via::Pattern(pattern) => {
+                vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern.into()), channel, message]
+            }
         };
         client.queue.push_settled(client.style_of_pushes(style), Reply::Push(parts));
         settle(client, backend, backlog, effects, now);
@@ -399,10 +440,28 @@ mod tests {
         all.insert(Kind::Channel, &name("news"), key(1));
         all.insert(Kind::Pattern, &name("n*"), key(1));
         all.insert(Kind::Pattern, &name("x*"), key(2));
-        assert_eq!(all.receivers(b"news"), [(key(1), None), (key(1), Some(name("n*")))]);
+        assert_eq!(all.receivers(b"news"), [(key(1), Via::Channel), (key(1), Via::Pattern(name("n*")))]);
         assert_eq!((all.count(b"news"), all.pattern_count()), (1, 2));
         all.remove(Kind::Channel, &name("news"), key(1));
         all.remove(Kind::Pattern, &name("n*"), key(1));
         assert!(all.receivers(b"news").is_empty() && !all.is_empty());
+    }
+
+    /// Neither is the loop held up nor a message missed in silence.
+    #[test]
+    fn a_pattern_that_takes_too_long_is_found_out() {
+        let key = |index| ClientKey { index, generation: 0 };
+        let mut all = Subscribers::default();
+        let costly: Arc<[u8]> = [&b"*"[..], &[b'a'; 2_000], b"b"].concat().into();
+        all.insert(Kind::Pattern, &costly, key(1));
+        all.insert(Kind::Pattern, &Arc::from(&b"a*"[..]), key(2));
+        let (long, longer) = (vec![b'a'; 3_000], vec![b'a'; 10_000]);
+        let fitting = || (key(2), Via::Pattern(Arc::from(&b"a*"[..])));
+        assert_eq!(all.receivers(&long), [fitting()]);
+        assert_eq!(all.receivers(&longer), [(key(1), Via::Unknown), fitting()]);
+        assert_eq!(all.receivers(&long), [(key(1), Via::Unknown), fitting()], "nothing is left in this turn");
+        all.begin_turn();
+        assert_eq!(all.receivers(&long), [fitting()]);
+        assert_eq!(all.receivers(b"aaa"), [fitting()]);
     }
 }

@@ -5,98 +5,131 @@
 //!
 //! Only the last `*` is ever tried again: if what follows it does not fit, an earlier star could only have eaten
 //! bytes that the last one may eat as well. So there is one place to go back to instead of a tree of them, and
-//! the work is at most pattern times text. Even that can be much, so the caller hands in a budget of steps.
+//! the work is at most pattern times text. Even that can be seconds for a single text, so the caller hands in a
+//! budget of steps, each of which looks at one or two places of the pattern and one of the text. Where it ran out is
+//! in the [`Matcher`], which goes on from there with the next budget.
 
-/// What is left of the steps that a command may take.
+/// What is left of the steps that may be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StepBudget(pub(crate) u64);
+pub struct StepBudget(pub u64);
 
-/// More steps were needed than there were.
+/// More steps are needed than there were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OutOfSteps;
 
 impl StepBudget {
-    fn spend(&mut self, steps: usize) -> Result<(), OutOfSteps> {
-        self.0 = self.0.checked_sub(steps as u64).ok_or(OutOfSteps)?;
+    fn spend(&mut self) -> Result<(), OutOfSteps> {
+        self.0 = self.0.checked_sub(1).ok_or(OutOfSteps)?;
         Ok(())
     }
 }
 
+/// How far one text has been compared with one pattern.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Matcher {
+    /// The place in the pattern.
+    p: usize,
+    /// The place in the text.
+    t: usize,
+    /// After the last star: the place behind it, and the place in the text up to which it has eaten.
+    star: Option<(usize, usize)>,
+    /// Within a class.
+    class: Option<Class>,
+}
+
+/// A class of which some has been compared with one byte.
+#[derive(Clone, Debug)]
+struct Class {
+    /// The place in the pattern.
+    p: usize,
+    negated: bool,
+    found: bool,
+}
+
 /// Whether all of `text` fits `pattern`. How many steps are spent depends on nothing else.
 pub(crate) fn matches(pattern: &[u8], text: &[u8], budget: &mut StepBudget) -> Result<bool, OutOfSteps> {
-    let (mut p, mut t) = (0, 0);
-    // After the last star: the place behind it, and the place in the text up to which it has eaten.
-    let mut star: Option<(usize, usize)> = None;
-    loop {
-        budget.spend(1)?;
-        if pattern.get(p) == Some(&b'*') {
-            p += 1;
-            if p == pattern.len() {
-                return Ok(true);
-            }
-            star = Some((p, t));
-            continue;
-        }
-        let fits = match (pattern.get(p), text.get(t)) {
-            (None, None) => return Ok(true),
-            (Some(_), Some(&byte)) => {
-                let (next, fits) = element(pattern, p, byte);
-                budget.spend(next - p)?;
-                if fits {
-                    p = next;
-                    t += 1;
+    Matcher::default().go_on(pattern, text, budget)
+}
+
+impl Matcher {
+    /// Goes on with the same pattern and text and says whether all of the text fits. However the steps are shared out,
+    /// it takes the same number of them.
+    pub(super) fn go_on(
+        &mut self,
+        pattern: &[u8],
+        text: &[u8],
+        budget: &mut StepBudget,
+    ) -> Result<bool, OutOfSteps> {
+        loop {
+            budget.spend()?;
+            let (p, byte) = (self.p, text.get(self.t));
+            // Behind the element of the pattern that the byte fits.
+            let next = match (pattern.get(p), byte) {
+                (Some(b'*'), _) => {
+                    if p + 1 == pattern.len() {
+                        return Ok(true);
+                    }
+                    self.p += 1;
+                    self.star = Some((self.p, self.t));
+                    continue;
                 }
-                fits
-            }
-            // The text is used up; a star that eats more of it leaves still less for the rest.
-            (Some(_), None) => return Ok(false),
-            (None, Some(_)) => false,
-        };
-        if !fits {
-            let Some((behind, eaten)) = star else {
-                return Ok(false);
+                (None, None) => return Ok(true),
+                (None, Some(_)) => None,
+                // The text is used up; a star that eats more of it leaves still less for the rest.
+                (Some(_), None) => return Ok(false),
+                (Some(b'?'), _) => Some(p + 1),
+                (Some(b'['), Some(byte)) => {
+                    let class = self.class.get_or_insert_with(|| Class::begin(pattern, p + 1));
+                    let Some((next, fits)) = class.step(pattern, *byte) else { continue };
+                    self.class = None;
+                    fits.then_some(next)
+                }
+                (Some(b'\\'), Some(byte)) if p + 1 < pattern.len() => {
+                    (pattern[p + 1] == *byte).then_some(p + 2)
+                }
+                (Some(literal), Some(byte)) => (literal == byte).then_some(p + 1),
             };
-            star = Some((behind, eaten + 1));
-            p = behind;
-            t = eaten + 1;
+            if let Some(next) = next {
+                self.p = next;
+                self.t += 1;
+            } else {
+                let Some((behind, eaten)) = self.star else {
+                    return Ok(false);
+                };
+                self.star = Some((behind, eaten + 1));
+                self.p = behind;
+                self.t = eaten + 1;
+            }
         }
     }
 }
 
-/// The end of the element of the pattern that begins at `p`, which is no star, and whether `byte` fits it.
-fn element(pattern: &[u8], p: usize, byte: u8) -> (usize, bool) {
-    match pattern[p] {
-        b'?' => (p + 1, true),
-        b'[' => class(pattern, p + 1, byte),
-        b'\\' if p + 1 < pattern.len() => (p + 2, pattern[p + 1] == byte),
-        literal => (p + 1, literal == byte),
+impl Class {
+    /// `p` is behind the bracket.
+    fn begin(pattern: &[u8], p: usize) -> Class {
+        let negated = pattern.get(p) == Some(&b'^');
+        Class { p: p + usize::from(negated), negated, found: false }
     }
-}
 
-/// The same for a class; `p` is behind the bracket.
-fn class(pattern: &[u8], mut p: usize, byte: u8) -> (usize, bool) {
-    let negated = pattern.get(p) == Some(&b'^');
-    if negated {
-        p += 1;
-    }
-    let mut found = false;
-    loop {
-        match pattern[p.min(pattern.len())..] {
-            [] => return (pattern.len(), found != negated),
+    /// Looks at its next part. At its end: the place behind it, and whether the byte fits.
+    fn step(&mut self, pattern: &[u8], byte: u8) -> Option<(usize, bool)> {
+        match pattern[self.p.min(pattern.len())..] {
+            [] => return Some((pattern.len(), self.found != self.negated)),
             [b'\\', escaped, ..] => {
-                found |= escaped == byte;
-                p += 2;
+                self.found |= escaped == byte;
+                self.p += 2;
             }
-            [b']', ..] => return (p + 1, found != negated),
+            [b']', ..] => return Some((self.p + 1, self.found != self.negated)),
             [from, b'-', to, ..] => {
-                found |= (from.min(to)..=from.max(to)).contains(&byte);
-                p += 3;
+                self.found |= (from.min(to)..=from.max(to)).contains(&byte);
+                self.p += 3;
             }
             [literal, ..] => {
-                found |= literal == byte;
-                p += 1;
+                self.found |= literal == byte;
+                self.p += 1;
             }
         }
+        None
     }
 }
 
@@ -145,6 +178,20 @@ mod tests {
         }
     }
 
+    /// The end of the element at the beginning of the pattern, which is no star, and whether `byte` fits it.
+    fn element(pattern: &[u8], byte: u8) -> (usize, bool) {
+        match pattern {
+            [b'?', ..] => (1, true),
+            [b'[', ..] => {
+                let mut class = Class::begin(pattern, 1);
+                std::iter::from_fn(|| Some(class.step(pattern, byte))).flatten().next().expect("an end")
+            }
+            [b'\\', escaped, ..] => (2, *escaped == byte),
+            [literal, ..] => (1, *literal == byte),
+            [] => (0, false),
+        }
+    }
+
     /// The definition, word for word, with a tree of attempts.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
@@ -152,10 +199,21 @@ mod tests {
             ([b'*', rest @ ..], _) => (0..=text.len()).any(|eaten| naive(rest, &text[eaten..])),
             (_, []) => false,
             (_, [byte, text @ ..]) => {
-                let (next, fits) = element(pattern, 0, *byte);
+                let (next, fits) = element(pattern, *byte);
                 fits && naive(&pattern[next..], text)
             }
         }
+    }
+
+    /// So many steps at a time: the answer, and how many times.
+    fn in_pieces(pattern: &[u8], text: &[u8], steps: u64) -> (bool, u64) {
+        let mut matcher = Matcher::default();
+        for times in 1.. {
+            if let Ok(fits) = matcher.go_on(pattern, text, &mut StepBudget(steps)) {
+                return (fits, times);
+            }
+        }
+        unreachable!("numbers do not end")
     }
 
     #[test]
@@ -167,8 +225,12 @@ mod tests {
             let text: Vec<u8> = (0..random.below(8)).map(|_| *random.pick(b"aab-")).collect();
             let expected = naive(&pattern, &text);
             positive += u32::from(expected);
-            let found = matches(&pattern, &text, &mut StepBudget(100_000));
+            let mut budget = StepBudget(100_000);
+            let found = matches(&pattern, &text, &mut budget);
             assert_eq!(found, Ok(expected), "{:?}", (pattern.escape_ascii(), text.escape_ascii()));
+            let steps = 100_000 - budget.0;
+            let at_a_time = 1 + random.below(3) as u64;
+            assert_eq!(in_pieces(&pattern, &text, at_a_time), (expected, steps.div_ceil(at_a_time)));
         }
         assert!((3_000..47_000).contains(&positive), "both outcomes occur: {positive}");
     }
@@ -181,5 +243,13 @@ mod tests {
         assert_eq!(matches(pattern.as_bytes(), text.as_bytes(), &mut budget), Ok(false));
         let pattern = "*".to_owned() + &"a".repeat(30_000) + "b";
         assert_eq!(matches(pattern.as_bytes(), text.as_bytes(), &mut budget), Err(OutOfSteps));
+    }
+
+    /// No single step is long, whatever it looks at.
+    #[test]
+    fn a_long_class_takes_a_step_for_each_part() {
+        let pattern = "[".to_owned() + &"a".repeat(10_000) + "]";
+        assert_eq!(in_pieces(pattern.as_bytes(), b"a", 1_000), (true, 11));
+        assert_eq!(in_pieces(pattern.as_bytes(), b"b", 1_000), (false, 11));
     }
 }

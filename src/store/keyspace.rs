@@ -423,8 +423,15 @@ impl Keyspace {
     pub(crate) fn discard(&mut self, read: LongRead) {
         let (keys, items, replies) = read.into_parts();
         self.flushed.groups.extend(keys.groups.into_iter().flatten());
-        self.flushed.items.extend(items);
+        items.into_iter().for_each(|items| self.discard_items(items));
         self.discard_replies(replies);
+    }
+
+    /// The same for items.
+    pub(crate) fn discard_items(&mut self, items: Vec<Item>) {
+        if !items.is_empty() {
+            self.flushed.items.push(items);
+        }
     }
 
     /// The same for replies.

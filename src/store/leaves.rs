@@ -222,6 +222,11 @@ impl Slot {
         self.leaves().iter().flat_map(|leaf| leaf.0.iter())
     }
 
+    /// The items of one leaf, in such an order. `None`: there are not so many leaves.
+    pub(super) fn items_of_leaf(&self, leaf: usize) -> Option<impl Iterator<Item = &Item>> {
+        Some(self.leaves().get(leaf)?.0.iter())
+    }
+
     /// The leaves; those that a clone has too are freed with it.
     pub(super) fn into_leaves(self) -> Vec<Arc<Leaf>> {
         match self {

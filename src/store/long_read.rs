@@ -6,10 +6,14 @@
 //! when it began.
 //!
 //! What is found by `KEYS` is sorted in short runs that are merged at the end, so that no step takes longer than
-//! any other. Which budget runs out first never depends on the order in which a table lists its keys.
+//! any other. A single key can be more than a step's work, if the pattern makes it so: then the comparison goes on in
+//! the next one. A table lists its keys in an order that differs from process to process; neither the answer nor the
+//! number of steps depends on it. So keys and places of the pattern are counted in one sum, what a step does
+//! beyond its share is taken off the next one's, and a pattern is found too costly after whole slots.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::{fmt, vec};
 
 use crate::types::{Item, Reply, limits};
@@ -18,13 +22,17 @@ use crate::wire::{Reader, Writer};
 use super::SLOT_COUNT;
 use super::by_key::ByKey;
 use super::error::CommandError;
-use super::glob::{StepBudget, matches};
+use super::glob::{Matcher, StepBudget};
 use super::keyspace::Keyspace;
 
 /// A read with so many keys is done in pieces.
 pub(super) const LONG_COUNT: usize = 1024;
-/// Steps of patterns that one `KEYS` may take, about a second's work: `*name*` over some ten million keys.
+/// Steps of patterns that one `KEYS` may take, a second's work or two: `*name*` over some fifty million keys.
 const PATTERN_STEPS_MAX: u64 = 1 << 30;
+/// The same if it is done at once, within a transaction: thirty milliseconds, and as much again as the keys take.
+const PATTERN_STEPS_AT_ONCE_MAX: u64 = 1 << 24;
+/// So many steps of a pattern take about as long as a look at a key, which is hardly ever in the processor's cache.
+const STEPS_PER_KEY: i64 = 64;
 /// How many found keys are sorted at a time.
 const RUN_LEN: usize = 1024;
 /// What an element costs in a dialect beside its bytes, at most.
@@ -45,9 +53,13 @@ enum Work {
 /// KEYS.
 struct Find {
     pattern: Box<[u8]>,
+    /// What is left of the steps of the pattern.
     budget: StepBudget,
-    /// The next slot to be looked at.
-    slot: usize,
+    /// What is left of this step's share, counted in steps of the pattern; below zero: taken off the next one.
+    share: i64,
+    at: Place,
+    /// How far the key at this place has been compared.
+    matcher: Matcher,
     /// So many bytes has the reply, at most.
     len: usize,
     /// What was found, in sorted runs, the last one not sorted yet.
@@ -55,11 +67,43 @@ struct Find {
     merging: Option<Merging>,
 }
 
+/// The next item to be looked at.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    slot: usize,
+    /// Which table of the slot.
+    leaf: usize,
+    /// Which item of it.
+    item: usize,
+}
+
 struct Merging {
     /// The first item of each run that is not merged yet, and which run.
     heads: BinaryHeap<Reverse<(ByKey, usize)>>,
     runs: Vec<vec::IntoIter<Item>>,
-    replies: Vec<Reply>,
+    /// All the others, in order.
+    merged: Vec<Item>,
+}
+
+/// What a long read answers.
+#[derive(Debug)]
+pub enum LongReply {
+    /// This.
+    Reply(Reply),
+    /// The keys of these items. They are pointers as long as nobody can send them, an eighth of what replies take.
+    Keys(Vec<Item>),
+}
+
+impl LongReply {
+    /// The same as a reply.
+    pub fn into_reply(self) -> Reply {
+        match self {
+            LongReply::Reply(reply) => reply,
+            LongReply::Keys(items) => {
+                Reply::Array(items.into_iter().map(|item| Reply::Bulk(item.into_key_bytes())).collect())
+            }
+        }
+    }
 }
 
 /// MGET or EXISTS: one key after the other.
@@ -115,7 +159,9 @@ impl LongRead {
         let find = Find {
             pattern: pattern.into(),
             budget: StepBudget(PATTERN_STEPS_MAX),
-            slot: 0,
+            share: 0,
+            at: Place::default(),
+            matcher: Matcher::default(),
             len: 0,
             runs: Vec::new(),
             merging: None,
@@ -133,13 +179,13 @@ impl LongRead {
         LongRead { keys: keys.freeze(), work: Work::Count(Each::new(arguments, 0)) }
     }
 
-    /// Goes on for about so many keys, at least one, and returns the answer once it is there. A slot of the key space
-    /// is looked at as a whole.
-    pub fn step(&mut self, max: usize) -> Option<Reply> {
+    /// Goes on for about so many keys, at least one, and returns the answer once it is there. Slots of the key space
+    /// without keys count as well, and so does a pattern that needs many steps.
+    pub fn step(&mut self, max: usize) -> Option<LongReply> {
         let max = max.max(1);
         let LongRead { keys, work } = self;
         let answer = match work {
-            Work::Find(find) => find.step(keys, max).transpose()?,
+            Work::Find(find) => find.step(keys, max).transpose()?.map(LongReply::Keys),
             Work::Values(each) => {
                 let has_more = each.visit(max, |key, replies, len| {
                     let item = keys.get(key);
@@ -155,7 +201,7 @@ impl LongRead {
                 if each.len > limits::REPLY_LEN_MAX {
                     Err(CommandError::ReplyTooLong)
                 } else {
-                    Ok(Reply::Array(std::mem::take(&mut each.result)))
+                    Ok(LongReply::Reply(Reply::Array(std::mem::take(&mut each.result))))
                 }
             }
             Work::Count(each) => {
@@ -164,17 +210,21 @@ impl LongRead {
                 if has_more {
                     return None;
                 }
-                Ok(super::commands::count_reply(each.result))
+                Ok(LongReply::Reply(super::commands::count_reply(each.result)))
             }
         };
-        Some(answer.unwrap_or_else(Reply::from))
+        Some(answer.unwrap_or_else(|error| LongReply::Reply(error.into())))
     }
 
-    /// All of it at once.
+    /// All of it at once, with fewer steps of patterns.
     pub(super) fn run(mut self) -> Reply {
+        if let Work::Find(find) = &mut self.work {
+            let for_keys = (self.keys.len() as u64).saturating_mul(STEPS_PER_KEY.unsigned_abs());
+            find.budget = StepBudget(PATTERN_STEPS_AT_ONCE_MAX.saturating_add(for_keys));
+        }
         loop {
             if let Some(reply) = self.step(usize::MAX) {
-                return reply;
+                return reply.into_reply();
             }
         }
     }
@@ -184,13 +234,12 @@ impl LongRead {
         let LongRead { keys, work } = self;
         match work {
             Work::Find(Find { mut runs, merging, .. }) => {
-                let mut replies = Vec::new();
                 if let Some(merging) = merging {
                     runs = merging.runs.into_iter().map(Iterator::collect).collect();
                     runs.push(merging.heads.into_iter().map(|Reverse((ByKey(item), _))| item).collect());
-                    replies = merging.replies;
+                    runs.push(merging.merged);
                 }
-                (keys, runs, replies)
+                (keys, runs, Vec::new())
             }
             Work::Values(each) => (keys, Vec::new(), each.result),
             Work::Count(_) => (keys, Vec::new(), Vec::new()),
@@ -199,44 +248,82 @@ impl LongRead {
 }
 
 impl Find {
-    fn step(&mut self, keys: &Keyspace, max: usize) -> Result<Option<Reply>, CommandError> {
-        let mut looked_at = 0;
-        while self.slot < SLOT_COUNT {
-            if looked_at >= max {
+    fn step(&mut self, keys: &Keyspace, max: usize) -> Result<Option<Vec<Item>>, CommandError> {
+        let share = i64::try_from(max).unwrap_or(i64::MAX).saturating_mul(STEPS_PER_KEY);
+        self.share = self.share.saturating_add(share);
+        while self.at.slot < SLOT_COUNT {
+            if self.share <= 0 {
                 return Ok(None);
             }
-            // Empty slots count like others: how far a step comes depends on the keys, not on what once was written.
-            let empty = keys.empty_run(self.slot).min(max - looked_at);
+            // They count like any others: how many steps there are depends on nothing but the keys.
+            let empty = keys.empty_run(self.at.slot);
             if empty > 0 {
-                looked_at += empty;
-                self.slot += empty;
-                continue;
+                self.at.slot += empty;
+                self.share -= i64::try_from(empty).unwrap_or(i64::MAX) * STEPS_PER_KEY;
+            } else {
+                self.look_at_leaf(keys)?;
             }
-            looked_at += 1;
-            for item in keys.items_of(self.slot) {
-                looked_at += 1;
-                let key = item.key();
-                let fits = matches(&self.pattern, key, &mut self.budget);
-                if fits.map_err(|_| CommandError::PatternTooCostly)? {
-                    self.len = self.len.saturating_add(key.len() + ELEMENT_OVERHEAD);
-                    // What is refused anyway need not be held.
-                    if self.len <= limits::REPLY_LEN_MAX {
-                        self.push(item.clone());
-                    }
-                }
-            }
-            self.slot += 1;
         }
         if self.len > limits::REPLY_LEN_MAX {
             return Err(CommandError::ReplyTooLong);
         }
         let merging = self.merging.get_or_insert_with(|| Merging::new(std::mem::take(&mut self.runs)));
-        for _ in looked_at..max {
+        while self.share > 0 {
             if !merging.step() {
-                return Ok(Some(Reply::Array(std::mem::take(&mut merging.replies))));
+                return Ok(Some(std::mem::take(&mut merging.merged)));
             }
+            self.share -= STEPS_PER_KEY;
         }
         Ok(None)
+    }
+
+    /// Looks at the rest of a leaf, as far as the share goes, and moves on.
+    fn look_at_leaf(&mut self, keys: &Keyspace) -> Result<(), CommandError> {
+        let Place { slot, leaf, item } = self.at;
+        let Some(items) = keys.slot(slot).and_then(|slot| slot.items_of_leaf(leaf)) else {
+            if self.budget.0 == 0 {
+                return Err(CommandError::PatternTooCostly);
+            }
+            self.at = Place { slot: slot + 1, ..Place::default() };
+            self.share -= STEPS_PER_KEY;
+            return Ok(());
+        };
+        for item in items.skip(item) {
+            if self.share <= 0 {
+                return Ok(());
+            }
+            if item.is_alive(keys.now()) && !self.look_at(item) {
+                return Ok(());
+            }
+            self.at.item += 1;
+        }
+        self.at = Place { slot, leaf: leaf + 1, item: 0 };
+        Ok(())
+    }
+
+    /// Compares an item's key with the pattern. `false`: there is more to be done than the share allows.
+    fn look_at(&mut self, item: &Item) -> bool {
+        let key = item.key();
+        let steps = self.budget.0.min(self.share.unsigned_abs());
+        let mut budget = StepBudget(steps);
+        let fits = self.matcher.go_on(&self.pattern, key, &mut budget);
+        let spent = steps - budget.0;
+        self.budget.0 -= spent;
+        self.share -= i64::try_from(spent).unwrap_or(i64::MAX);
+        // Without a budget the rest of the slot is only walked over.
+        if fits.is_err() && self.budget.0 > 0 {
+            return false;
+        }
+        self.matcher = Matcher::default();
+        self.share -= STEPS_PER_KEY;
+        if fits == Ok(true) {
+            self.len = self.len.saturating_add(key.len() + ELEMENT_OVERHEAD);
+            // What is refused anyway need not be held.
+            if self.len <= limits::REPLY_LEN_MAX {
+                self.push(item.clone());
+            }
+        }
+        true
     }
 
     fn push(&mut self, item: Item) {
@@ -261,21 +348,22 @@ impl Merging {
         if let Some(run) = runs.last_mut() {
             sort(run);
         }
+        let merged = Vec::with_capacity(runs.iter().map(Vec::len).sum());
         let mut runs: Vec<vec::IntoIter<Item>> = runs.into_iter().map(Vec::into_iter).collect();
         let heads = runs.iter_mut().enumerate();
         let heads = heads.filter_map(|(run, items)| Some(Reverse((ByKey(items.next()?), run))));
-        Merging { heads: heads.collect(), runs, replies: Vec::new() }
+        Merging { heads: heads.collect(), runs, merged }
     }
 
     /// Takes the next key over. Says whether there was one.
     fn step(&mut self) -> bool {
         let Some(mut head) = self.heads.peek_mut() else { return false };
         let Reverse((ByKey(first), run)) = &mut *head;
-        self.replies.push(Reply::bulk(first.key()));
-        match self.runs[*run].next() {
-            Some(item) => *first = item,
-            None => drop(std::collections::binary_heap::PeekMut::pop(head)),
-        }
+        let item = match self.runs[*run].next() {
+            Some(next) => std::mem::replace(first, next),
+            None => PeekMut::pop(head).0.0.0,
+        };
+        self.merged.push(item);
         true
     }
 }
@@ -297,7 +385,7 @@ mod tests {
     fn run(mut read: LongRead, max: usize, mut change: impl FnMut()) -> (Reply, usize) {
         for steps in 1.. {
             if let Some(reply) = read.step(max) {
-                return (reply, steps);
+                return (reply.into_reply(), steps);
             }
             change();
         }
@@ -353,5 +441,39 @@ mod tests {
         assert_eq!((values.len(), steps), (6_000, 60));
         assert_eq!((&values[0], &values[5_999]), (&Reply::Nil, &Reply::bulk(b"0")));
         assert_eq!(values.iter().filter(|value| **value != Reply::Nil).count(), 5_000);
+    }
+
+    /// However the tables list their keys, and however costly a key is, a step has its share and no more.
+    #[test]
+    fn a_costly_pattern_is_compared_in_as_many_steps_in_any_order() {
+        let texts: Vec<String> = (0..40).map(|i| format!("{{x}}{}{i}", "a".repeat(i * 50))).collect();
+        let pattern = "*".to_owned() + &"a".repeat(400) + "b*";
+        let steps_of = |seed, max| {
+            let mut keys = Keyspace::new(seed);
+            for text in &texts {
+                keys.set(text.as_bytes(), b"", Index(1));
+            }
+            let (reply, steps) = run(LongRead::find(&keys, pattern.as_bytes()), max, || {});
+            assert_eq!(reply, Reply::Array(Vec::new()));
+            steps
+        };
+        let work: usize = texts.iter().map(|text| text.len().saturating_sub(400) * 400).sum();
+        let steps = steps_of(1, 200);
+        assert!(steps > work / 200 / 64, "{steps} steps for {work} comparisons");
+        for seed in 2..10 {
+            assert_eq!(steps_of(seed, 200), steps);
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_is_too_costly_is_refused_in_the_end() {
+        let mut keys = Keyspace::new(1);
+        keys.set(&[b'a'; 60_000], b"", Index(1));
+        let pattern = "*".to_owned() + &"a".repeat(16_000) + "b";
+        let refused = Reply::from(CommandError::PatternTooCostly);
+        let read = LongRead::find(&keys, pattern.as_bytes());
+        assert_eq!(read.run(), refused, "fewer steps are allowed at once");
+        let pattern = "*".to_owned() + &"a".repeat(100) + "b";
+        assert_eq!(run(LongRead::find(&keys, pattern.as_bytes()), 65_536, || {}).0, Reply::Array(Vec::new()));
     }
 }

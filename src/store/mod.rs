@@ -59,8 +59,9 @@ pub use commands::transaction::{TRANSACTION_CODE, TransactionBuilder, WATCHED_CO
 pub use error::CommandError;
 pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
+pub use glob::StepBudget;
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
-pub use long_read::LongRead;
+pub use long_read::{LongRead, LongReply};
 pub use slots::{SLOT_COUNT, slot_of};
 
 use command::{Answer, Run};
@@ -282,16 +283,27 @@ impl Store {
         self.answer_read(code, arguments).unwrap_or_else(Reply::from)
     }
 
+    /// Whether this is a read that takes long, and its arguments are right.
+    pub fn is_long_read(&self, code: u8, arguments: &[&[u8]]) -> bool {
+        by_code(code).is_some_and(|spec| {
+            spec.takes_long(arguments) && spec.validate(arguments, limits::VALUE_LEN_CEILING).is_ok()
+        })
+    }
+
     /// Begins a read that takes long, if this is one and its arguments are right. It sees the store as it is now.
     pub fn begin_long_read(&self, code: u8, arguments: &[&[u8]]) -> Option<LongRead> {
-        let spec = by_code(code).filter(|spec| spec.takes_long(arguments))?;
-        spec.validate(arguments, limits::VALUE_LEN_CEILING).ok()?;
+        let spec = by_code(code).filter(|_| self.is_long_read(code, arguments))?;
         Some((spec.long?.begin)(&self.keys, arguments))
     }
 
     /// Frees a read that is done, or that nobody waits for any more, in pieces ([`Store::free_expired`]).
     pub fn discard(&mut self, read: LongRead) {
         self.keys.discard(read);
+    }
+
+    /// Frees items that nobody waits for any more in the same way.
+    pub fn discard_items(&mut self, items: Vec<Item>) {
+        self.keys.discard_items(items);
     }
 
     /// Frees replies that nobody waits for any more in the same way.
@@ -338,17 +350,12 @@ impl Store {
     }
 }
 
-/// Whether all of a text fits a pattern of `KEYS`. One that takes very many steps does not.
-pub fn glob_fits(pattern: &[u8], text: &[u8]) -> bool {
-    glob_fits_within(pattern, text, &mut (1 << 20))
-}
-
-/// The same with a budget of steps for many patterns: none fits when it is used up.
-pub fn glob_fits_within(pattern: &[u8], text: &[u8], steps: &mut u64) -> bool {
-    let mut budget = glob::StepBudget(*steps);
-    let fits = glob::matches(pattern, text, &mut budget);
-    *steps = if fits.is_ok() { budget.0 } else { 0 };
-    fits.unwrap_or(false)
+/// Whether all of a text fits a pattern of `KEYS`.
+///
+/// # Errors
+/// [`CommandError::PatternTooCostly`]: the steps do not suffice.
+pub fn glob_fits(pattern: &[u8], text: &[u8], budget: &mut StepBudget) -> Result<bool, CommandError> {
+    glob::matches(pattern, text, budget).map_err(|_| CommandError::PatternTooCostly)
 }
 
 fn combine(keys: u64, sessions: u64, now: Millis) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Item;
 
-/// Any bytes: a piece of memory of their own, or the value in an [`Item`]. A clone is the same memory.
+/// Any bytes: a piece of memory of their own, or the key or the value in an [`Item`]. A clone is the same memory.
 #[derive(Clone)]
 pub struct Bytes(Kind);
 
@@ -14,12 +14,18 @@ pub struct Bytes(Kind);
 enum Kind {
     Own(Arc<[u8]>),
     ValueOf(Item),
+    KeyOf(Item),
 }
 
 impl Bytes {
     /// The value of an item, which lives as long.
     pub(super) fn value_of(item: Item) -> Bytes {
         Bytes(Kind::ValueOf(item))
+    }
+
+    /// The key of an item, which lives as long.
+    pub(super) fn key_of(item: Item) -> Bytes {
+        Bytes(Kind::KeyOf(item))
     }
 }
 
@@ -30,6 +36,7 @@ impl Deref for Bytes {
         match &self.0 {
             Kind::Own(bytes) => bytes,
             Kind::ValueOf(item) => item.value(),
+            Kind::KeyOf(item) => item.key(),
         }
     }
 }

@@ -162,6 +162,11 @@ impl Item {
         }
     }
 
+    /// The key as something to be kept, without a copy; the value is kept with it.
+    pub fn into_key_bytes(self) -> Bytes {
+        Bytes::key_of(self)
+    }
+
     /// The index of the command that wrote it.
     pub fn revision(&self) -> Index {
         self.head().revision
@@ -197,6 +202,7 @@ fn allocated(len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Reply;
 
     #[test]
     fn what_goes_in_comes_out() {
@@ -208,6 +214,7 @@ mod tests {
                     assert_eq!((item.key(), item.value()), (&key[..], &value[..]));
                     assert_eq!((item.revision(), item.deadline()), (Index(7), deadline));
                     assert_eq!(*item.value_bytes(), value[..]);
+                    assert_eq!(*item.clone().into_key_bytes(), key[..]);
                     let other = item.with(b"other", Index(8), None);
                     assert_eq!((other.key(), other.value()), (&b"other"[..], &value[..]));
                     assert_eq!((other.revision(), other.deadline()), (Index(8), None));
@@ -242,7 +249,8 @@ mod tests {
     fn a_small_item_is_one_small_allocation() {
         assert_eq!(size_of::<Item>(), 8);
         assert_eq!(size_of::<Option<Item>>(), 8);
-        assert_eq!(size_of::<Bytes>(), 16);
+        assert_eq!(size_of::<Bytes>(), 24);
+        assert_eq!(size_of::<Reply>(), 32);
         assert_eq!(Item::new(&[0; 16], &[0; 64], Index(1), None).memory_len(), 128);
         assert_eq!(Item::new(&[0; 16], &[0; 64], Index(1), Some(Millis(1))).memory_len(), 128 + 32);
     }

@@ -155,24 +155,99 @@ fn a_client_that_leaves_during_a_long_read_leaves_nothing_to_do() {
     }
 }
 
-/// Two long reads take turns.
+/// How many long reads of each client have begun.
+fn frozen(cluster: &Cluster, clients: u32) -> Vec<usize> {
+    let node = &cluster.hosts[0].node;
+    (1..=clients).map(|client| node.clients.get(key(client)).unwrap().queue.long_counts().0).collect()
+}
+
+/// Nobody's read is begun while another one is being done, so no more than one state is kept.
 #[test]
-fn long_reads_share_the_turns() {
+fn the_first_in_line_is_frozen_and_no_other() {
+    const CLIENTS: u32 = 6;
     let mut cluster = filled();
-    cluster.say(0, 1, &resp(&words("KEYS key-0000?")));
-    cluster.say(0, 2, &resp(&words("KEYS key-0001?")));
-    let mut heard = [0_usize; 2];
-    for turn in 1..100 {
+    (3..=CLIENTS).for_each(|client| cluster.open(0, client));
+    for client in 1..=CLIENTS {
+        // The last one has a write behind its read, which the read must not see.
+        let more = if client == CLIENTS { resp(&words("SET key-000-late 1")) } else { Vec::new() };
+        cluster.say(0, client, &[resp(&words("KEYS key-000*")), more].concat());
+    }
+    let mut order = Vec::new();
+    for turn in 1..200 {
         one_turn(&mut cluster);
-        for client in [1, 2] {
-            if heard[client - 1] == 0 && !cluster.hear(0, u32::try_from(client).unwrap()).is_empty() {
-                heard[client - 1] = turn;
+        let frozen = frozen(&cluster, CLIENTS);
+        let (forced, in_line) = frozen.split_last().unwrap();
+        assert!(in_line.iter().sum::<usize>() <= 1 && *forced <= 1, "{frozen:?} in turn {turn}");
+        for client in 1..=CLIENTS {
+            let heard = cluster.hear(0, client);
+            if !heard.is_empty() {
+                let is_late = heard.contains("late");
+                assert_eq!(is_late, client < CLIENTS && client > 1, "client {client} hears {}", heard.len());
+                order.push((client, turn));
             }
         }
     }
-    let [first, second] = heard;
-    assert!(
-        first > 16 && second > 16 && first.abs_diff(second) <= 2,
-        "answered in turns {first} and {second}"
-    );
+    let (clients, turns): (Vec<u32>, Vec<usize>) = order.into_iter().unzip();
+    assert_eq!(clients, (1..=CLIENTS).collect::<Vec<_>>());
+    let each = turns.windows(2).map(|pair| pair[1] - pair[0]);
+    assert!(each.clone().all(|turns| (8..12).contains(&turns)), "each has the whole of its turns: {turns:?}");
+    assert!(!cluster.hosts[0].node.has_work());
+}
+
+/// It holds up nobody, and no more than one answer is prepared for it.
+#[test]
+fn a_client_that_does_not_read_has_one_long_reply_prepared() {
+    const READS: usize = 8;
+    let mut cluster = filled();
+    cluster.say(0, 1, &resp(&words("KEYS *")).repeat(READS));
+    cluster.say(0, 2, &resp(&words("KEYS key-00*")));
+    let expected = array((0..1_000).map(name));
+    let mut heard = String::new();
+    for turn in 1..100 {
+        one_turn(&mut cluster);
+        if heard.is_empty() {
+            heard = cluster.hear(0, 2);
+            assert!(heard.is_empty() || turn < 40, "the other one is answered in turn {turn}");
+        }
+    }
+    assert_eq!(heard, expected);
+    let node = &cluster.hosts[0].node;
+    assert!(!node.has_work(), "nothing goes on until it reads");
+    let queue = &node.clients.get(key(1)).unwrap().queue;
+    assert_eq!((queue.unanswered(), queue.long_counts()), (READS - 1, (0, 1)));
+    let expected = array((0..KEY_COUNT).map(name)).repeat(READS);
+    let (_, heard) = turns_until(&mut cluster, expected.len());
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn a_client_that_leaves_while_it_is_first_in_line_lets_the_next_one_pass() {
+    for turns in 1..8 {
+        let mut cluster = filled();
+        cluster.say(0, 1, &resp(&words("KEYS *")));
+        cluster.say(0, 2, &resp(&words("KEYS key-0000?")));
+        (0..turns).for_each(|_| one_turn(&mut cluster));
+        cluster.hosts[0].node.client_gone(key(1));
+        cluster.run();
+        assert_eq!(cluster.hear(0, 2), array((0..10).map(name)));
+        assert!(!cluster.hosts[0].node.has_work());
+    }
+}
+
+/// A single key can be much work: a step of the pattern counts, as a key does.
+#[test]
+fn a_costly_pattern_is_compared_in_pieces() {
+    const STEPS_PER_TURN: usize = 4096 * 64;
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    cluster.say(0, 1, &resp(&["SET".to_owned(), "a".repeat(30_000), "v".to_owned()]));
+    cluster.run();
+    assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+    cluster.say(0, 1, &resp(&words(&format!("KEYS *{}b", "a".repeat(300)))));
+    let expected = array(std::iter::empty());
+    let (turns, heard) = turns_until(&mut cluster, expected.len());
+    assert_eq!(heard, expected);
+    let work = (30_000 - 300) * 300 / STEPS_PER_TURN;
+    assert!((work..work + 10).contains(&turns), "{turns} turns for the work of {work}");
 }

@@ -8,8 +8,7 @@
 
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
-use crate::store::glob::{StepBudget, matches};
-use crate::store::{LongRead, SLOT_COUNT, Store};
+use crate::store::{LongRead, SLOT_COUNT, StepBudget, Store, glob_fits};
 use crate::types::{Item, Reply, decimal};
 
 use super::{READ, count_reply, exactly, is, parse_integer};
@@ -111,24 +110,29 @@ fn check_scan(arguments: &[&[u8]]) -> Result<(), CommandError> {
 fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
     // However large a count is asked for, the loop is not held up longer than this takes.
     const LOOKED_AT_MAX: usize = 1024;
-    const STEPS_MAX: u64 = 1 << 24;
+    // After so many steps of the pattern the next slot is left to the next call.
+    const STEPS_ENOUGH: u64 = 1 << 16;
+    // A cursor cannot point into a slot. If one takes more than these and what its keys cost anyway, it is refused.
+    const STEPS_MAX: u64 = 1 << 20;
+    const STEPS_PER_KEY: u64 = 64;
     let options = scan_options(arguments)?;
-    let mut budget = StepBudget(STEPS_MAX);
-    let (mut slot, mut looked_at, mut found) = (options.slot, 0, Vec::new());
-    while slot < SLOT_COUNT && looked_at < options.count.min(LOOKED_AT_MAX) {
-        for item in store.keys.sorted_items_of(slot) {
+    let (mut slot, mut looked_at, mut steps, mut found) = (options.slot, 0, 0, Vec::new());
+    while slot < SLOT_COUNT && looked_at < options.count.min(LOOKED_AT_MAX) && steps < STEPS_ENOUGH {
+        let items = store.keys.sorted_items_of(slot);
+        let steps_max = STEPS_MAX + STEPS_PER_KEY * items.len() as u64;
+        let mut budget = StepBudget(steps_max);
+        for item in items {
             let key = item.key();
             looked_at += 1;
             let fits = match options.pattern {
                 None => true,
-                Some(pattern) => {
-                    matches(pattern, key, &mut budget).map_err(|_| CommandError::PatternTooCostly)?
-                }
+                Some(pattern) => glob_fits(pattern, key, &mut budget)?,
             };
             if fits && options.wants_strings {
                 found.push(Reply::bulk(key));
             }
         }
+        steps += steps_max - budget.0;
         slot += 1;
     }
     let mut cursor = Vec::new();
@@ -152,4 +156,49 @@ fn randomkey(store: &Store, _: &[&[u8]]) -> Answer {
 
 fn dbsize(store: &Store, _: &[&[u8]]) -> Answer {
     Ok(count_reply(store.keys.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Limits;
+    use crate::types::Index;
+
+    /// One step of SCAN with a large count: the keys, and the next cursor.
+    fn step(store: &Store, cursor: &str, pattern: &str) -> Result<(Vec<Reply>, String), CommandError> {
+        let arguments = [cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", b"1000"];
+        let Reply::Array(parts) = scan(store, &arguments)? else { panic!("an array") };
+        let [Reply::Bulk(next), Reply::Array(found)] = &parts[..] else { panic!("cursor and keys") };
+        Ok((found.clone(), String::from_utf8(next.to_vec()).expect("a number")))
+    }
+
+    #[test]
+    fn a_costly_pattern_makes_short_steps_and_all_is_found() {
+        let mut store = Store::new(Limits::default(), 1);
+        for i in 0..100 {
+            let text = if i % 10 == 0 { "b" } else { "" };
+            store.keys.set(format!("{i}{}{text}", "a".repeat(2_000)).as_bytes(), b"", Index(1));
+        }
+        let pattern = "*".to_owned() + &"a".repeat(50) + "b";
+        let (mut cursor, mut steps, mut found) = ("0".to_owned(), 0, Vec::new());
+        while steps == 0 || cursor != "0" {
+            let (keys, next) = step(&store, &cursor, &pattern).expect("not too costly");
+            found.extend(keys);
+            (cursor, steps) = (next, steps + 1);
+        }
+        assert_eq!(found.len(), 10);
+        assert!((80..=101).contains(&steps), "{steps} steps");
+        assert_eq!(step(&store, "0", "*").map(|(keys, next)| (keys.len(), next)), Ok((100, "0".to_owned())));
+        let hopeless = "*".to_owned() + &"a".repeat(1_000) + "b";
+        store.keys.set(&[b'a'; 60_000], b"", Index(1));
+        let mut cursor = "0".to_owned();
+        let refused = loop {
+            match step(&store, &cursor, &hopeless) {
+                Ok((_, next)) => cursor = next,
+                Err(error) => break error,
+            }
+            assert_ne!(cursor, "0", "it is refused on the way");
+        };
+        assert_eq!(refused, CommandError::PatternTooCostly);
+    }
 }
