@@ -148,6 +148,8 @@ pub enum Done {
     Gone {
         /// Who.
         to: Asker,
+        /// Which, if one was named or found.
+        id: Option<SnapshotId>,
         /// What is wrong with it.
         damage: Option<String>,
     },
@@ -391,13 +393,13 @@ impl<D: Disk> Keeper<D> {
             Some(backup) => Some(backup),
             None => match self.open_for(id) {
                 Ok(older) => older,
-                Err(error) => return Ok(Done::Gone { to, damage: Some(error.to_string()) }),
+                Err(error) => return Ok(Done::Gone { to, id, damage: Some(error.to_string()) }),
             },
         };
         let is_newest = older.is_none();
         let wanted = older.as_ref().or(self.reader.as_ref());
         let Some(reader) = wanted.filter(|reader| id.is_none_or(|id| id == reader.id())) else {
-            return Ok(Done::Gone { to, damage: None });
+            return Ok(Done::Gone { to, id, damage: None });
         };
         let (id, name) = (reader.id(), snapshot_name(reader.header().index));
         match read_blocks(reader, next, count) {
@@ -413,13 +415,13 @@ impl<D: Disk> Keeper<D> {
             // A disk that cannot be read is as good as damaged, and nothing that was said rests on this file alone.
             Err(error) => {
                 if !self.is_published(&name)? {
-                    return Ok(Done::Gone { to, damage: None });
+                    return Ok(Done::Gone { to, id: Some(id), damage: None });
                 }
                 let aside = set_aside(&self.disk, &name).map_err(self.io())?;
                 if is_newest || self.reader.as_ref().is_some_and(|reader| reader.id() == id) {
                     self.reader = None;
                 }
-                Ok(Done::Gone { to, damage: Some(format!("{error}; set aside as {aside}")) })
+                Ok(Done::Gone { to, id: Some(id), damage: Some(format!("{error}; set aside as {aside}")) })
             }
         }
     }

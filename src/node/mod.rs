@@ -308,6 +308,7 @@ impl Node {
         let snapshots = &mut self.backend.snapshots;
         match &input {
             NodeInput::LinkDown(peer) => snapshots.note_lost(*peer),
+            NodeInput::Stirring(peer) => snapshots.note_stirring(now.mono, *peer),
             NodeInput::Persisted(lsn) => snapshots.note_durable(*lsn),
             _ => {}
         }

@@ -94,7 +94,7 @@ struct Fetch {
     next: u32,
     len: u64,
     asked_at: Millis,
-    /// It said last that it has none yet.
+    /// When it last offered one, which may be still in the making, or was about to bring something long.
     offered_at: Millis,
     /// So often in a row without an answer.
     asked: u32,
@@ -208,6 +208,13 @@ impl Snapshots {
         self.fetch.take_if(|fetch| fetch.from == peer && fetch.complete.is_none());
     }
 
+    /// Something long is arriving from a peer: it may be blocks, so they are not asked for again yet.
+    pub(super) fn note_stirring(&mut self, now: Millis, peer: NodeId) {
+        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == peer) {
+            (fetch.asked_at, fetch.offered_at) = (now, now);
+        }
+    }
+
     /// A client waits for something.
     pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
         match later {
@@ -295,7 +302,7 @@ impl Node {
                 let reply = block.unwrap_or_else(|| Reply::error("ERR no such block"));
                 self.answer_later(now, client, slot, reply);
             }
-            Done::Gone { to: Asker::Client(client, slot), damage } => {
+            Done::Gone { to: Asker::Client(client, slot), damage, .. } => {
                 self.note_damage(damage);
                 let reply = Reply::error("ERR this snapshot is not here, or not any more; begin again");
                 self.answer_later(now, client, slot, reply);
@@ -311,10 +318,10 @@ impl Node {
                 let message = Message::SnapshotBlocks { id, first, blocks };
                 self.effects.sends.push((NodeSet::only(to), message));
             }
-            Done::Gone { to: Asker::Peer(to), damage } => {
+            Done::Gone { to: Asker::Peer(to), id, damage } => {
                 snapshots.reading.remove(to);
                 self.note_damage(damage);
-                self.offer_snapshot(to);
+                self.answer_gone(to, id);
             }
             Done::Stored { id, next, len, complete } => {
                 // Another source may have been chosen since.
@@ -410,7 +417,7 @@ impl Node {
                 if snapshots.pending.is_none() {
                     snapshots.want();
                 }
-                self.offer_snapshot(from);
+                self.answer_gone(from, id);
             }
         }
     }
@@ -431,6 +438,16 @@ impl Node {
         self.effects.sends.push((NodeSet::only(to), message));
     }
 
+    /// What a peer asked for is not here, or not any more. An offer alone would not say so: it answers questions of
+    /// the core.
+    fn answer_gone(&mut self, to: NodeId, id: Option<SnapshotId>) {
+        if let Some(id) = id {
+            let message = Message::SnapshotBlocks { id, first: 0, blocks: Vec::new() };
+            self.effects.sends.push((NodeSet::only(to), message));
+        }
+        self.offer_snapshot(to);
+    }
+
     /// Blocks came from a peer.
     pub(super) fn on_snapshot_blocks(
         &mut self,
@@ -441,9 +458,17 @@ impl Node {
         blocks: Vec<Vec<u8>>,
     ) {
         let Some(fetch) = &mut self.backend.snapshots.fetch else { return };
-        let expected = fetch.id.is_none_or(|wanted| wanted == id) && first == fetch.next;
-        let waits = fetch.storing.is_some() || fetch.complete.is_some();
-        if fetch.from != from || !expected || waits || blocks.is_empty() {
+        if fetch.from != from || fetch.storing.is_some() || fetch.complete.is_some() {
+            return;
+        }
+        if blocks.is_empty() {
+            // It is not there: whichever is there is asked for a little later, from the beginning.
+            if fetch.id == Some(id) {
+                (fetch.id, fetch.next) = (None, 0);
+            }
+            return;
+        }
+        if fetch.id.is_some_and(|wanted| wanted != id) || first != fetch.next {
             return;
         }
         fetch.storing = Some(id);
@@ -459,13 +484,8 @@ impl Node {
             return;
         }
         match &mut snapshots.fetch {
-            // What was asked for is not there, or not yet: it is asked again a little later, from the beginning.
-            Some(fetch) if fetch.from == from => {
-                fetch.offered_at = now.mono;
-                if fetch.storing.is_none() && fetch.complete.is_none() {
-                    (fetch.id, fetch.next) = (None, 0);
-                }
-            }
+            // The core asks for what it lacks all the while. This says nothing of the blocks that are on their way.
+            Some(fetch) if fetch.from == from => fetch.offered_at = now.mono,
             // Somebody who has brought nothing yet, in all the time that it had.
             Some(fetch) if fetch.next > 0 || now.mono.since(fetch.progress_at) < patience.times(4) => {}
             _ => {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::storage::snapshots_on;
+use crate::types::limits;
 
 /// Three nodes, of which the last is cut off while the others go on, further than they remember.
 fn left_behind() -> Cluster {
@@ -124,6 +125,53 @@ fn a_source_that_is_lost_is_replaced() {
     }
     assert_eq!(cluster.hosts[2].node.backend.snapshots.installed_count, 1);
     assert!(sources.len() == 2 && sources[0] != sources[1], "{sources:?}");
+}
+
+/// While blocks are on their way, whoever is behind asks for what it lacks, heartbeat after heartbeat, and is offered a
+/// snapshot each time.
+#[test]
+fn offers_do_not_set_back_what_comes_slowly() {
+    let mut cluster = left_behind();
+    write_without(&mut cluster, 400);
+    cluster.slow = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.way = Millis(120);
+    come_back(&mut cluster);
+    let sources = &cluster.hosts[..2];
+    let served: u64 = sources.iter().map(|host| host.node.backend.snapshots.served_blocks).sum();
+    let blocks = cluster.hosts[2].node.newest_snapshot().expect("installed").blocks;
+    assert!(blocks > 3 * limits::SNAPSHOT_BLOCK_COUNT_MAX as u32, "{blocks}");
+    assert!(served < 2 * u64::from(blocks), "{served} of {blocks}");
+}
+
+/// The source has a newer snapshot than the one that it was bringing, and says so: then that one is fetched.
+#[test]
+fn a_snapshot_that_is_gone_gives_way_to_a_newer_one() {
+    let mut cluster = left_behind();
+    write_without(&mut cluster, 400);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.slow = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.way = Millis(120);
+    let (source, _) = loop {
+        cluster.pass(10);
+        if let Some(found) = cluster.hosts[2].node.backend.snapshots.coming().filter(|(_, len)| *len > 0) {
+            break found;
+        }
+    };
+    let first = cluster.hosts[source.index()].node.newest_snapshot().copied().expect("it is being sent");
+    // Two are kept.
+    let is_kept = |cluster: &Cluster| {
+        let kept = snapshots_on(&cluster.hosts[source.index()].files).unwrap();
+        kept.iter().any(|it| it.index == first.id.index)
+    };
+    while is_kept(&cluster) {
+        write(&mut cluster, 1);
+        cluster.hosts[source.index()].node.take_snapshot();
+        cluster.pass(1);
+    }
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.installed_count, 0);
+    come_back(&mut cluster);
+    let installed = cluster.hosts[2].node.newest_snapshot().copied().expect("installed");
+    assert!(installed.id.index > first.id.index, "{installed:?} after {first:?}");
 }
 
 /// Its commands would wait for the snapshot, and nobody knows how long that takes.
