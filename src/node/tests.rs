@@ -157,9 +157,8 @@ impl Cluster {
             self.messages.drain(..).partition(|(.., message)| (self.slow)(message));
         self.later
             .extend(slow.into_iter().map(|(from, to, message)| (mono.plus(self.way), from, to, message)));
-        while let Some((_, from, to, message)) = self.later.pop_front_if(|(due, ..)| *due <= mono) {
-            waiting.push((from, to, message));
-        }
+        let arrived = self.later.iter().take_while(|(due, ..)| *due <= mono).count();
+        waiting.extend(self.later.drain(..arrived).map(|(_, from, to, message)| (from, to, message)));
         let mut quiet = waiting.is_empty();
         for (from, to, message) in waiting {
             if !self.cut.contains(from) && !self.cut.contains(to) && !(self.lost)(&message) {

@@ -60,6 +60,8 @@ pub(crate) struct Sealing {
     highest_round: u64,
     /// The highest ballot that outbid one of this node's.
     pub(crate) outbid_by: Option<Ballot>,
+    /// How many ballots of this node's were outbid in this view.
+    pub(crate) outbid_count: u32,
     /// A value that waits for entries before it can be accepted.
     pending: Option<(Ballot, Value)>,
     pending_asked_at: Option<Millis>,
@@ -72,6 +74,7 @@ impl Sealing {
             attempt: None,
             highest_round: 0,
             outbid_by: None,
+            outbid_count: 0,
             pending: None,
             pending_asked_at: None,
             watch: super::suspicion::Watch::new(now),
@@ -435,6 +438,7 @@ impl Replica {
         self.sealing.outbid_by = self.sealing.outbid_by.max(Some(promised));
         if self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
             self.mark(Mark::BallotOutbid);
+            self.sealing.outbid_count = self.sealing.outbid_count.saturating_add(1);
             self.sealing.attempt = None;
             self.sealing.watch.seal_seen_at = Some(now);
         }
