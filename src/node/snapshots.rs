@@ -99,6 +99,8 @@ struct Fetch {
     /// So often in a row without an answer.
     asked: u32,
     progress_at: Millis,
+    /// How long blocks took last, from the first time that they were asked for.
+    took: Millis,
     /// Blocks of this one are being stored.
     storing: Option<SnapshotId>,
     /// All blocks are there.
@@ -208,10 +210,10 @@ impl Snapshots {
         self.fetch.take_if(|fetch| fetch.from == peer && fetch.complete.is_none());
     }
 
-    /// Something long is arriving from a peer: it may be blocks, so they are not asked for again yet.
+    /// Something long is arriving from a peer: it may be blocks, so their source is not given up.
     pub(super) fn note_stirring(&mut self, now: Millis, peer: NodeId) {
         if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == peer) {
-            (fetch.asked_at, fetch.offered_at) = (now, now);
+            fetch.offered_at = now;
         }
     }
 
@@ -337,6 +339,7 @@ impl Node {
                         asked_at: now.mono,
                         offered_at: fetch.offered_at,
                         progress_at: now.mono,
+                        took: fetch.took,
                     };
                     self.ask_for_blocks(now.mono);
                 }
@@ -462,14 +465,19 @@ impl Node {
             return;
         }
         if blocks.is_empty() {
-            // It is not there: whichever is there is asked for a little later, from the beginning.
+            // It is not there: whichever is there is asked for, from the beginning.
             if fetch.id == Some(id) {
                 (fetch.id, fetch.next) = (None, 0);
+                self.ask_for_blocks(now.mono);
             }
             return;
         }
         if fetch.id.is_some_and(|wanted| wanted != id) || first != fetch.next {
             return;
+        }
+        // The first ones may have had to wait for the snapshot to be made.
+        if fetch.id.is_some() {
+            fetch.took = now.mono.since(fetch.progress_at);
         }
         fetch.storing = Some(id);
         fetch.progress_at = now.mono;
@@ -498,6 +506,7 @@ impl Node {
                     offered_at: now.mono,
                     asked: 0,
                     progress_at: now.mono,
+                    took: Millis(0),
                     storing: None,
                     complete: None,
                 });
@@ -507,10 +516,12 @@ impl Node {
         }
     }
 
-    /// How long blocks may take before they are asked for again.
+    /// How long blocks may take before they are asked for again. Over a slow link an answer that is asked for twice
+    /// keeps the next one waiting.
     fn ask_patience(&self) -> Millis {
-        let again = self.backend.snapshots.fetch.as_ref().map_or(0, |fetch| fetch.asked);
-        self.backend.settings.protocol.heartbeat.times(4 << again.min(ASK_TIMES_MAX))
+        let (again, took) =
+            self.backend.snapshots.fetch.as_ref().map_or((0, Millis(0)), |fetch| (fetch.asked, fetch.took));
+        self.backend.settings.protocol.heartbeat.times(4 << again.min(ASK_TIMES_MAX)).max(took.times(2))
     }
 
     fn ask_for_blocks(&mut self, now: Millis) {
