@@ -493,7 +493,7 @@ impl Node {
                     self.give_up(now, &routes);
                     self.offers.recycle(last);
                 }
-                Output::Behind(peer) => self.on_behind(now, peer),
+                Output::Behind { peer, until } => self.on_behind(now, peer, until),
                 Output::ReadReady(ticket) => {
                     self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
                     while let Some(group) = self.reads.pop_up_to(ticket) {

@@ -89,6 +89,8 @@ struct Waiter {
 #[derive(Debug)]
 struct Fetch {
     from: NodeId,
+    /// Once this node has delivered so far it has no use for it.
+    until: Position,
     /// Which one, once that is known.
     id: Option<SnapshotId>,
     next: u32,
@@ -330,6 +332,7 @@ impl Node {
                 if let Some(fetch) = snapshots.fetch.as_mut().filter(|fetch| fetch.storing == Some(id)) {
                     *fetch = Fetch {
                         from: fetch.from,
+                        until: fetch.until,
                         id: Some(id),
                         next,
                         len,
@@ -485,7 +488,7 @@ impl Node {
     }
 
     /// What this node lacks is only in a snapshot, which this peer has or is about to make.
-    pub(super) fn on_behind(&mut self, now: Now, from: NodeId) {
+    pub(super) fn on_behind(&mut self, now: Now, from: NodeId, until: Position) {
         let patience = self.ask_patience();
         let snapshots = &mut self.backend.snapshots;
         if now.mono < snapshots.fetch_from {
@@ -493,12 +496,13 @@ impl Node {
         }
         match &mut snapshots.fetch {
             // The core asks for what it lacks all the while. This says nothing of the blocks that are on their way.
-            Some(fetch) if fetch.from == from => fetch.offered_at = now.mono,
+            Some(fetch) if fetch.from == from => (fetch.offered_at, fetch.until) = (now.mono, until),
             // Somebody who has brought nothing yet, in all the time that it had.
             Some(fetch) if fetch.next > 0 || now.mono.since(fetch.progress_at) < patience.times(4) => {}
             _ => {
                 snapshots.fetch = Some(Fetch {
                     from,
+                    until,
                     id: None,
                     next: 0,
                     len: 0,
@@ -590,6 +594,14 @@ impl Node {
         let (given_up, making) = (suspicion.times(SOURCE_PATIENCE), suspicion.times(MAKING_PATIENCE));
         let snapshots = &mut self.backend.snapshots;
         let Some(fetch) = &mut snapshots.fetch else { return };
+        let is_loading = snapshots.pending.is_some_and(|pending| pending.work == Work::Load);
+        if self.backend.replica.delivered() >= fetch.until && !is_loading {
+            // Others have filled what was lacking. The next offer, if there is one, is followed at once.
+            let from = fetch.from;
+            snapshots.fetch = None;
+            self.effects.tasks.push(Task::Drop);
+            return self.say(format!("caught up without the snapshot from {from}"));
+        }
         let Some(header) = &fetch.complete else {
             let is_making = now.since(fetch.offered_at) <= given_up && now.since(fetch.progress_at) <= making;
             if fetch.storing.is_none() && now.since(fetch.progress_at) > given_up && !is_making {

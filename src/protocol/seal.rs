@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{ClusterId, DiskId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
+use crate::types::{ClusterId, DiskId, Entry, Millis, NodeId, NodeSet, Position, Timestamp, ViewNumber};
 
 use super::api::{Note, Output};
 use super::lane::Fill;
@@ -705,7 +705,8 @@ impl Replica {
             let log = self.log();
             if decision.view == self.current && decision.value.next.genesis != log.view.genesis {
                 // The cluster began with a state that is not here.
-                return out.push(Output::Behind(from));
+                let until = Position { view: self.current.next(), ..Position::default() };
+                return out.push(Output::Behind { peer: from, until });
             }
             if decision.view == self.current
                 && log.allows(&decision.value)

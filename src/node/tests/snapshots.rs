@@ -174,6 +174,32 @@ fn a_snapshot_that_is_gone_gives_way_to_a_newer_one() {
     assert!(installed.id.index > first.id.index, "{installed:?} after {first:?}");
 }
 
+/// One peer has forgotten what is lacking and is asked first; another one fills it while the snapshot is on its way.
+#[test]
+fn a_node_that_has_caught_up_needs_no_snapshot() {
+    let file = "0 127.0.0.1:7100\n1 127.0.0.1:7101\n2 127.0.0.1:7102\nset snapshot-log 64KiB\n";
+    let mut cluster = founded(Cluster::adjusted(3, file, |settings| {
+        if settings.protocol.me == id(0) {
+            settings.protocol.history_len = 0;
+            settings.protocol.pinned_history_len = 0;
+        }
+    }));
+    write_without(&mut cluster, 60);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.lost = |message| matches!(message, Message::SnapshotBlocks { .. });
+    let mut was_coming = false;
+    let mut millis = 0;
+    while state(&cluster, 2) != state(&cluster, 0) || !cluster.hosts[2].node.report().serving {
+        was_coming |= cluster.hosts[2].node.backend.snapshots.coming().is_some();
+        cluster.pass(10);
+        millis += 10;
+        assert!(millis < 2_000, "{:?}", cluster.hosts[2].node.report());
+    }
+    assert!(was_coming);
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.coming(), None);
+    assert_eq!(cluster.ask(2, 1, "GET before\n"), "1\n");
+}
+
 /// Its commands would wait for the snapshot, and nobody knows how long that takes.
 #[test]
 fn a_node_does_not_serve_while_its_snapshot_is_coming() {
