@@ -85,6 +85,13 @@ impl Sealing {
         *self = Sealing::new(now);
     }
 
+    /// A node speaks from another disk: what the one before has accepted is not on this one.
+    pub(crate) fn note_other_disk(&mut self, node: NodeId) {
+        if let Some(Attempt { phase: Phase::Accepting { accepted, .. }, .. }) = &mut self.attempt {
+            accepted.remove(node);
+        }
+    }
+
     /// A long message from this node is arriving: it may be the answer, so it is not asked again yet.
     pub(crate) fn note_stirring(&mut self, now: Millis, from: NodeId) {
         if self.pending.as_ref().is_some_and(|(ballot, _)| ballot.node == from) {
