@@ -17,7 +17,7 @@ use super::config_command::config;
 use super::debug_command::debug;
 use super::describe;
 use super::queue::State;
-use super::snapshots::Later;
+use super::snapshots::{Later, Snapshots};
 use super::subscribers::unsubscribe_all;
 
 /// What is asked of the node, to be answered when the commands before it are.
@@ -72,6 +72,9 @@ pub(super) fn carry_out(
         Outcome::Silence => {}
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
+        }
+        Outcome::Later(Later::Save | Later::Backup) if backend.snapshots.coming().is_some() => {
+            client.queue.push_settled(style, Snapshots::loading());
         }
         Outcome::Later(later) => {
             let slot = client.queue.push(style, State::Later);

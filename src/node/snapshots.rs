@@ -76,7 +76,7 @@ pub(super) enum Later {
 
 /// A client that waits for a snapshot.
 #[derive(Clone, Copy, Debug)]
-struct Waiter {
+pub(super) struct Waiter {
     client: ClientKey,
     slot: u64,
     /// It has to be this one, or a later one.
@@ -127,7 +127,7 @@ pub(super) struct Snapshots {
     pending: Option<Pending>,
     /// So many have been begun.
     begun: u64,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     /// Blocks that clients want, to be passed on to the keeper.
     wanted_blocks: Vec<(ClientKey, u64, SnapshotId, u32)>,
     fetch: Option<Fetch>,
@@ -229,6 +229,16 @@ impl Snapshots {
             }
             Later::Block { id, block } => self.wanted_blocks.push((client, slot, id, block)),
         }
+    }
+
+    /// This client is gone.
+    pub(super) fn forget(&mut self, client: ClientKey) {
+        self.waiters.retain(|waiter| waiter.client != client);
+    }
+
+    /// What somebody is told who wants a snapshot while one is coming, which nobody knows how long it takes.
+    pub(super) fn loading() -> Reply {
+        Reply::error("LOADING this node is catching up with the cluster; no snapshot is taken")
     }
 
     /// Somebody asks for a snapshot of now or later.
@@ -388,10 +398,14 @@ impl Node {
     }
 
     fn answer_waiters(&mut self, now: Now, reply: &Reply) {
-        let snapshots = &mut self.backend.snapshots;
-        let begun = snapshots.begun;
-        let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
-        for Waiter { client, slot, describes, .. } in done {
+        let begun = self.backend.snapshots.begun;
+        self.answer_waiters_if(now, reply, |waiter| waiter.serial <= begun);
+    }
+
+    fn answer_waiters_if(&mut self, now: Now, reply: &Reply, is_due: impl Fn(&Waiter) -> bool) {
+        let waiters = &mut self.backend.snapshots.waiters;
+        let due: Vec<Waiter> = waiters.extract_if(.., |waiter| is_due(waiter)).collect();
+        for Waiter { client, slot, describes, .. } in due {
             let brief = !describes && !matches!(reply, Reply::Error(_));
             let reply = if brief { Reply::OK } else { reply.clone() };
             self.answer_later(now, client, slot, reply);
@@ -516,6 +530,9 @@ impl Node {
                 });
                 self.say(format!("catching up by a snapshot from {from}"));
                 self.ask_for_blocks(now.mono);
+                // One that is being taken is finished; another one is not begun.
+                let begun = self.backend.snapshots.begun;
+                self.answer_waiters_if(now, &Snapshots::loading(), |waiter| waiter.serial > begun);
             }
         }
     }

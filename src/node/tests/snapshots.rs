@@ -216,9 +216,38 @@ fn a_node_does_not_serve_while_its_snapshot_is_coming() {
         let heard = cluster.ask(2, 1, command);
         assert!(heard.starts_with("LOADING this node is catching up"), "{heard}");
     }
+    for command in ["SAVE\n", "SNAPSHOT BEGIN\n"] {
+        let heard = cluster.ask(2, 1, command);
+        assert!(heard.contains("LOADING this node is catching up"), "{heard}");
+    }
     cluster.lost = |_| false;
     come_back(&mut cluster);
     assert_eq!(cluster.ask(2, 1, "SET before 2\n"), "OK\n");
+    cluster.say(2, 1, b"SAVE\n");
+    cluster.pass(100);
+    assert_eq!(cluster.hear(2, 1), "OK\n");
+}
+
+/// They wait for a snapshot that cannot be finished, and for the next one, when another node's begins to come.
+#[test]
+fn who_waits_for_a_snapshot_is_told_that_none_is_taken() {
+    let mut cluster = left_behind();
+    cluster.open(2, 2);
+    cluster.hosts[2].disk_held = true;
+    assert_eq!(cluster.ask(0, 1, "SET later 1\n"), "OK\n");
+    assert_eq!(cluster.ask(2, 1, "SAVE\n"), "");
+    assert_eq!(cluster.ask(2, 2, "SAVE\n"), "");
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.waiters.len(), 2);
+    write_without(&mut cluster, 60);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.lost = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.pass(1_000);
+    assert!(cluster.hosts[2].node.backend.snapshots.coming().is_some());
+    let heard = cluster.hear(2, 2);
+    assert!(heard.contains("LOADING this node is catching up"), "{heard}");
+    assert_eq!(cluster.hear(2, 1), "", "its own is being taken");
+    cluster.hosts[2].node.client_gone(key(1));
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.waiters.len(), 0);
 }
 
 /// A change of the view alone leaves the index, and so the name, as it was: the one before is still the one before.
