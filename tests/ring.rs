@@ -62,7 +62,7 @@ struct World {
 }
 
 fn id(index: usize) -> NodeId {
-    NodeId::new(u8::try_from(index).unwrap()).unwrap()
+    u8::try_from(index).ok().and_then(NodeId::new).expect("one of five")
 }
 
 fn core(index: usize, seed: u64) -> Replica {
@@ -81,7 +81,7 @@ fn core(index: usize, seed: u64) -> Replica {
     };
     let incarnation = Incarnation(1);
     let mut recovery = Recovery::new(&settings);
-    recovery.push(Lsn(1), Record::Start { incarnation }).unwrap();
+    recovery.push(Lsn(1), Record::Start { incarnation }).expect("the first record");
     let number = index as u64 + 1;
     let identity = Identity { disk: DiskId(number), incarnation, boot: number, joining: false };
     Replica::new(settings, identity, recovery, Now { mono: Millis(0), wall: Millis(1_000_000) })
@@ -111,7 +111,7 @@ impl World {
         for from in 0..NODES {
             for to in (0..NODES).filter(|to| *to != from) {
                 let hello = world.hosts[from].core.hello(id(to));
-                world.hosts[to].core.check_hello(&hello).unwrap();
+                world.hosts[to].core.check_hello(&hello).expect("of the same cluster");
                 world.turn(to, Input::Greeted(Box::new(hello)));
                 world.turn(to, Input::LinkUp(id(from)));
             }
