@@ -5,6 +5,7 @@ mod fake;
 use std::time::{Duration, Instant};
 
 use fake::{Cluster, Fault};
+use lanekv::client::backup::{BackupError, back_up};
 use lanekv::client::{Client, ClientError, Options};
 use lanekv::config::Address;
 use lanekv::types::splitmix64;
@@ -275,6 +276,18 @@ fn consistency_is_kept_by_the_client_and_sent_with_each_request() {
         assert!(matches!(run(&mut client, command), Ok(WireReply::Error(_))), "{command}");
     }
     assert!(cluster.received("CONSISTENCY").is_empty());
+}
+
+/// The node that has read may be another process by the time that it is to take the snapshot, and further back.
+#[test]
+fn a_backup_reads_again_over_a_new_connection() {
+    let cluster = Cluster::start(1);
+    cluster.fault(0, [Fault::None, Fault::Answer("LOADING catching up")]);
+    let file = std::env::temp_dir().join("a-backup-that-is-refused");
+    let refused = back_up(&mut client(&cluster), &file);
+    assert!(matches!(refused, Err(BackupError::Refused(_))), "{refused:?}");
+    let names: Vec<String> = cluster.model().received.iter().map(|request| request.name()).collect();
+    assert_eq!(names, ["DBSIZE", "SNAPSHOT", "SNAPSHOT", "DBSIZE", "SNAPSHOT"]);
 }
 
 #[test]

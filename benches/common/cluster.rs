@@ -179,7 +179,8 @@ impl Host {
                             self.delivered += u64::from(delivery.entry.batch.count());
                         }
                     }
-                    Output::ReadReady(_) | Output::Note(_) | Output::Overtaken(_) | Output::Behind(_) => {}
+                    Output::ReadReady(_) | Output::Note(_) | Output::Overtaken(_) | Output::Behind { .. } => {
+                    }
                     Output::Halt(reason) => panic!("{reason}"),
                 }
             }

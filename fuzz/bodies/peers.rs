@@ -139,7 +139,7 @@ impl Host {
         Some(match task {
             Task::Discard(_) | Task::Release => return None,
             Task::Take { .. } => Done::Failed { what: "no room".to_owned() },
-            Task::Read { to, .. } => Done::Gone { to, damage: None },
+            Task::Read { to, id, .. } => Done::Gone { to, id, damage: None },
             Task::Store { .. } => Done::Refused { what: "damaged".to_owned() },
             Task::Load { front, .. } => {
                 self.front = front;

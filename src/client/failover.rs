@@ -142,6 +142,8 @@ enum Outcome {
 struct Node {
     address: Address,
     connection: Option<Connection>,
+    /// How many connections there have been.
+    opened: u64,
     /// Why its last attempt failed.
     cause: Option<String>,
 }
@@ -169,7 +171,7 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client of the nodes at these addresses. Nothing is connected before the first command.
     pub fn new(addresses: impl IntoIterator<Item = Address>, options: Options) -> Client {
-        let node = |address| Node { address, connection: None, cause: None };
+        let node = |address| Node { address, connection: None, opened: 0, cause: None };
         let nodes: Vec<Node> = addresses.into_iter().map(node).collect();
         let jitter = RandomState::new().hash_one(0u8) | 1;
         // Clients that all begin with the first node would all be on one node.
@@ -224,23 +226,29 @@ impl Client {
     ) -> Result<WireReply, ClientError> {
         let consistency = std::mem::replace(&mut self.consistency, Consistency::Linearizable);
         let mut result = Err(self.no_node());
-        // Another node may take over in between, and would have to read again.
+        // Another node may take over in between, or another process of the same node, and would have to read again.
         for _ in 0..=self.nodes.len() {
             result = self.execute(&[b"DBSIZE".to_vec()]);
             if !matches!(result, Ok(WireReply::Integer(_))) {
                 break;
             }
-            let at = self.current;
+            let reader = self.reader();
             let usual = (self.options.reply_timeout, self.options.deadline);
             (self.options.reply_timeout, self.options.deadline) = (patience, patience);
             result = self.execute(arguments);
             (self.options.reply_timeout, self.options.deadline) = usual;
-            if self.current == at {
+            if self.reader() == reader {
                 break;
             }
+            result = Err(self.no_node());
         }
         self.consistency = consistency;
         result
+    }
+
+    /// Which node the last command was sent to, and over which of the connections to it.
+    fn reader(&self) -> (usize, u64) {
+        (self.current, self.nodes.get(self.current).map_or(0, |node| node.opened))
     }
 
     /// Runs a write in the session. The session is put back only where it is of further use.
@@ -361,7 +369,10 @@ impl Client {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let timeout = left.min(options.connect_timeout).max(Duration::from_millis(1));
                 match Connection::open(&node.address, timeout) {
-                    Ok(connection) => connection,
+                    Ok(connection) => {
+                        node.opened += 1;
+                        connection
+                    }
                     Err(error) => {
                         node.cause = Some(error.to_string());
                         return Outcome::Refused(None);

@@ -104,6 +104,7 @@ impl Node {
     pub fn client_gone(&mut self, key: ClientKey) {
         if let Some(client) = self.clients.remove(key) {
             self.backend.subscribers.forget(key, &client.subscriptions);
+            self.backend.snapshots.forget(key);
             self.discard(client.queue);
         }
         self.backend.client_count = self.clients.len();

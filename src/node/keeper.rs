@@ -157,6 +157,8 @@ pub enum Done {
     Gone {
         /// Who.
         to: Asker,
+        /// Which, if one was named or found.
+        id: Option<SnapshotId>,
         /// The one that was found to be damaged on the way, and is set aside.
         damage: Option<SnapshotDamage>,
     },
@@ -417,7 +419,7 @@ impl<D: Disk> Keeper<D> {
                 let aside = set_aside(&self.disk, &snapshot_name(index)).map_err(self.io())?;
                 self.reader.take_if(|reader| reader.id().index == index);
                 let what = format!("{error}; set aside as {aside}");
-                Ok(Done::Gone { to, damage: Some(SnapshotDamage { index, what }) })
+                Ok(Done::Gone { to, id, damage: Some(SnapshotDamage { index, what }) })
             }
         }
     }
@@ -436,7 +438,7 @@ impl<D: Disk> Keeper<D> {
         };
         let wanted = older.as_ref().or(self.reader.as_ref());
         let Some(reader) = wanted.filter(|reader| id.is_none_or(|id| id == reader.id())) else {
-            return Ok(Done::Gone { to, damage: None });
+            return Ok(Done::Gone { to, id, damage: None });
         };
         let id = reader.id();
         match read_blocks(reader, next, count) {
@@ -451,7 +453,7 @@ impl<D: Disk> Keeper<D> {
             }
             // What a client reads may be gone under its name, or have a sound namesake.
             Err(_) if self.open_published(id.index)?.is_none_or(|published| published.id() != id) => {
-                Ok(Done::Gone { to, damage: None })
+                Ok(Done::Gone { to, id: Some(id), damage: None })
             }
             Err(error) => Err(ReadFailure::Unreadable { index: id.index, error }),
         }

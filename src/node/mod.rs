@@ -313,6 +313,7 @@ impl Node {
         let snapshots = &mut self.backend.snapshots;
         match &input {
             NodeInput::LinkDown(peer) => snapshots.note_lost(*peer),
+            NodeInput::Stirring(peer) => snapshots.note_stirring(now.mono, *peer),
             NodeInput::Persisted(lsn) => snapshots.note_durable(*lsn),
             _ => {}
         }
@@ -502,7 +503,7 @@ impl Node {
                     self.give_up(now, &routes);
                     self.offers.recycle(last);
                 }
-                Output::Behind(peer) => self.on_behind(now, peer),
+                Output::Behind { peer, until } => self.on_behind(now, peer, until),
                 Output::ReadReady(ticket) => {
                     self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
                     while let Some(group) = self.reads.pop_up_to(ticket) {

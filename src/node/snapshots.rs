@@ -76,7 +76,7 @@ pub(super) enum Later {
 
 /// A client that waits for a snapshot.
 #[derive(Clone, Copy, Debug)]
-struct Waiter {
+pub(super) struct Waiter {
     client: ClientKey,
     slot: u64,
     /// It has to be this one, or a later one.
@@ -89,16 +89,20 @@ struct Waiter {
 #[derive(Debug)]
 struct Fetch {
     from: NodeId,
+    /// Once this node has delivered so far it has no use for it.
+    until: Position,
     /// Which one, once that is known.
     id: Option<SnapshotId>,
     next: u32,
     len: u64,
     asked_at: Millis,
-    /// It said last that it has none yet.
+    /// When it last offered one, which may be still in the making, or was about to bring something long.
     offered_at: Millis,
     /// So often in a row without an answer.
     asked: u32,
     progress_at: Millis,
+    /// How long blocks took last, from the first time that they were asked for.
+    took: Millis,
     /// Blocks of this one are being stored.
     storing: Option<SnapshotId>,
     /// All blocks are there.
@@ -123,7 +127,7 @@ pub(super) struct Snapshots {
     pending: Option<Pending>,
     /// So many have been begun.
     begun: u64,
-    waiters: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     /// Blocks that clients want, to be passed on to the keeper.
     wanted_blocks: Vec<(ClientKey, u64, SnapshotId, u32)>,
     fetch: Option<Fetch>,
@@ -208,6 +212,13 @@ impl Snapshots {
         self.fetch.take_if(|fetch| fetch.from == peer && fetch.complete.is_none());
     }
 
+    /// Something long is arriving from a peer: it may be blocks, so their source is not given up.
+    pub(super) fn note_stirring(&mut self, now: Millis, peer: NodeId) {
+        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == peer) {
+            fetch.offered_at = now;
+        }
+    }
+
     /// A client waits for something.
     pub(super) fn ask(&mut self, client: ClientKey, slot: u64, later: Later) {
         match later {
@@ -218,6 +229,11 @@ impl Snapshots {
             }
             Later::Block { id, block } => self.wanted_blocks.push((client, slot, id, block)),
         }
+    }
+
+    /// This client is gone.
+    pub(super) fn forget(&mut self, client: ClientKey) {
+        self.waiters.retain(|waiter| waiter.client != client);
     }
 
     /// Somebody asks for a snapshot of now or later.
@@ -295,7 +311,7 @@ impl Node {
                 let reply = block.unwrap_or_else(|| Reply::error("ERR no such block"));
                 self.answer_later(now, client, slot, reply);
             }
-            Done::Gone { to: Asker::Client(client, slot), damage } => {
+            Done::Gone { to: Asker::Client(client, slot), damage, .. } => {
                 self.note_damage(damage);
                 let reply = Reply::error("ERR this snapshot is not here, or not any more; begin again");
                 self.answer_later(now, client, slot, reply);
@@ -311,16 +327,17 @@ impl Node {
                 let message = Message::SnapshotBlocks { id, first, blocks };
                 self.effects.sends.push((NodeSet::only(to), message));
             }
-            Done::Gone { to: Asker::Peer(to), damage } => {
+            Done::Gone { to: Asker::Peer(to), id, damage } => {
                 snapshots.reading.remove(to);
                 self.note_damage(damage);
-                self.offer_snapshot(to);
+                self.answer_gone(to, id);
             }
             Done::Stored { id, next, len, complete } => {
                 // Another source may have been chosen since.
                 if let Some(fetch) = snapshots.fetch.as_mut().filter(|fetch| fetch.storing == Some(id)) {
                     *fetch = Fetch {
                         from: fetch.from,
+                        until: fetch.until,
                         id: Some(id),
                         next,
                         len,
@@ -330,6 +347,7 @@ impl Node {
                         asked_at: now.mono,
                         offered_at: fetch.offered_at,
                         progress_at: now.mono,
+                        took: fetch.took,
                     };
                     self.ask_for_blocks(now.mono);
                 }
@@ -437,7 +455,7 @@ impl Node {
                 if snapshots.pending.is_none() {
                     snapshots.want();
                 }
-                self.offer_snapshot(from);
+                self.answer_gone(from, id);
             }
         }
     }
@@ -458,6 +476,16 @@ impl Node {
         self.effects.sends.push((NodeSet::only(to), message));
     }
 
+    /// What a peer asked for is not here, or not any more. An offer alone would not say so: it answers questions of
+    /// the core.
+    fn answer_gone(&mut self, to: NodeId, id: Option<SnapshotId>) {
+        if let Some(id) = id {
+            let message = Message::SnapshotBlocks { id, first: 0, blocks: Vec::new() };
+            self.effects.sends.push((NodeSet::only(to), message));
+        }
+        self.offer_snapshot(to);
+    }
+
     /// Blocks came from a peer.
     pub(super) fn on_snapshot_blocks(
         &mut self,
@@ -468,10 +496,23 @@ impl Node {
         blocks: Vec<Vec<u8>>,
     ) {
         let Some(fetch) = &mut self.backend.snapshots.fetch else { return };
-        let expected = fetch.id.is_none_or(|wanted| wanted == id) && first == fetch.next;
-        let waits = fetch.storing.is_some() || fetch.complete.is_some();
-        if fetch.from != from || !expected || waits || blocks.is_empty() {
+        if fetch.from != from || fetch.storing.is_some() || fetch.complete.is_some() {
             return;
+        }
+        if blocks.is_empty() {
+            // It is not there: whichever is there is asked for, from the beginning.
+            if fetch.id == Some(id) {
+                (fetch.id, fetch.next) = (None, 0);
+                self.ask_for_blocks(now.mono);
+            }
+            return;
+        }
+        if fetch.id.is_some_and(|wanted| wanted != id) || first != fetch.next {
+            return;
+        }
+        // The first ones may have had to wait for the snapshot to be made.
+        if fetch.id.is_some() {
+            fetch.took = now.mono.since(fetch.progress_at);
         }
         fetch.storing = Some(id);
         fetch.progress_at = now.mono;
@@ -479,25 +520,21 @@ impl Node {
     }
 
     /// What this node lacks is only in a snapshot, which this peer has or is about to make.
-    pub(super) fn on_behind(&mut self, now: Now, from: NodeId) {
+    pub(super) fn on_behind(&mut self, now: Now, from: NodeId, until: Position) {
         let patience = self.ask_patience();
         let snapshots = &mut self.backend.snapshots;
         if now.mono < snapshots.fetch_from {
             return;
         }
         match &mut snapshots.fetch {
-            // What was asked for is not there, or not yet: it is asked again a little later, from the beginning.
-            Some(fetch) if fetch.from == from => {
-                fetch.offered_at = now.mono;
-                if fetch.storing.is_none() && fetch.complete.is_none() {
-                    (fetch.id, fetch.next) = (None, 0);
-                }
-            }
+            // The core asks for what it lacks all the while. This says nothing of the blocks that are on their way.
+            Some(fetch) if fetch.from == from => (fetch.offered_at, fetch.until) = (now.mono, until),
             // Somebody who has brought nothing yet, in all the time that it had.
             Some(fetch) if fetch.next > 0 || now.mono.since(fetch.progress_at) < patience.times(4) => {}
             _ => {
                 snapshots.fetch = Some(Fetch {
                     from,
+                    until,
                     id: None,
                     next: 0,
                     len: 0,
@@ -505,6 +542,7 @@ impl Node {
                     offered_at: now.mono,
                     asked: 0,
                     progress_at: now.mono,
+                    took: Millis(0),
                     storing: None,
                     complete: None,
                 });
@@ -514,10 +552,12 @@ impl Node {
         }
     }
 
-    /// How long blocks may take before they are asked for again.
+    /// How long blocks may take before they are asked for again. Over a slow link an answer that is asked for twice
+    /// keeps the next one waiting.
     fn ask_patience(&self) -> Millis {
-        let again = self.backend.snapshots.fetch.as_ref().map_or(0, |fetch| fetch.asked);
-        self.backend.settings.protocol.heartbeat.times(4 << again.min(ASK_TIMES_MAX))
+        let (again, took) =
+            self.backend.snapshots.fetch.as_ref().map_or((0, Millis(0)), |fetch| (fetch.asked, fetch.took));
+        self.backend.settings.protocol.heartbeat.times(4 << again.min(ASK_TIMES_MAX)).max(took.times(2))
     }
 
     fn ask_for_blocks(&mut self, now: Millis) {
@@ -586,6 +626,14 @@ impl Node {
         let (given_up, making) = (suspicion.times(SOURCE_PATIENCE), suspicion.times(MAKING_PATIENCE));
         let snapshots = &mut self.backend.snapshots;
         let Some(fetch) = &mut snapshots.fetch else { return };
+        let is_loading = snapshots.pending.is_some_and(|pending| pending.work == Work::Load);
+        if self.backend.replica.delivered() >= fetch.until && !is_loading {
+            // Others have filled what was lacking. The next offer, if there is one, is followed at once.
+            let from = fetch.from;
+            snapshots.fetch = None;
+            self.effects.tasks.push(Task::Drop);
+            return self.say(format!("caught up without the snapshot from {from}"));
+        }
         let Some(header) = &fetch.complete else {
             let is_making = now.since(fetch.offered_at) <= given_up && now.since(fetch.progress_at) <= making;
             if fetch.storing.is_none() && now.since(fetch.progress_at) > given_up && !is_making {

@@ -40,6 +40,11 @@ struct Cluster {
     cut: NodeSet,
     /// These messages get lost besides.
     lost: fn(&Message) -> bool,
+    /// These take `way` to arrive, the others no time.
+    slow: fn(&Message) -> bool,
+    way: Millis,
+    /// Those on their way, and when they arrive.
+    later: VecDeque<(Millis, NodeId, NodeId, Message)>,
 }
 
 fn id(index: usize) -> NodeId {
@@ -108,7 +113,16 @@ impl Cluster {
             }
         };
         let hosts = (0..count).map(host).collect();
-        Cluster { now, hosts, messages: VecDeque::new(), cut: NodeSet::EMPTY, lost: |_| false }
+        Cluster {
+            now,
+            hosts,
+            messages: VecDeque::new(),
+            cut: NodeSet::EMPTY,
+            lost: |_| false,
+            slow: |_| false,
+            way: Millis(0),
+            later: VecDeque::new(),
+        }
     }
 
     fn greet_all(&mut self) {
@@ -138,7 +152,13 @@ impl Cluster {
         for index in 0..self.hosts.len() {
             self.turn(index);
         }
-        let waiting: Vec<_> = self.messages.drain(..).collect();
+        let mono = self.now.mono;
+        let (slow, mut waiting): (Vec<_>, Vec<_>) =
+            self.messages.drain(..).partition(|(.., message)| (self.slow)(message));
+        self.later
+            .extend(slow.into_iter().map(|(from, to, message)| (mono.plus(self.way), from, to, message)));
+        let arrived = self.later.iter().take_while(|(due, ..)| *due <= mono).count();
+        waiting.extend(self.later.drain(..arrived).map(|(_, from, to, message)| (from, to, message)));
         let mut quiet = waiting.is_empty();
         for (from, to, message) in waiting {
             if !self.cut.contains(from) && !self.cut.contains(to) && !(self.lost)(&message) {
@@ -188,7 +208,8 @@ impl Cluster {
     fn pass(&mut self, millis: u64) {
         let end = self.now.mono.plus(Millis(millis));
         while self.now.mono < end {
-            let due = self.hosts.iter().filter_map(|host| host.node.deadline()).min();
+            let due = self.hosts.iter().filter_map(|host| host.node.deadline());
+            let due = due.chain(self.later.front().map(|(due, ..)| *due)).min();
             let next = due.unwrap_or(end).max(self.now.mono.plus(Millis(1))).min(end);
             self.now.wall = self.now.wall.plus(next.since(self.now.mono));
             self.now.mono = next;

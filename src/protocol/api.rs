@@ -129,8 +129,13 @@ pub enum Output {
     Overtaken(OfferTicket),
     /// Everything that the reads of this ticket must see is delivered.
     ReadReady(ReadTicket),
-    /// What this node lacks is only in a snapshot: this peer, who has delivered it, has one or can make one.
-    Behind(NodeId),
+    /// What this node lacks is only in a snapshot.
+    Behind {
+        /// This peer, who has delivered it, has one or can make one.
+        peer: NodeId,
+        /// Once this node has delivered so far, however it came by it, it needs no snapshot.
+        until: Position,
+    },
     /// Something worth a line in the log.
     Note(Note),
     /// This process must stop at once.

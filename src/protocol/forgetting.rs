@@ -141,7 +141,7 @@ impl Replica {
     pub(crate) fn on_snapshot_offer(&mut self, from: NodeId, forgotten: Position, out: &mut Vec<Output>) {
         if self.delivered < forgotten {
             self.mark(Mark::Behind);
-            out.push(Output::Behind(from));
+            out.push(Output::Behind { peer: from, until: forgotten });
         }
     }
 

@@ -694,6 +694,9 @@ impl Replica {
             self.offers.on_link(hello.from);
         }
         if let Some(peer) = self.peers.get_mut(hello.from) {
+            if hello.disk != peer.disk {
+                self.sealing.note_other_disk(hello.from);
+            }
             peer.boot = hello.boot;
             peer.disk = hello.disk;
             peer.joining = hello.joining;

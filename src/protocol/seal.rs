@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::types::{ClusterId, DiskId, Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber};
+use crate::types::{ClusterId, DiskId, Entry, Millis, NodeId, NodeSet, Position, Timestamp, ViewNumber};
 
 use super::api::{Note, Output};
 use super::lane::Fill;
@@ -60,6 +60,8 @@ pub(crate) struct Sealing {
     highest_round: u64,
     /// The highest ballot that outbid one of this node's.
     pub(crate) outbid_by: Option<Ballot>,
+    /// How many ballots of this node's were outbid in this view.
+    pub(crate) outbid_count: u32,
     /// A value that waits for entries before it can be accepted.
     pending: Option<(Ballot, Value)>,
     pending_asked_at: Option<Millis>,
@@ -72,6 +74,7 @@ impl Sealing {
             attempt: None,
             highest_round: 0,
             outbid_by: None,
+            outbid_count: 0,
             pending: None,
             pending_asked_at: None,
             watch: super::suspicion::Watch::new(now),
@@ -80,6 +83,13 @@ impl Sealing {
 
     pub(crate) fn enter_view(&mut self, now: Millis) {
         *self = Sealing::new(now);
+    }
+
+    /// A node speaks from another disk: what the one before has accepted is not on this one.
+    pub(crate) fn note_other_disk(&mut self, node: NodeId) {
+        if let Some(Attempt { phase: Phase::Accepting { accepted, .. }, .. }) = &mut self.attempt {
+            accepted.remove(node);
+        }
     }
 
     /// A long message from this node is arriving: it may be the answer, so it is not asked again yet.
@@ -435,6 +445,7 @@ impl Replica {
         self.sealing.outbid_by = self.sealing.outbid_by.max(Some(promised));
         if self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
             self.mark(Mark::BallotOutbid);
+            self.sealing.outbid_count = self.sealing.outbid_count.saturating_add(1);
             self.sealing.attempt = None;
             self.sealing.watch.seal_seen_at = Some(now);
         }
@@ -701,7 +712,8 @@ impl Replica {
             let log = self.log();
             if decision.view == self.current && decision.value.next.genesis != log.view.genesis {
                 // The cluster began with a state that is not here.
-                return out.push(Output::Behind(from));
+                let until = Position { view: self.current.next(), ..Position::default() };
+                return out.push(Output::Behind { peer: from, until });
             }
             if decision.view == self.current
                 && log.allows(&decision.value)

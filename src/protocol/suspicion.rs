@@ -129,7 +129,9 @@ impl Replica {
             // The sealer of the highest ballot known, which may have outbid this node's own, has a suspicion time-out
             // to finish, unless that process is known to be gone.
             let last = self.log().promised.max(self.sealing.outbid_by);
-            let gone = last.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
+            // Who outbids again and again is not gone: it is only not heard here.
+            let gone = self.sealing.outbid_count <= 1
+                && last.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
             (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, u64::from(!gone))
         } else {
             let Some(reason) = self.reason(now, &hearing) else {

@@ -34,6 +34,8 @@ impl Received {
 /// What a node does with one request instead of applying and answering it.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
+    /// Applies and answers as ever: the next request is meant.
+    None,
     /// Answers this without applying.
     Answer(&'static str),
     /// Applies and answers, then closes the connection.
@@ -139,6 +141,7 @@ impl Model {
                 self.values.insert(argument(1), (old + 1).to_string().into_bytes());
                 Reply::Integer(old + 1)
             }
+            "DBSIZE" => Reply::Integer(i64::try_from(self.values.len()).expect("small")),
             "KEYS" => Reply::Array(self.values.keys().map(|key| Reply::bulk(key)).collect()),
             name => Reply::error(format!("ERR unknown command '{name}'")),
         }
@@ -275,7 +278,7 @@ fn handle(model: &mut Model, request: Received) -> Response {
     model.received.push(request.clone());
     let later = if model.hold { Vec::new() } else { std::mem::take(&mut model.later) };
     let response = match model.faults[request.node].pop_front() {
-        None => Response::Reply(model.apply(&request)),
+        None | Some(Fault::None) => Response::Reply(model.apply(&request)),
         Some(Fault::Answer(text)) => Response::Reply(Reply::error(text)),
         Some(Fault::Close) => Response::ReplyClose(model.apply(&request)),
         Some(Fault::Drop) => Response::Close,

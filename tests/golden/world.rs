@@ -385,7 +385,7 @@ impl World {
                 let seen = self.hosts[node].applied.join(" ");
                 self.line("answers", format!("n{node} answers read {} having applied [{seen}]", ticket.0));
             }
-            Output::Behind(peer) => {
+            Output::Behind { peer, .. } => {
                 self.line("behind", format!("n{node} is behind: what it lacks is in a snapshot of {peer}"));
             }
             Output::Overtaken(ticket) => {

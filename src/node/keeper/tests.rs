@@ -175,7 +175,7 @@ fn blocks_for_peers() {
     let disk = MemoryDisk::new();
     let read = |id, next| Task::Read { to: ASKER, id, next, count: limits::SNAPSHOT_BLOCK_COUNT_MAX };
     let nothing = only(&mut keeper(&disk), read(None, 0));
-    assert!(matches!(nothing, Done::Gone { to: ASKER, damage: None }));
+    assert!(matches!(nothing, Done::Gone { to: ASKER, damage: None, .. }));
     let info = publish(&disk, 5);
     let keeper = &mut keeper(&disk);
     let Done::Blocks { to, id, first, blocks } = only(keeper, read(Some(info.id), 1)) else {

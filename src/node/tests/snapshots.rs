@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::storage::snapshots_on;
+use crate::types::limits;
 
 /// Three nodes, of which the last is cut off while the others go on, further than they remember.
 fn left_behind() -> Cluster {
@@ -135,6 +136,79 @@ fn a_source_that_is_lost_is_replaced() {
     assert!(sources.len() == 2 && sources[0] != sources[1], "{sources:?}");
 }
 
+/// While blocks are on their way, whoever is behind asks for what it lacks, heartbeat after heartbeat, and is offered a
+/// snapshot each time.
+#[test]
+fn offers_do_not_set_back_what_comes_slowly() {
+    let mut cluster = left_behind();
+    write_without(&mut cluster, 400);
+    cluster.slow = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.way = Millis(120);
+    come_back(&mut cluster);
+    let sources = &cluster.hosts[..2];
+    let served: u64 = sources.iter().map(|host| host.node.backend.snapshots.served_blocks).sum();
+    let blocks = cluster.hosts[2].node.newest_snapshot().expect("installed").blocks;
+    assert!(blocks > 3 * limits::SNAPSHOT_BLOCK_COUNT_MAX as u32, "{blocks}");
+    assert!(served < 2 * u64::from(blocks), "{served} of {blocks}");
+}
+
+/// The source has a newer snapshot than the one that it was bringing, and says so: then that one is fetched.
+#[test]
+fn a_snapshot_that_is_gone_gives_way_to_a_newer_one() {
+    let mut cluster = left_behind();
+    write_without(&mut cluster, 400);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.slow = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.way = Millis(120);
+    let (source, _) = loop {
+        cluster.pass(10);
+        if let Some(found) = cluster.hosts[2].node.backend.snapshots.coming().filter(|(_, len)| *len > 0) {
+            break found;
+        }
+    };
+    let first = cluster.hosts[source.index()].node.newest_snapshot().copied().expect("it is being sent");
+    // Two are kept.
+    let is_kept = |cluster: &Cluster| {
+        let kept = snapshots_on(&cluster.hosts[source.index()].files).unwrap();
+        kept.iter().any(|it| it.index == first.id.index)
+    };
+    while is_kept(&cluster) {
+        write(&mut cluster, 1);
+        cluster.hosts[source.index()].node.take_snapshot();
+        cluster.pass(1);
+    }
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.installed_count, 0);
+    come_back(&mut cluster);
+    let installed = cluster.hosts[2].node.newest_snapshot().copied().expect("installed");
+    assert!(installed.id.index > first.id.index, "{installed:?} after {first:?}");
+}
+
+/// One peer has forgotten what is lacking and is asked first; another one fills it while the snapshot is on its way.
+#[test]
+fn a_node_that_has_caught_up_needs_no_snapshot() {
+    let file = "0 127.0.0.1:7100\n1 127.0.0.1:7101\n2 127.0.0.1:7102\nset snapshot-log 64KiB\n";
+    let mut cluster = founded(Cluster::adjusted(3, file, |settings| {
+        if settings.protocol.me == id(0) {
+            settings.protocol.history_len = 0;
+            settings.protocol.pinned_history_len = 0;
+        }
+    }));
+    write_without(&mut cluster, 60);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.lost = |message| matches!(message, Message::SnapshotBlocks { .. });
+    let mut was_coming = false;
+    let mut millis = 0;
+    while state(&cluster, 2) != state(&cluster, 0) || !cluster.hosts[2].node.report().serving {
+        was_coming |= cluster.hosts[2].node.backend.snapshots.coming().is_some();
+        cluster.pass(10);
+        millis += 10;
+        assert!(millis < 2_000, "{:?}", cluster.hosts[2].node.report());
+    }
+    assert!(was_coming);
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.coming(), None);
+    assert_eq!(cluster.ask(2, 1, "GET before\n"), "1\n");
+}
+
 /// Its commands would wait for the snapshot, and nobody knows how long that takes.
 #[test]
 fn a_node_does_not_serve_while_its_snapshot_is_coming() {
@@ -151,9 +225,38 @@ fn a_node_does_not_serve_while_its_snapshot_is_coming() {
         let heard = cluster.ask(2, 1, command);
         assert!(heard.starts_with("LOADING this node is catching up"), "{heard}");
     }
+    for command in ["SAVE\n", "SNAPSHOT BEGIN\n"] {
+        let heard = cluster.ask(2, 1, command);
+        assert!(heard.contains("LOADING this node is catching up"), "{heard}");
+    }
     cluster.lost = |_| false;
     come_back(&mut cluster);
     assert_eq!(cluster.ask(2, 1, "SET before 2\n"), "OK\n");
+    cluster.say(2, 1, b"SAVE\n");
+    cluster.pass(100);
+    assert_eq!(cluster.hear(2, 1), "OK\n");
+}
+
+/// They wait for a snapshot that cannot be finished, and for the next one, when another node's begins to come.
+#[test]
+fn who_waits_for_a_snapshot_is_told_that_none_is_taken() {
+    let mut cluster = left_behind();
+    cluster.open(2, 2);
+    cluster.hosts[2].disk_held = true;
+    assert_eq!(cluster.ask(0, 1, "SET later 1\n"), "OK\n");
+    assert_eq!(cluster.ask(2, 1, "SAVE\n"), "");
+    assert_eq!(cluster.ask(2, 2, "SAVE\n"), "");
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.waiters.len(), 2);
+    write_without(&mut cluster, 60);
+    cluster.cut = NodeSet::EMPTY;
+    cluster.lost = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.pass(1_000);
+    assert!(cluster.hosts[2].node.backend.snapshots.coming().is_some());
+    let heard = cluster.hear(2, 2);
+    assert!(heard.contains("LOADING this node is catching up"), "{heard}");
+    assert_eq!(cluster.hear(2, 1), "", "its own is being taken");
+    cluster.hosts[2].node.client_gone(key(1));
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.waiters.len(), 0);
 }
 
 /// A change of the view alone leaves the index, and so the name, as it was: the one before is still the one before.
