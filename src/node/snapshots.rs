@@ -18,7 +18,7 @@ use crate::types::{Lsn, Millis, NodeId, NodeSet, Now, Position, Reply, SnapshotI
 use crate::wire::DecodeError;
 
 use super::keeper::{Asker, Done, SnapshotDamage, SnapshotInfo, Task};
-use super::{ClientKey, Node, Observed, Settings, settle};
+use super::{ClientKey, Node, Observed, settle};
 
 /// After a snapshot could not be taken, the next attempt is made so much later.
 const RETRY_AFTER: Millis = Millis(1_000);
@@ -671,7 +671,9 @@ impl Node {
     fn take_when_due(&mut self, now: Now) {
         let snapshots = &self.backend.snapshots;
         let serving = snapshots.served_at.is_some_and(|at| now.mono.since(at) < SERVING_FOR);
-        let grown = snapshots.grown > growth(&self.backend.settings, snapshots, serving);
+        let last_len = snapshots.newest.map_or(0, |newest| newest.len);
+        let least = self.backend.settings.snapshot_log_len;
+        let grown = snapshots.grown > growth(least, last_len, snapshots.grown_meanwhile, serving);
         let due = (snapshots.wanted || grown) && now.mono >= snapshots.not_before;
         // One that comes from a peer makes an own one needless.
         if !due || snapshots.pending.is_some() || snapshots.fetch.is_some() {
@@ -706,18 +708,16 @@ impl Node {
     }
 }
 
-/// How much log makes the next snapshot due: `snapshot-log`, as much again as the last one is long but at most half of
+/// How much log makes the next snapshot due: `snapshot-log`, here `least`, as much again as the last one is long but at most half of
 /// that setting, and half the length of the last one.
 ///
 /// With *L* for that length, a node has two snapshots and one in the making on its disk, 3 *L*, and the log since the
 /// older one: twice this growth, and what comes while the third is made. What came while the last was made is
 /// therefore taken off the half, so that all of it stays below 4 *L* and a constant, unless the log grows faster than
 /// snapshots are made.
-fn growth(settings: &Settings, snapshots: &Snapshots, serving: bool) -> u64 {
-    let least = settings.snapshot_log_len;
-    let last_len = snapshots.newest.map_or(0, |newest| newest.len);
+pub(super) fn growth(least: u64, last_len: u64, grown_meanwhile: u64, serving: bool) -> u64 {
     let more = if serving { least / 2 } else { last_len.min(least / 2) };
-    let part = (last_len / 2).saturating_sub(snapshots.grown_meanwhile);
+    let part = (last_len / 2).saturating_sub(grown_meanwhile);
     least.saturating_add(more).saturating_add(part)
 }
 

@@ -1,5 +1,6 @@
 //! Nodes that forget at once what they have delivered: who was away comes back by a snapshot.
 
+use super::super::snapshots::growth;
 use super::*;
 use crate::storage::snapshots_on;
 use crate::types::limits;
@@ -428,4 +429,23 @@ fn a_snapshot_waits_for_the_log() {
     cluster.run();
     let info = cluster.hosts[0].node.newest_snapshot().copied().expect("published now");
     assert_eq!(info.log_from, cluster.hosts[0].durable.next());
+}
+
+/// With what the handbook promises: four times a snapshot and 256 MiB, as long as no more log comes while a snapshot is
+/// made than it is long, and 16 MiB.
+#[test]
+fn snapshots_and_log_take_less_than_four_times_the_state_and_a_constant() {
+    const MIB: u64 = 1 << 20;
+    let (least, segments) = (64 * MIB, 2 * 16 * MIB);
+    for len in [0, 1, 5, 31, 32, 40, 64, 100, 128, 500, 1_000, 10_000, 100_000].map(|mib| mib * MIB) {
+        for meanwhile in [0, len / 8, len / 2, len, len + 16 * MIB] {
+            for serving in [false, true] {
+                let growth = growth(least, len, meanwhile, serving);
+                assert!(growth >= least);
+                let disk = 3 * len + 2 * growth + meanwhile + segments;
+                assert!(disk <= 4 * len + 256 * MIB, "{len} {meanwhile} {serving}: {} MiB", disk / MIB);
+            }
+        }
+    }
+    assert_eq!(growth(u64::MAX, 8, 0, true), u64::MAX);
 }
