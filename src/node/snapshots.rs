@@ -708,8 +708,8 @@ impl Node {
     }
 }
 
-/// How much log makes the next snapshot due: `least`, which is `snapshot-log`; as much again as the last one is long, but
-/// at most half of `least`; and half the length of the last one.
+/// How much log makes the next snapshot due: `least`, which is `snapshot-log`; as much again as the last one is long,
+/// but at most half of `least`; and half the length of the last one.
 ///
 /// With *L* for that length, a node has two snapshots and one in the making on its disk, 3 *L*, and the log since the
 /// older one: twice this growth, and what comes while the third is made. What came while the last was made is
