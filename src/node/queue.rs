@@ -608,12 +608,13 @@ pub(super) fn pack(arguments: &[&[u8]]) -> Box<[u8]> {
 /// Executes a read, unless it takes long; then begins it, if that is wanted.
 fn read(backend: &Backend, code: u8, packed: &[u8], long: LongReads) -> Outcome {
     let execute = |arguments: &[&[u8]]| {
-        if backend.store.is_long_read(code, arguments) {
-            if long == LongReads::Wait {
-                return Outcome::Long;
-            }
-            if let Some(read) = backend.store.begin_long_read(code, arguments) {
-                return Outcome::Begun(Box::new(read));
+        match long {
+            LongReads::Wait if backend.store.is_long_read(code, arguments) => return Outcome::Long,
+            LongReads::Wait => {}
+            LongReads::Begin => {
+                if let Some(read) = backend.store.begin_long_read(code, arguments) {
+                    return Outcome::Begun(Box::new(read));
+                }
             }
         }
         Outcome::Answer(backend.store.read(code, arguments))

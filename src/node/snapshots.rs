@@ -399,10 +399,8 @@ impl Node {
     }
 
     fn answer_waiters(&mut self, now: Now, reply: &Reply) {
-        let snapshots = &mut self.backend.snapshots;
-        let begun = snapshots.begun;
-        let done: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial <= begun).collect();
-        self.answer_all(now, done, reply);
+        let begun = self.backend.snapshots.begun;
+        self.answer_those(now, reply, |waiter| waiter.serial <= begun);
     }
 
     /// Whether clients wait for a snapshot that cannot be begun: nothing has been delivered that it could be of, or one
@@ -415,19 +413,22 @@ impl Node {
 
     /// Answers those who wait for a snapshot that has not been begun.
     pub(super) fn refuse_saves(&mut self, now: Now, reply: &Reply) {
-        let snapshots = &mut self.backend.snapshots;
-        let begun = snapshots.begun;
-        let held: Vec<Waiter> = snapshots.waiters.extract_if(.., |waiter| waiter.serial > begun).collect();
-        self.backend.stats.refused += held.len() as u64;
-        self.answer_all(now, held, reply);
+        let begun = self.backend.snapshots.begun;
+        let refused = self.answer_those(now, reply, |waiter| waiter.serial > begun);
+        self.backend.stats.refused += refused as u64;
     }
 
-    fn answer_all(&mut self, now: Now, waiters: Vec<Waiter>, reply: &Reply) {
-        for Waiter { client, slot, describes, .. } in waiters {
+    /// Says how many they were.
+    fn answer_those(&mut self, now: Now, reply: &Reply, are_meant: impl Fn(&Waiter) -> bool) -> usize {
+        let waiters = &mut self.backend.snapshots.waiters;
+        let meant: Vec<Waiter> = waiters.extract_if(.., |waiter| are_meant(waiter)).collect();
+        let count = meant.len();
+        for Waiter { client, slot, describes, .. } in meant {
             let brief = !describes && !matches!(reply, Reply::Error(_));
             let reply = if brief { Reply::OK } else { reply.clone() };
             self.answer_later(now, client, slot, reply);
         }
+        count
     }
 
     fn answer_later(&mut self, now: Now, client: ClientKey, slot: u64, reply: Reply) {

@@ -12,7 +12,7 @@ use crate::types::{Entry, Millis, NodeId, NodeSet, Timestamp, ViewNumber, limits
 use super::api::Output;
 use super::lane::{Fill, Taken};
 use super::marks::Mark;
-use super::message::{Decision, LaneVector, Message, Record};
+use super::message::{Decision, LaneVector, Message, Record, Status};
 use super::mutation::{Mutation, mutated};
 use super::replica::Replica;
 
@@ -230,12 +230,11 @@ impl Replica {
             }
             let owner = log.view.senders[i].node;
             let received = lane.received();
-            let has_more = |node: NodeId| {
-                self.peers.row(node, self.current).is_some_and(|row| row.lanes[i].received > received)
-            };
+            let is_more = |row: &Status| row.lanes[i].received > received;
+            let has_more = |node: NodeId| self.peers.row(node, self.current).is_some_and(|row| is_more(row));
             // What the owner says comes behind what it appended, so there something is missing. What others
             // say may only be quicker than the owner's own message, unless the owner is not to be heard.
-            if !self.peers.rows(self.current).any(|(_, row)| row.lanes[i].received > received) {
+            if !self.peers.rows(self.current).any(|(_, row)| is_more(row)) {
                 continue;
             }
             let owner_reachable = owner != me && self.is_linked_to(owner, now);
