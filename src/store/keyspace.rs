@@ -259,10 +259,29 @@ impl Keyspace {
 
     /// The items of a slot that are alive, in the order of their keys.
     pub(crate) fn sorted_items_of(&self, slot: usize) -> Vec<&Item> {
+        self.first_items_of(slot, usize::MAX)
+    }
+
+    /// At most so many of them, the first ones. Costs a look at each, and sorts only those.
+    pub(crate) fn first_items_of(&self, slot: usize, max: usize) -> Vec<&Item> {
         let mut items: Vec<&Item> = self.items_of(slot).collect();
         self.work.count(items.len() as u64);
+        if max < items.len() {
+            items.select_nth_unstable_by_key(max, |item| item.key());
+            items.truncate(max);
+        }
         items.sort_unstable_by_key(|item| item.key());
         items
+    }
+
+    /// How many there are.
+    pub(crate) fn len_of(&self, slot: usize) -> usize {
+        let Some(kept) = self.slot(slot) else { return 0 };
+        if !self.deadlines.has_dead() {
+            return kept.len();
+        }
+        self.work.count(kept.len() as u64);
+        self.items_of(slot).count()
     }
 
     /// The value of `key`.
@@ -352,7 +371,7 @@ impl Keyspace {
         let (slot, place) = (slot_of(key), hashing.of(key));
         let group = self.groups[slot / GROUP_LEN].get_or_insert_with(|| Arc::new(Group::EMPTY));
         let slot = own_slot(group, slot, place, &self.work);
-        self.work.count(2 + work_of(over.map_or(0, |(value, _)| value.len()), BYTES_PER_UNIT));
+        self.work.count(2);
         let mut there = slot.as_mut().and_then(|slot| slot.get_mut(place, key));
         let old_hash = there.as_deref().map_or(0, item_hash);
         if let (Some(item), Some((value, revision))) = (&mut there, over)
@@ -364,6 +383,8 @@ impl Keyspace {
         }
         let new = make(there.as_deref());
         let (hash, len) = (item_hash(&new), memory_len(&new));
+        let bytes = new.value().len() + there.as_deref().map_or(0, |old| old.value().len());
+        self.work.count(work_of(bytes, BYTES_PER_UNIT));
         let mortal = new.deadline().map(|deadline| (deadline, new.clone()));
         let old = match there {
             Some(item) => Some(std::mem::replace(item, new)),
@@ -431,6 +452,7 @@ impl Keyspace {
         if slot.len() == 0 {
             *place = None;
         }
+        self.work.count(work_of(old.value().len(), BYTES_PER_UNIT));
         self.memory_len -= memory_len(&old);
         self.untidy = true;
         Some(old)

@@ -207,7 +207,12 @@ impl Store {
 
     /// At most so many keys of a hash slot, in the order of their bytes.
     pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
-        self.keys.sorted_items_of(slot).into_iter().take(max).map(|item| item.key().into()).collect()
+        self.keys.first_items_of(slot, max).into_iter().map(|item| item.key().into()).collect()
+    }
+
+    /// How many keys a hash slot has. While expired keys wait for being freed, this looks at each key of the slot.
+    pub fn key_count_in_slot(&self, slot: usize) -> usize {
+        self.keys.len_of(slot)
     }
 
     /// A number that nobody foresees, for commands that choose at random and change nothing.

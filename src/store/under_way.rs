@@ -182,9 +182,6 @@ impl Reading {
             };
             self.end(store);
             *self = Reading::Listing { replies: Vec::with_capacity(found.len()), found: found.into_iter() };
-            if piece.ends(store, 1) {
-                return None;
-            }
         }
         let Reading::Listing { found, replies } = self else { return None };
         loop {

@@ -307,7 +307,7 @@ fn long_values_are_compared_and_put_together_in_bounded_pieces() {
         let value: Vec<u8> = (0..4_095).map(|_| *random.pick(b"abcd")).collect();
         store.keys.set(key, &value, Index(1));
     }
-    for share in [10, 500] {
+    for share in [40, 500] {
         let Reply::Bulk(common) = bounded(&mut store, &Given::line("LCS a b"), share) else {
             panic!("bytes")
         };
@@ -322,6 +322,29 @@ fn long_values_are_compared_and_put_together_in_bounded_pieces() {
     words.extend(sources.iter().cycle().take(10_001).cloned());
     assert_eq!(bounded(&mut store, &Given::new("BITOP", words), 50), Reply::Integer(4_095));
     assert_eq!(store.keys.value(b"c"), store.keys.value(b"a"), "the others cancel out");
+}
+
+/// However a slot is asked, it has the same keys: those that are alive.
+#[test]
+fn keys_of_a_slot_are_counted_and_listed_without_the_dead() {
+    let mut store = Store::new(Limits::default(), 1);
+    let slot = slot_of(b"{tag}");
+    for i in 0..1_000_u64 {
+        let deadline = (i % 4 == 0).then_some(Millis(5));
+        store.keys.set_until(format!("{{tag}}{i}").as_bytes(), b"", Index(1), deadline);
+    }
+    assert_eq!((store.key_count_in_slot(slot), store.key_count_in_slot(slot ^ 1)), (1_000, 0));
+    let at = Applied { index: Index(2), now: Millis(5) };
+    store.apply(at, &Given::line("DBSIZE").as_command(), true);
+    let all = store.keys_in_slot(slot, usize::MAX);
+    assert!(all.is_sorted() && all.len() == 750);
+    for max in [0, 1, 300, 749, 750, 751] {
+        assert_eq!(store.keys_in_slot(slot, max), all[..max.min(750)]);
+    }
+    for _ in 0..2 {
+        assert_eq!(store.key_count_in_slot(slot), 750);
+        while store.free_expired(100) {}
+    }
 }
 
 /// Everything that looks at many keys shows it.
