@@ -207,12 +207,6 @@ impl Reading {
     }
 }
 
-/// What has become of a command that was begun.
-pub(crate) enum Begun {
-    Done(Reply),
-    UnderWay(Progress),
-}
-
 impl Store {
     /// Applies the next command of the total order and returns its reply. Reads are welcome: they are multicast
     /// when a client asks for ordered ones.
@@ -285,19 +279,13 @@ impl Store {
         };
         // A reply that is kept is state, so it is made on every node.
         let piece = Piece { want_reply: piece.want_reply || kept_at.is_some(), ..piece };
-        let begun = match by_code(command.code) {
-            None => Err(CommandError::UnknownCode { code: command.code }),
-            Some(spec) => self.begin(piece, spec, &command.arguments),
+        let mut begun = None;
+        let answer = match by_code(command.code) {
+            None => Some(Err(CommandError::UnknownCode { code: command.code })),
+            Some(spec) => self.begin(piece, spec, &command.arguments, &mut begun),
         };
-        let answer = match begun {
-            Ok(Begun::UnderWay(progress)) => {
-                *under_way = Some(UnderWay { progress, kept_at, want_reply: piece.want_reply });
-                return None;
-            }
-            Ok(Begun::Done(reply)) => Ok(reply),
-            Err(error) => Err(error),
-        };
-        Some(self.end_command(kept_at, answer))
+        *under_way = begun.map(|progress| UnderWay { progress, kept_at, want_reply: piece.want_reply });
+        answer.map(|answer| self.end_command(kept_at, answer))
     }
 
     /// Asks the session of a command: where in it the reply is to be kept, or that this is the answer.
@@ -329,36 +317,44 @@ impl Store {
         self.keys.work().count(1 + work_of(arguments.len(), ARGUMENTS_PER_UNIT));
     }
 
-    /// Begins a command and does a piece of it.
+    /// Begins a command and does a piece of it. If that is not all, it leaves in `begun` how far it has come.
     pub(crate) fn begin(
         &mut self,
         piece: Piece,
         spec: &CommandSpec,
         arguments: &[&[u8]],
-    ) -> Result<Begun, CommandError> {
-        let validate = || spec.validate(arguments, limits::VALUE_LEN_CEILING);
-        let mut progress = match spec.run {
-            Run::Read(_) if !piece.want_reply => return Ok(Begun::Done(Reply::Nil)),
-            Run::Read(read) => {
-                validate()?;
-                let Some(long) = spec.long.filter(|_| spec.takes_long(arguments)) else {
-                    return read(self, arguments).map(Begun::Done);
-                };
-                Progress::Reading(Reading::Looking(Box::new((long.begin)(&self.keys, arguments))))
-            }
-            Run::Write(write) => {
-                validate()?;
-                return write(self, piece.at, arguments).map(Begun::Done);
-            }
-            Run::Pieces(begin) => {
-                validate()?;
-                begin(arguments)?
-            }
-            Run::Node => return Err(CommandError::NotReplicated { name: spec.name }),
-        };
-        match progress.go_on(self, piece, arguments) {
-            Some(answer) => answer.map(Begun::Done),
-            None => Ok(Begun::UnderWay(progress)),
+        begun: &mut Option<Progress>,
+    ) -> Option<Answer> {
+        if matches!(spec.run, Run::Read(_)) && !piece.want_reply {
+            return Some(Ok(Reply::Nil));
         }
+        let checked = match spec.run {
+            Run::Node => Err(CommandError::NotReplicated { name: spec.name }),
+            Run::Read(_) | Run::Write(_) | Run::Pieces(_) => {
+                spec.validate(arguments, limits::VALUE_LEN_CEILING)
+            }
+        };
+        if let Err(error) = checked {
+            return Some(Err(error));
+        }
+        let mut progress = match spec.run {
+            Run::Write(write) => return Some(write(self, piece.at, arguments)),
+            Run::Read(read) => match spec.long.filter(|_| spec.takes_long(arguments)) {
+                None => return Some(read(self, arguments)),
+                Some(long) => {
+                    Progress::Reading(Reading::Looking(Box::new((long.begin)(&self.keys, arguments))))
+                }
+            },
+            Run::Pieces(begin) => match begin(arguments) {
+                Ok(progress) => progress,
+                Err(error) => return Some(Err(error)),
+            },
+            Run::Node => unreachable!("refused above"),
+        };
+        let answer = progress.go_on(self, piece, arguments);
+        if answer.is_none() {
+            *begun = Some(progress);
+        }
+        answer
     }
 }

@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run, by_code};
 use crate::store::error::CommandError;
 use crate::store::sessions::reply_len;
-use crate::store::under_way::{Begun, ELEMENTS_PER_UNIT, Piece, Progress, work_of};
+use crate::store::under_way::{ELEMENTS_PER_UNIT, Piece, Progress, work_of};
 use crate::types::{Index, Reply, limits};
 use crate::wire::{DecodeError, Reader, Writer};
 
@@ -221,14 +221,12 @@ impl Transaction {
                 self.begun += 1;
                 self.argument_count += count;
                 store.count_command(own);
-                match begin_one(store, piece, code, own) {
-                    Ok(Begun::Done(reply)) => Ok(reply),
-                    Ok(Begun::UnderWay(progress)) => {
-                        self.current = Some(progress);
-                        return;
-                    }
-                    Err(error) => Err(error),
-                }
+                let answer = match find(code) {
+                    Ok(spec) => store.begin(piece, spec, own, &mut self.current),
+                    Err(error) => Some(Err(error)),
+                };
+                let Some(answer) = answer else { return };
+                answer
             }
         };
         if piece.want_reply {
@@ -262,14 +260,13 @@ impl Transaction {
     }
 }
 
-fn begin_one(store: &mut Store, piece: Piece, code: u8, arguments: &[&[u8]]) -> Result<Begun, CommandError> {
+/// The command with this code, if it may be part of a transaction.
+fn find(code: u8) -> Result<&'static CommandSpec, CommandError> {
     let spec = by_code(code).ok_or(CommandError::UnknownCode { code })?;
-    if spec.class == Class::Internal {
-        return Err(CommandError::NotReplicated { name: spec.name });
+    match () {
+        () if spec.class == Class::Internal => Err(CommandError::NotReplicated { name: spec.name }),
+        // Its token would not differ from that of another acquisition in the same transaction.
+        () if spec.group == Group::Lock => Err(CommandError::NotInTransaction { name: spec.name }),
+        () => Ok(spec),
     }
-    // Its token would not differ from that of another acquisition in the same transaction.
-    if spec.group == Group::Lock {
-        return Err(CommandError::NotInTransaction { name: spec.name });
-    }
-    store.begin(piece, spec, arguments)
 }
