@@ -142,7 +142,7 @@ pub(super) fn cluster(backend: &Backend, endpoint: Endpoint, arguments: &[&[u8]]
         [] if of("NODES") => Reply::Verbatim(nodes(backend, endpoint).into_bytes().into()),
         [key] if of("KEYSLOT") => integer(slot_of(key)),
         [text] if of("COUNTKEYSINSLOT") => match slot(text) {
-            Some(slot) => integer(backend.store.keys_in_slot(slot, usize::MAX).len()),
+            Some(slot) => integer(backend.store.key_count_in_slot(slot)),
             None => Reply::error("ERR Invalid slot"),
         },
         [text, count] if of("GETKEYSINSLOT") => {

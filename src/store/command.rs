@@ -16,6 +16,7 @@ use super::commands::{
 };
 use super::error::{CommandError, excerpt};
 use super::keyspace::Keyspace;
+use super::under_way::Progress;
 use super::{Applied, Limits, LongRead, Store};
 
 /// What a command needs to be answered.
@@ -116,6 +117,8 @@ pub(crate) type Answer = Result<Reply, CommandError>;
 pub(crate) enum Run {
     Read(fn(&Store, &[&[u8]]) -> Answer),
     Write(fn(&mut Store, Applied, &[&[u8]]) -> Answer),
+    /// Writes that may take long: begins, without having done anything yet.
+    Pieces(fn(&[&[u8]]) -> Result<Progress, CommandError>),
     /// There is none here: the node's business.
     Node,
 }
@@ -356,7 +359,7 @@ const fn build_index() -> CommandIndex {
             let place = Place { family: family as u8, member: member as u8 };
             match (spec.class, spec.run) {
                 (Class::Read, Run::Read(_))
-                | (Class::Write | Class::Internal, Run::Write(_))
+                | (Class::Write | Class::Internal, Run::Write(_) | Run::Pieces(_))
                 | (Class::Connection, Run::Node) => {}
                 _ => panic!("a command's class does not fit its function"),
             }

@@ -23,10 +23,15 @@ use super::deadlines::{DEADLINE_LEN, Deadlines};
 use super::leaves::{Hashing, Leaf, PLACE_LEN, Slot};
 use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
+use super::under_way::{Work, work_of};
 
 /// How many slots a group has.
 const GROUP_LEN: usize = 128;
 const GROUP_COUNT: usize = SLOT_COUNT / GROUP_LEN;
+/// So many bytes of a value that are read or written take as long as a look at a key.
+const BYTES_PER_UNIT: usize = 4096;
+/// So many pointers that are copied do.
+const POINTERS_PER_UNIT: usize = 8;
 
 /// Neighbouring slots; `None`: no key is in it.
 #[derive(Clone)]
@@ -58,6 +63,8 @@ pub(crate) struct Keyspace {
     memory_len: usize,
     /// The most that it was.
     memory_len_max: usize,
+    /// What was done, by reading too; not state.
+    work: Work,
     /// Something was written or taken out, and perhaps freed, since the allocator was last made to tidy up; not state.
     untidy: bool,
 }
@@ -135,6 +142,7 @@ impl Keyspace {
             died: 0,
             memory_len: 0,
             memory_len_max: 0,
+            work: Work::default(),
             untidy: false,
         }
     }
@@ -143,6 +151,11 @@ impl Keyspace {
     pub(crate) fn freeze(&self) -> Keyspace {
         let Keyspace { len, digest, now, .. } = *self;
         Keyspace { groups: self.groups.clone(), len, digest, now, ..Keyspace::with(self.hashing.clone()) }
+    }
+
+    /// The same without keys, which costs nothing.
+    pub(crate) fn without_keys(&self) -> Keyspace {
+        Keyspace::with(self.hashing.clone())
     }
 
     /// How many keys there are.
@@ -165,6 +178,11 @@ impl Keyspace {
         (self.memory_len, self.memory_len_max)
     }
 
+    /// Where work is counted.
+    pub(crate) fn work(&self) -> &Work {
+        &self.work
+    }
+
     /// The replicated time.
     pub(crate) fn now(&self) -> Millis {
         self.now
@@ -175,6 +193,7 @@ impl Keyspace {
     pub(crate) fn advance(&mut self, now: Millis, mut told: Option<Told<'_>>) {
         self.now = self.now.max(now);
         while let Some(due) = self.deadlines.pop(self.now) {
+            self.work.count(1 + if told.is_some() { due.len as u64 } else { 0 });
             self.len -= due.len;
             self.died += due.len as u64;
             self.digest = self.digest.wrapping_sub(due.digest);
@@ -215,6 +234,7 @@ impl Keyspace {
 
     /// What is kept of `key`.
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Item> {
+        self.work.count(1);
         self.any(key).filter(|item| item.is_alive(self.now))
     }
 
@@ -239,14 +259,36 @@ impl Keyspace {
 
     /// The items of a slot that are alive, in the order of their keys.
     pub(crate) fn sorted_items_of(&self, slot: usize) -> Vec<&Item> {
+        self.first_items_of(slot, usize::MAX)
+    }
+
+    /// At most so many of them, the first ones. Costs a look at each, and sorts only those.
+    pub(crate) fn first_items_of(&self, slot: usize, max: usize) -> Vec<&Item> {
         let mut items: Vec<&Item> = self.items_of(slot).collect();
+        self.work.count(items.len() as u64);
+        if max < items.len() {
+            items.select_nth_unstable_by_key(max, |item| item.key());
+            items.truncate(max);
+        }
         items.sort_unstable_by_key(|item| item.key());
         items
     }
 
+    /// How many there are.
+    pub(crate) fn len_of(&self, slot: usize) -> usize {
+        let Some(kept) = self.slot(slot) else { return 0 };
+        if !self.deadlines.has_dead() {
+            return kept.len();
+        }
+        self.work.count(kept.len() as u64);
+        self.items_of(slot).count()
+    }
+
     /// The value of `key`.
     pub(crate) fn value(&self, key: &[u8]) -> Option<&[u8]> {
-        self.get(key).map(Item::value)
+        let value = self.get(key).map(Item::value);
+        self.work.count(work_of(value.map_or(0, <[u8]>::len), BYTES_PER_UNIT));
+        value
     }
 
     /// The first slot from this one on that has anything in it, or [`SLOT_COUNT`]. Lets go of the groups in front of
@@ -328,7 +370,8 @@ impl Keyspace {
         let hashing = &self.hashing;
         let (slot, place) = (slot_of(key), hashing.of(key));
         let group = self.groups[slot / GROUP_LEN].get_or_insert_with(|| Arc::new(Group::EMPTY));
-        let slot = &mut Arc::make_mut(group).0[slot % GROUP_LEN];
+        let slot = own_slot(group, slot, place, &self.work);
+        self.work.count(2);
         let mut there = slot.as_mut().and_then(|slot| slot.get_mut(place, key));
         let old_hash = there.as_deref().map_or(0, item_hash);
         if let (Some(item), Some((value, revision))) = (&mut there, over)
@@ -340,6 +383,8 @@ impl Keyspace {
         }
         let new = make(there.as_deref());
         let (hash, len) = (item_hash(&new), memory_len(&new));
+        let bytes = new.value().len() + there.as_deref().map_or(0, |old| old.value().len());
+        self.work.count(work_of(bytes, BYTES_PER_UNIT));
         let mortal = new.deadline().map(|deadline| (deadline, new.clone()));
         let old = match there {
             Some(item) => Some(std::mem::replace(item, new)),
@@ -399,12 +444,15 @@ impl Keyspace {
         let hashing = &self.hashing;
         let slot = slot_of(key);
         let group = self.groups.get_mut(slot / GROUP_LEN)?.as_mut()?;
-        let place = &mut Arc::make_mut(group).0[slot % GROUP_LEN];
+        let hash = hashing.of(key);
+        let place = own_slot(group, slot, hash, &self.work);
+        self.work.count(2);
         let slot = place.as_mut()?;
-        let old = slot.remove(hashing.of(key), hashing, key)?;
+        let old = slot.remove(hash, hashing, key)?;
         if slot.len() == 0 {
             *place = None;
         }
+        self.work.count(work_of(old.value().len(), BYTES_PER_UNIT));
         self.memory_len -= memory_len(&old);
         self.untidy = true;
         Some(old)
@@ -423,6 +471,13 @@ impl Keyspace {
     pub(crate) fn discard(&mut self, read: LongRead) {
         let (keys, items, replies) = read.into_parts();
         self.flushed.groups.extend(keys.groups.into_iter().flatten());
+        items.into_iter().for_each(|items| self.discard_items(items));
+        self.discard_replies(replies);
+    }
+
+    /// Takes what a read has found, and lets go of all else that it holds: then no write has to copy it any more.
+    pub(crate) fn discard_found(&mut self, read: LongRead) {
+        let (_, items, replies) = read.into_parts();
         items.into_iter().for_each(|items| self.discard_items(items));
         self.discard_replies(replies);
     }
@@ -461,6 +516,19 @@ impl fmt::Debug for Keyspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "keyspace({} keys, digest {:016x})", self.len, self.digest)
     }
+}
+
+/// The place of a slot in a group that no clone has, to be written to where this hash belongs. Counts what is copied
+/// for it, now and by the write.
+fn own_slot<'a>(group: &'a mut Arc<Group>, slot: usize, hash: u64, work: &Work) -> &'a mut Option<Slot> {
+    if Arc::strong_count(group) > 1 {
+        let pointers: usize = group.0.iter().flatten().map(Slot::leaf_count).sum();
+        work.count(work_of(pointers + GROUP_LEN, POINTERS_PER_UNIT));
+    }
+    let slot = &mut Arc::make_mut(group).0[slot % GROUP_LEN];
+    let copied = slot.as_ref().map_or(0, |slot| slot.shared_len(hash));
+    work.count(work_of(copied, POINTERS_PER_UNIT));
+    slot
 }
 
 /// Makes the allocator put together what was just freed. That of glibc keeps small pieces on a list until somebody

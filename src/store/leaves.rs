@@ -152,6 +152,20 @@ impl Slot {
         }
     }
 
+    /// How many leaves there are.
+    pub(super) fn leaf_count(&self) -> usize {
+        self.leaves().len()
+    }
+
+    /// How many pointers a write to the leaf of this hash has to copy, because a clone has it too.
+    pub(super) fn shared_len(&self, hash: u64) -> usize {
+        let leaf = match self {
+            Slot::One(leaf) => leaf,
+            Slot::Many(leaves) => &leaves.leaves[place(hash, leaves.leaves.len())],
+        };
+        if Arc::strong_count(leaf) > 1 { leaf.len() } else { 0 }
+    }
+
     /// The item of a key.
     pub(super) fn get(&self, hash: u64, key: &[u8]) -> Option<&Item> {
         match self {

@@ -1,9 +1,9 @@
 //! Reads that take long: done a piece at a time, from the state as it was when they began.
 //!
-//! `KEYS` looks at every key, `MGET` and `EXISTS` may name tens of thousands. Done in one go they would hold up every
-//! other client and the other nodes. So such a read freezes the keys, which costs a microsecond, and whoever runs it
-//! asks for so many keys' work at a time and does something else in between. The answer is that of the one moment
-//! when it began.
+//! `KEYS` looks at every key, `MGET` and `EXISTS` may name tens of thousands, `LCS` fills a large table. Done in one
+//! go they would hold up every other client and the other nodes. So such a read freezes the keys, which costs a
+//! microsecond, or holds the two that it is about, and whoever runs it asks for so many keys' work at a time and does
+//! something else in between. The answer is that of the one moment when it began.
 //!
 //! What is found by `KEYS` is sorted in short runs that are merged at the end, so that no step takes longer than
 //! any other. A single key can be more than a step's work, if the pattern makes it so: then the comparison goes on in
@@ -21,6 +21,7 @@ use crate::wire::{Reader, Writer};
 
 use super::SLOT_COUNT;
 use super::by_key::ByKey;
+use super::commands::lcs::Comparison;
 use super::error::CommandError;
 use super::glob::{Matcher, StepBudget};
 use super::keyspace::Keyspace;
@@ -29,10 +30,10 @@ use super::keyspace::Keyspace;
 pub(super) const LONG_COUNT: usize = 1024;
 /// Steps of patterns that one `KEYS` may take, a second's work or two: `*name*` over some fifty million keys.
 const PATTERN_STEPS_MAX: u64 = 1 << 30;
-/// The same if it is done at once, within a transaction: thirty milliseconds, and as much again as the keys take.
-const PATTERN_STEPS_AT_ONCE_MAX: u64 = 1 << 24;
 /// So many steps of a pattern take about as long as a look at a key, which is hardly ever in the processor's cache.
 const STEPS_PER_KEY: i64 = 64;
+/// So many cells of the table of `LCS` do.
+const CELLS_PER_KEY: usize = 1024;
 /// How many found keys are sorted at a time.
 const RUN_LEN: usize = 1024;
 /// What an element costs in a dialect beside its bytes, at most.
@@ -48,6 +49,8 @@ enum Work {
     Find(Find),
     Values(Each<Vec<Reply>>),
     Count(Each<usize>),
+    /// LCS, or why it is refused. It holds the two items and needs nothing else.
+    Compare(Result<Box<Comparison>, CommandError>),
 }
 
 /// KEYS.
@@ -148,6 +151,7 @@ impl fmt::Debug for LongRead {
             Work::Find(_) => "keys that fit a pattern",
             Work::Values(_) => "values",
             Work::Count(_) => "a count",
+            Work::Compare(_) => "what two values have in common",
         };
         write!(f, "{what} of {:?}", self.keys)
     }
@@ -179,13 +183,25 @@ impl LongRead {
         LongRead { keys: keys.freeze(), work: Work::Count(Each::new(arguments, 0)) }
     }
 
+    /// What the values of two keys have in common.
+    pub(super) fn compare(keys: &Keyspace, arguments: &[&[u8]]) -> LongRead {
+        let comparison = Comparison::begin(keys, arguments).map(Box::new);
+        LongRead { keys: keys.without_keys(), work: Work::Compare(comparison) }
+    }
+
     /// Goes on for about so many keys, at least one, and returns the answer once it is there. Slots of the key space
     /// without keys count as well, and so does a pattern that needs many steps.
     pub fn step(&mut self, max: usize) -> Option<LongReply> {
         let max = max.max(1);
         let LongRead { keys, work } = self;
         let answer = match work {
-            Work::Find(find) => find.step(keys, max).transpose()?.map(LongReply::Keys),
+            Work::Find(find) => {
+                let answer = find.step(keys, max);
+                // What was done beyond the share is counted when it is taken off the next one.
+                keys.work()
+                    .count((share_of(max) - find.share.max(0)).unsigned_abs() / STEPS_PER_KEY.unsigned_abs());
+                answer.transpose()?.map(LongReply::Keys)
+            }
             Work::Values(each) => {
                 let has_more = each.visit(max, |key, replies, len| {
                     let item = keys.get(key);
@@ -212,18 +228,28 @@ impl LongRead {
                 }
                 Ok(LongReply::Reply(super::commands::count_reply(each.result)))
             }
+            Work::Compare(Err(error)) => Err(error.clone()),
+            Work::Compare(Ok(comparison)) => {
+                let cells = max.saturating_mul(CELLS_PER_KEY);
+                let mut left = cells;
+                let reply = comparison.step(&mut left);
+                keys.work().count(((cells - left).div_ceil(CELLS_PER_KEY)) as u64);
+                Ok(LongReply::Reply(reply?))
+            }
         };
         Some(answer.unwrap_or_else(|error| LongReply::Reply(error.into())))
     }
 
-    /// All of it at once, with fewer steps of patterns.
-    pub(super) fn run(mut self) -> Reply {
-        if let Work::Find(find) = &mut self.work {
-            let for_keys = (self.keys.len() as u64).saturating_mul(STEPS_PER_KEY.unsigned_abs());
-            find.budget = StepBudget(PATTERN_STEPS_AT_ONCE_MAX.saturating_add(for_keys));
-        }
+    /// What was done so far, in the units of a [`Fund`](super::Fund).
+    pub(super) fn work(&self) -> u64 {
+        self.keys.work().done()
+    }
+
+    /// All of it at once. The work is counted with that of the keys that it was begun for.
+    pub(super) fn run(mut self, keys: &Keyspace) -> Reply {
         loop {
             if let Some(reply) = self.step(usize::MAX) {
+                keys.work().count(self.work());
                 return reply.into_reply();
             }
         }
@@ -242,15 +268,14 @@ impl LongRead {
                 (keys, runs, Vec::new())
             }
             Work::Values(each) => (keys, Vec::new(), each.result),
-            Work::Count(_) => (keys, Vec::new(), Vec::new()),
+            Work::Count(_) | Work::Compare(_) => (keys, Vec::new(), Vec::new()),
         }
     }
 }
 
 impl Find {
     fn step(&mut self, keys: &Keyspace, max: usize) -> Result<Option<Vec<Item>>, CommandError> {
-        let share = i64::try_from(max).unwrap_or(i64::MAX).saturating_mul(STEPS_PER_KEY);
-        self.share = self.share.saturating_add(share);
+        self.share = self.share.saturating_add(share_of(max));
         while self.at.slot < SLOT_COUNT {
             if self.share <= 0 {
                 return Ok(None);
@@ -339,6 +364,11 @@ impl Find {
     }
 }
 
+/// The share of a step with so many keys.
+fn share_of(max: usize) -> i64 {
+    i64::try_from(max).unwrap_or(i64::MAX).saturating_mul(STEPS_PER_KEY)
+}
+
 fn sort(run: &mut [Item]) {
     run.sort_unstable_by(|a, b| a.key().cmp(b.key()));
 }
@@ -410,7 +440,7 @@ mod tests {
         assert_eq!(reply, Reply::Array(expected));
         // So many slots and keys are looked at, and keys merged.
         assert!((90..130).contains(&steps), "{steps} steps");
-        let all_at_once = LongRead::find(&keys, b"key-1999?").run();
+        let all_at_once = LongRead::find(&keys, b"key-1999?").run(&keys);
         assert_eq!(all_at_once, run(LongRead::find(&keys, b"key-1999?"), 1, || {}).0);
     }
 
@@ -470,9 +500,12 @@ mod tests {
         let mut keys = Keyspace::new(1);
         keys.set(&[b'a'; 60_000], b"", Index(1));
         let pattern = "*".to_owned() + &"a".repeat(16_000) + "b";
-        let refused = Reply::from(CommandError::PatternTooCostly);
-        let read = LongRead::find(&keys, pattern.as_bytes());
-        assert_eq!(read.run(), refused, "fewer steps are allowed at once");
+        let (refused, before) = (Reply::from(CommandError::PatternTooCostly), keys.work().done());
+        let mut read = LongRead::find(&keys, pattern.as_bytes());
+        let Work::Find(find) = &mut read.work else { panic!("a search") };
+        find.budget = StepBudget(1 << 24);
+        assert_eq!(read.run(&keys), refused);
+        assert!(keys.work().done() - before >= 1 << 18, "counted as 64 steps to a key");
         let pattern = "*".to_owned() + &"a".repeat(100) + "b";
         assert_eq!(run(LongRead::find(&keys, pattern.as_bytes()), 65_536, || {}).0, Reply::Array(Vec::new()));
     }

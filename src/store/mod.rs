@@ -1,9 +1,9 @@
 //! The key-value state machine: what all nodes hold alike.
 //!
-//! [`Store::apply`] takes the commands of the total order one by one. It is a pure function of the state and the
-//! command: no clock, no randomness, nothing that differs from node to node, not even limits that an operator may
-//! set. Bytes that make no sense give an error reply and change nothing, on every node the same. So nodes that have
-//! applied the same commands hold the same state, and [`Store::digest`] shows it.
+//! [`Store::apply`] takes the commands of the total order one by one, [`Store::apply_some`] a long one in pieces. It is
+//! a pure function of the state and the command: no clock, no randomness, nothing that differs from node to node, not
+//! even limits that an operator may set. Bytes that make no sense give an error reply and change nothing, on every node
+//! the same. So nodes that have applied the same commands hold the same state, and [`Store::digest`] shows it.
 //!
 //! | file | holds |
 //! |---|---|
@@ -17,6 +17,7 @@
 //! | `sessions` | exactly-once for clients that repeat commands |
 //! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
 //! | `long_read` | reads that are done in pieces |
+//! | `under_way` | commands that are applied in pieces, and how work is counted |
 //! | `by_key` | items in the order of their keys |
 //! | `glob` | patterns |
 //! | `error` | refusals in Redis' words |
@@ -41,6 +42,7 @@ mod sha1;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
+mod under_way;
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -48,7 +50,6 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::types::{Index, Item, Millis, Reply, limits};
-use crate::wire::batch::{BatchCommand, SessionSeq};
 
 pub use command::{
     Class, CommandSpec, Group, KeyPositions, all, by_code, check, check_arity, lookup, unknown_command,
@@ -63,10 +64,11 @@ pub use glob::StepBudget;
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
 pub use long_read::{LongRead, LongReply};
 pub use slots::{SLOT_COUNT, slot_of};
+pub use under_way::{Fund, UnderWay};
 
 use command::{Answer, Run};
 use keyspace::Keyspace;
-use sessions::{Admission, Sessions};
+use sessions::Sessions;
 
 /// What the store allows.
 ///
@@ -138,69 +140,6 @@ impl Store {
         }
     }
 
-    /// Applies the next command of the total order and returns its reply. Reads are welcome: they are multicast
-    /// when a client asks for ordered ones.
-    ///
-    /// With `want_reply` false the reply may be `Nil` instead, which spares building one that nobody waits for.
-    pub fn apply(&mut self, at: Applied, command: &BatchCommand<'_>, want_reply: bool) -> Reply {
-        self.advance(at.now);
-        self.sessions.expire(at.now, &self.limits);
-        let answer = match command.session {
-            None => self.run(at, command, want_reply),
-            Some(place) => self.apply_in_session(at, place, command, want_reply),
-        };
-        answer.unwrap_or_else(Reply::from)
-    }
-
-    fn apply_in_session(
-        &mut self,
-        at: Applied,
-        place: SessionSeq,
-        command: &BatchCommand<'_>,
-        want_reply: bool,
-    ) -> Answer {
-        let is_read = by_code(command.code).is_some_and(|spec| spec.class == Class::Read);
-        match self.sessions.admit(place, at.now, &self.limits)? {
-            Admission::Next if is_read => {
-                self.sessions.complete(place, None, &self.limits);
-                self.run(at, command, want_reply)
-            }
-            Admission::Next => {
-                // The reply is state, so it is made on every node. An error is a reply too.
-                let reply = self.run(at, command, true).unwrap_or_else(Reply::from);
-                self.sessions.complete(place, Some(&reply), &self.limits);
-                Ok(reply)
-            }
-            Admission::Applied(reply) => Ok(reply),
-            Admission::Forgotten(_) if is_read => self.run(at, command, want_reply),
-            Admission::Forgotten(error) => Err(error),
-        }
-    }
-
-    fn run(&mut self, at: Applied, command: &BatchCommand<'_>, want_reply: bool) -> Answer {
-        let Some(spec) = by_code(command.code) else {
-            return Err(CommandError::UnknownCode { code: command.code });
-        };
-        if matches!(spec.run, Run::Read(_)) && !want_reply {
-            return Ok(Reply::Nil);
-        }
-        self.run_spec(at, spec, &command.arguments)
-    }
-
-    fn run_spec(&mut self, at: Applied, spec: &CommandSpec, arguments: &[&[u8]]) -> Answer {
-        match spec.run {
-            Run::Read(read) => {
-                spec.validate(arguments, limits::VALUE_LEN_CEILING)?;
-                read(self, arguments)
-            }
-            Run::Write(write) => {
-                spec.validate(arguments, limits::VALUE_LEN_CEILING)?;
-                write(self, at, arguments)
-            }
-            Run::Node => Err(CommandError::NotReplicated { name: spec.name }),
-        }
-    }
-
     fn advance(&mut self, now: Millis) {
         let Store { keys, events, .. } = self;
         if self.tells_of_keys {
@@ -268,7 +207,12 @@ impl Store {
 
     /// At most so many keys of a hash slot, in the order of their bytes.
     pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
-        self.keys.sorted_items_of(slot).into_iter().take(max).map(|item| item.key().into()).collect()
+        self.keys.first_items_of(slot, max).into_iter().map(|item| item.key().into()).collect()
+    }
+
+    /// How many keys a hash slot has. While expired keys wait for being freed, this looks at each key of the slot.
+    pub fn key_count_in_slot(&self, slot: usize) -> usize {
+        self.keys.len_of(slot)
     }
 
     /// A number that nobody foresees, for commands that choose at random and change nothing.

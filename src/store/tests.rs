@@ -1,11 +1,13 @@
 //! The store against dumb twins: a map and a list that do the same in the most obvious way.
 
 mod commands;
+mod pieces;
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::types::{Plain, SessionId};
+use crate::wire::batch::{BatchCommand, SessionSeq};
 
 /// Random numbers for tests (Steele, Lea and Flood 2014).
 pub(crate) struct SplitMix(pub(crate) u64);

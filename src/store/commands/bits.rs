@@ -2,6 +2,7 @@
 
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
+use crate::store::under_way::{Piece, Progress};
 use crate::store::{Applied, EventClass, Store};
 use crate::types::{Reply, limits};
 
@@ -59,7 +60,7 @@ pub(crate) static COMMANDS: [CommandSpec; 5] = [
         usage: "AND | OR | XOR | NOT destkey key [key ...]",
         summary: "puts values together bit by bit, keeps the result at a key and answers its length",
         check: check_bitop,
-        run: Run::Write(bitop),
+        run: Run::Pieces(begin_bitop),
         ..WRITE
     },
 ];
@@ -228,20 +229,56 @@ fn check_bitop(arguments: &[&[u8]]) -> Result<(), CommandError> {
     operation(arguments).map(|_| ())
 }
 
-fn bitop(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
-    let operation = operation(arguments)?;
-    let [_, destination, sources @ ..] = arguments else { return Err(CommandError::Syntax) };
-    let values: Vec<&[u8]> = sources.iter().map(|key| store.keys.value(key).unwrap_or_default()).collect();
-    let len = values.iter().map(|value| value.len()).max().unwrap_or(0);
-    let Some((first, rest)) = values.split_first() else { return Err(CommandError::Syntax) };
-    let mut result = first.to_vec();
-    result.resize(len, 0);
-    if operation == Operation::Not {
-        result.iter_mut().for_each(|byte| *byte = !*byte);
+/// `BITOP`, a source at a time. A source that is shorter than another is taken for followed by zeros.
+pub(crate) struct Combination {
+    operation: Operation,
+    /// How many sources are in the result.
+    done: usize,
+    /// Behind it the result has zeros, up to its length.
+    result: Vec<u8>,
+    len: usize,
+}
+
+impl Combination {
+    pub(crate) fn go_on(&mut self, store: &mut Store, piece: Piece, arguments: &[&[u8]]) -> Option<Answer> {
+        let [_, destination, sources @ ..] = arguments else { return Some(Err(CommandError::Syntax)) };
+        while let Some(source) = sources.get(self.done) {
+            self.take_in(store.keys.value(source).unwrap_or_default());
+            self.done += 1;
+            // The end counts as well, for it writes the result.
+            if piece.ends(store, 1) {
+                return None;
+            }
+        }
+        self.result.resize(self.len, 0);
+        if self.len == 0 {
+            if store.keys.remove(destination).is_some() {
+                store.note(EventClass::Generic, "del", destination);
+            }
+        } else {
+            store.keys.set(destination, &self.result, piece.at.index);
+            store.note(EventClass::String, "set", destination);
+        }
+        Some(Ok(count_reply(self.len)))
     }
-    for value in rest {
-        for (i, byte) in result.iter_mut().enumerate() {
-            let other = value.get(i).copied().unwrap_or(0);
+
+    fn take_in(&mut self, value: &[u8]) {
+        let Combination { operation, done, result, len } = self;
+        *len = value.len().max(*len);
+        if *done == 0 {
+            *result = value.to_vec();
+            if *operation == Operation::Not {
+                result.iter_mut().for_each(|byte| *byte = !*byte);
+            }
+            return;
+        }
+        let result_len = match operation {
+            // Only where both have bytes can there be ones.
+            Operation::And => result.len().min(value.len()),
+            Operation::Or | Operation::Xor | Operation::Not => *len,
+        };
+        result.resize(result_len, 0);
+        for (byte, other) in result.iter_mut().zip(value) {
             match operation {
                 Operation::And => *byte &= other,
                 Operation::Or => *byte |= other,
@@ -249,13 +286,52 @@ fn bitop(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
             }
         }
     }
-    if len == 0 {
-        if store.keys.remove(destination).is_some() {
-            store.note(EventClass::Generic, "del", destination);
+}
+
+fn begin_bitop(arguments: &[&[u8]]) -> Result<Progress, CommandError> {
+    let operation = operation(arguments)?;
+    Ok(Progress::Combination(Combination { operation, done: 0, result: Vec::new(), len: 0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Limits;
+    use crate::store::tests::SplitMix;
+    use crate::types::Index;
+    use crate::wire::batch::BatchCommand;
+
+    #[test]
+    fn values_of_different_lengths_are_put_together_as_if_zeros_followed() {
+        let mut random = SplitMix(4);
+        for index in 0..2_000 {
+            let mut store = Store::new(Limits::default(), 1);
+            let values: Vec<Vec<u8>> = (0..1 + random.below(5))
+                .map(|_| (0..random.below(6)).map(|_| *random.pick(&[0, 255, 1, 170])).collect())
+                .collect();
+            let names: Vec<Vec<u8>> = (0..values.len()).map(|i| i.to_string().into_bytes()).collect();
+            for (name, value) in names.iter().zip(&values).filter(|(_, value)| !value.is_empty()) {
+                store.keys.set(name, value, Index(1));
+            }
+            let len = values.iter().map(Vec::len).max().unwrap_or(0);
+            let padded: Vec<Vec<u8>> = values
+                .iter()
+                .map(|value| value.iter().copied().chain(std::iter::repeat(0)).take(len).collect())
+                .collect();
+            let word = [&b"AND"[..], b"OR", b"XOR"][index % 3];
+            let combine = |a: u8, b: u8| match word {
+                b"AND" => a & b,
+                b"OR" => a | b,
+                _ => a ^ b,
+            };
+            let columns = (0..len).map(|i| padded.iter().map(|value| value[i]).reduce(combine));
+            let expected: Vec<u8> = columns.map(|byte| byte.expect("at least one")).collect();
+            let mut arguments: Vec<&[u8]> = vec![word, b"0"];
+            arguments.extend(names.iter().map(Vec::as_slice));
+            let at = Applied { index: Index(2), now: crate::types::Millis(1) };
+            let command = BatchCommand { session: None, code: 33, arguments };
+            assert_eq!(store.apply(at, &command, true), count_reply(len));
+            assert_eq!(store.keys.value(b"0").unwrap_or_default(), expected, "{word:?} {values:?}");
         }
-    } else {
-        store.keys.set(destination, &result, at.index);
-        store.note(EventClass::String, "set", destination);
     }
-    Ok(count_reply(len))
 }

@@ -8,10 +8,16 @@
 
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
+use crate::store::under_way::work_of;
 use crate::store::{LongRead, SLOT_COUNT, StepBudget, Store, glob_fits};
 use crate::types::{Item, Reply, decimal};
 
 use super::{READ, count_reply, exactly, is, parse_integer};
+
+/// So many steps of a pattern take about as long as a look at a key.
+const STEPS_PER_KEY: u64 = 64;
+/// So many slots without keys do.
+const SLOTS_PER_UNIT: usize = 16;
 
 pub(crate) static COMMANDS: [CommandSpec; 4] = [
     CommandSpec {
@@ -66,7 +72,7 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
 
 fn keys(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [pattern] = exactly(arguments)?;
-    Ok(LongRead::find(&store.keys, pattern).run())
+    Ok(LongRead::find(&store.keys, pattern).run(&store.keys))
 }
 
 struct ScanOptions<'a> {
@@ -114,7 +120,6 @@ fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
     const STEPS_ENOUGH: u64 = 1 << 16;
     // A cursor cannot point into a slot. If one takes more than these and what its keys cost anyway, it is refused.
     const STEPS_MAX: u64 = 1 << 20;
-    const STEPS_PER_KEY: u64 = 64;
     let options = scan_options(arguments)?;
     let (mut slot, mut looked_at, mut steps, mut found) = (options.slot, 0, 0, Vec::new());
     while slot < SLOT_COUNT && looked_at < options.count.min(LOOKED_AT_MAX) && steps < STEPS_ENOUGH {
@@ -135,6 +140,7 @@ fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
         steps += steps_max - budget.0;
         slot += 1;
     }
+    store.keys.work().count(work_of(slot - options.slot, SLOTS_PER_UNIT) + steps / STEPS_PER_KEY);
     let mut cursor = Vec::new();
     decimal::push(&mut cursor, i64::try_from(slot % SLOT_COUNT).unwrap_or(0));
     Ok(Reply::Array(vec![Reply::Bulk(cursor.into()), Reply::Array(found)]))
@@ -144,9 +150,10 @@ fn randomkey(store: &Store, _: &[&[u8]]) -> Answer {
     let drawn = store.draw();
     let place = |drawn: u64, count: usize| usize::try_from(drawn % count.max(1) as u64).unwrap_or(0);
     let first = place(drawn, SLOT_COUNT);
-    for slot in (first..SLOT_COUNT).chain(0..first) {
+    for (passed, slot) in (first..SLOT_COUNT).chain(0..first).enumerate() {
         let mut keys: Vec<&[u8]> = store.keys.items_of(slot).map(Item::key).collect();
         if !keys.is_empty() {
+            store.keys.work().count(work_of(passed, SLOTS_PER_UNIT) + keys.len() as u64);
             let place = place(drawn >> 14, keys.len());
             return Ok(Reply::bulk(keys.select_nth_unstable(place).1));
         }

@@ -3,6 +3,7 @@
 use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run};
 use crate::store::error::CommandError;
 use crate::store::long_read::LONG_COUNT;
+use crate::store::under_way::{Piece, Progress};
 use crate::store::{Applied, EventClass, LongRead, Store};
 use crate::types::{Millis, Reply, limits};
 
@@ -89,7 +90,7 @@ pub(crate) static COMMANDS: [CommandSpec; 14] = [
         usage: "key value [key value ...]",
         summary: "sets several keys at once",
         check: check_mset,
-        run: Run::Write(mset),
+        run: Run::Pieces(begin_mset),
         ..WRITE
     },
     CommandSpec {
@@ -100,7 +101,7 @@ pub(crate) static COMMANDS: [CommandSpec; 14] = [
         usage: "key value [key value ...]",
         summary: "sets several keys at once if none of them exists, and answers whether it did",
         check: check_msetnx,
-        run: Run::Write(msetnx),
+        run: Run::Pieces(begin_msetnx),
         ..WRITE
     },
     CommandSpec {
@@ -246,7 +247,7 @@ fn get(store: &Store, arguments: &[&[u8]]) -> Answer {
 
 fn strlen(store: &Store, arguments: &[&[u8]]) -> Answer {
     let [key] = exactly(arguments)?;
-    Ok(super::count_reply(store.keys.value(key).map_or(0, <[u8]>::len)))
+    Ok(super::count_reply(store.keys.get(key).map_or(0, |item| item.value().len())))
 }
 
 fn put(store: &mut Store, at: Applied, key: &[u8], value: &[u8]) {
@@ -367,31 +368,50 @@ fn check_mset(arguments: &[&[u8]]) -> Result<(), CommandError> {
     check_pairs(arguments, "mset")
 }
 
-fn mset(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
-    let (pairs, []) = arguments.as_chunks::<2>() else {
-        return Err(CommandError::Syntax);
-    };
-    for [key, value] in pairs {
-        put(store, at, key, value);
+/// `MSET` and `MSETNX`: first the look at all keys, if it has to be, then the writes.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    only_missing: bool,
+    /// How many pairs have been looked at, and written.
+    looked_at: usize,
+    written: usize,
+}
+
+impl Assignment {
+    pub(crate) fn go_on(&mut self, store: &mut Store, piece: Piece, arguments: &[&[u8]]) -> Option<Answer> {
+        let (pairs, []) = arguments.as_chunks::<2>() else {
+            return Some(Err(CommandError::Syntax));
+        };
+        while let Some([key, _]) = pairs.get(self.looked_at).filter(|_| self.only_missing) {
+            if store.keys.get(key).is_some() {
+                return Some(Ok(Reply::Integer(0)));
+            }
+            self.looked_at += 1;
+            if piece.ends(store, pairs.len()) {
+                return None;
+            }
+        }
+        while let Some([key, value]) = pairs.get(self.written) {
+            put(store, piece.at, key, value);
+            self.written += 1;
+            if piece.ends(store, pairs.len() - self.written) {
+                return None;
+            }
+        }
+        Some(Ok(if self.only_missing { Reply::Integer(1) } else { Reply::OK }))
     }
-    Ok(Reply::OK)
+}
+
+fn begin_mset(_: &[&[u8]]) -> Result<Progress, CommandError> {
+    Ok(Progress::Assignment(Assignment { only_missing: false, looked_at: 0, written: 0 }))
 }
 
 fn check_msetnx(arguments: &[&[u8]]) -> Result<(), CommandError> {
     check_pairs(arguments, "msetnx")
 }
 
-fn msetnx(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
-    let (pairs, []) = arguments.as_chunks::<2>() else {
-        return Err(CommandError::Syntax);
-    };
-    if pairs.iter().any(|[key, _]| store.keys.get(key).is_some()) {
-        return Ok(Reply::Integer(0));
-    }
-    for [key, value] in pairs {
-        put(store, at, key, value);
-    }
-    Ok(Reply::Integer(1))
+fn begin_msetnx(_: &[&[u8]]) -> Result<Progress, CommandError> {
+    Ok(Progress::Assignment(Assignment { only_missing: true, looked_at: 0, written: 0 }))
 }
 
 fn mget(store: &Store, arguments: &[&[u8]]) -> Answer {

@@ -11,10 +11,13 @@
 //! number of commands u32; for each its code u8, the number of its arguments u32
 //! ```
 
+use std::fmt;
+
+use crate::store::Store;
 use crate::store::command::{Answer, Class, CommandSpec, Group, KeyPositions, Run, by_code};
 use crate::store::error::CommandError;
 use crate::store::sessions::reply_len;
-use crate::store::{Applied, Store};
+use crate::store::under_way::{ELEMENTS_PER_UNIT, Piece, Progress, work_of};
 use crate::types::{Index, Reply, limits};
 use crate::wire::{DecodeError, Reader, Writer};
 
@@ -33,7 +36,7 @@ pub(crate) static COMMANDS: [CommandSpec; 1] = [CommandSpec {
     usage: "",
     summary: "runs commands one after the other with nothing between, if watched keys are as they were",
     check: super::no_check,
-    run: Run::Write(run),
+    run: Run::Pieces(begin),
     ..WRITE
 }];
 
@@ -123,7 +126,31 @@ fn decode(plan: &[u8]) -> Result<Plan, DecodeError> {
     Ok(Plan { revisions, commands })
 }
 
-fn run(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
+/// How far a transaction has come.
+pub(crate) struct Transaction {
+    plan: Plan,
+    /// How many watched keys are as they should be.
+    unchanged: usize,
+    /// How many commands have been begun, and how many arguments they have.
+    begun: usize,
+    argument_count: usize,
+    /// The last one of them, if it is not done.
+    current: Option<Progress>,
+    /// Of those that are done, if somebody wants them.
+    replies: Vec<Reply>,
+    /// The bytes of all replies.
+    len: usize,
+    /// So many elements of the last reply are among them. `None`: all.
+    measured: Option<usize>,
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a transaction, {} of {} commands begun", self.begun, self.plan.commands.len())
+    }
+}
+
+fn begin(arguments: &[&[u8]]) -> Result<Progress, CommandError> {
     let [plan, rest @ ..] = arguments else { return Err(CommandError::Syntax) };
     let plan = decode(plan).map_err(|_| CommandError::Syntax)?;
     // Nothing is changed before all of it is known to be whole.
@@ -131,30 +158,115 @@ fn run(store: &mut Store, at: Applied, arguments: &[&[u8]]) -> Answer {
     if total != rest.len() {
         return Err(CommandError::Syntax);
     }
-    let (watched, mut rest) = rest.split_at(plan.revisions.len());
-    if watched.iter().zip(&plan.revisions).any(|(key, revision)| store.revision(key) != *revision) {
-        return Ok(Reply::NilArray);
-    }
-    let (mut replies, mut len) = (Vec::with_capacity(plan.commands.len()), 0_usize);
-    for (code, count) in plan.commands {
-        let (arguments, after) = rest.split_at(count);
-        rest = after;
-        let answer = match by_code(code) {
-            Some(spec) if spec.class == Class::Internal => {
-                Err(CommandError::NotReplicated { name: spec.name })
-            }
-            // Its token would not differ from that of another acquisition in the same transaction.
-            Some(spec) if spec.group == Group::Lock => {
-                Err(CommandError::NotInTransaction { name: spec.name })
-            }
-            Some(spec) => store.run_spec(at, spec, arguments),
-            None => Err(CommandError::UnknownCode { code }),
+    Ok(Progress::Transaction(Box::new(Transaction {
+        plan,
+        unchanged: 0,
+        begun: 0,
+        argument_count: 0,
+        current: None,
+        replies: Vec::new(),
+        len: 0,
+        measured: None,
+    })))
+}
+
+impl Transaction {
+    pub(crate) fn go_on(&mut self, store: &mut Store, piece: Piece, arguments: &[&[u8]]) -> Option<Answer> {
+        let arguments = arguments.get(1..).unwrap_or_default();
+        let Some((watched, arguments)) = arguments.split_at_checked(self.plan.revisions.len()) else {
+            return Some(Err(CommandError::Syntax));
         };
-        let reply = answer.unwrap_or_else(Reply::from);
-        // What was done is done; what is told of it has to fit into one reply.
-        len = len.saturating_add(reply_len(&reply));
-        let fits = len <= limits::REPLY_LEN_MAX;
-        replies.push(if fits { reply } else { CommandError::ReplyTooLong.into() });
+        while let Some(revision) = self.plan.revisions.get(self.unchanged) {
+            if store.revision(watched[self.unchanged]) != *revision {
+                return Some(Ok(Reply::NilArray));
+            }
+            self.unchanged += 1;
+            if piece.ends(store, self.left()) {
+                return None;
+            }
+        }
+        while self.left() > 0 {
+            self.step(store, piece, arguments);
+            if piece.ends(store, self.left()) {
+                return None;
+            }
+        }
+        Some(Ok(if piece.want_reply { Reply::Array(std::mem::take(&mut self.replies)) } else { Reply::Nil }))
     }
-    Ok(Reply::Array(replies))
+
+    /// How many things there are still to be done.
+    fn left(&self) -> usize {
+        let watched = self.plan.revisions.len() - self.unchanged;
+        let begun = usize::from(self.current.is_some() || self.measured.is_some());
+        watched + begun + self.plan.commands.len() - self.begun
+    }
+
+    /// Goes on with the command that has been begun, or begins the next one.
+    fn step(&mut self, store: &mut Store, piece: Piece, arguments: &[&[u8]]) {
+        if self.measured.is_some() {
+            self.measure(store);
+            return;
+        }
+        let answer = match &mut self.current {
+            Some(current) => {
+                let (_, count) = self.plan.commands[self.begun - 1];
+                let own = &arguments[self.argument_count - count..self.argument_count];
+                let Some(answer) = current.go_on(store, piece, own) else { return };
+                self.current = None;
+                answer
+            }
+            None => {
+                let Some(&(code, count)) = self.plan.commands.get(self.begun) else { return };
+                let own = &arguments[self.argument_count..self.argument_count + count];
+                self.begun += 1;
+                self.argument_count += count;
+                store.count_command(own);
+                let answer = match find(code) {
+                    Ok(spec) => store.begin(piece, spec, own, &mut self.current),
+                    Err(error) => Some(Err(error)),
+                };
+                let Some(answer) = answer else { return };
+                answer
+            }
+        };
+        if piece.want_reply {
+            self.replies.push(answer.unwrap_or_else(Reply::from));
+            self.measured = Some(0);
+            self.measure(store);
+        }
+    }
+
+    /// Adds the length of the last reply, or of some of its elements, to that of all. What was done is done, but what
+    /// is told of it has to fit into one reply.
+    fn measure(&mut self, store: &mut Store) {
+        const MEASURED_AT_ONCE: usize = 1024;
+        let (Some(measured), Some(last)) = (self.measured, self.replies.last_mut()) else { return };
+        self.measured = None;
+        if let Reply::Array(elements) = &*last {
+            let end = elements.len().min(measured + MEASURED_AT_ONCE);
+            self.len += if measured == 0 { reply_len(&Reply::Array(Vec::new())) } else { 0 };
+            self.len = elements[measured..end].iter().map(reply_len).fold(self.len, usize::saturating_add);
+            store.keys.work().count(1 + work_of(end - measured, ELEMENTS_PER_UNIT));
+            self.measured = Some(end).filter(|end| *end < elements.len());
+        } else {
+            self.len = self.len.saturating_add(reply_len(last));
+        }
+        if self.len > limits::REPLY_LEN_MAX {
+            self.measured = None;
+            if let Reply::Array(elements) = std::mem::replace(last, CommandError::ReplyTooLong.into()) {
+                store.discard_replies(elements);
+            }
+        }
+    }
+}
+
+/// The command with this code, if it may be part of a transaction.
+fn find(code: u8) -> Result<&'static CommandSpec, CommandError> {
+    let spec = by_code(code).ok_or(CommandError::UnknownCode { code })?;
+    match () {
+        () if spec.class == Class::Internal => Err(CommandError::NotReplicated { name: spec.name }),
+        // Its token would not differ from that of another acquisition in the same transaction.
+        () if spec.group == Group::Lock => Err(CommandError::NotInTransaction { name: spec.name }),
+        () => Ok(spec),
+    }
 }

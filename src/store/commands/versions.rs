@@ -6,6 +6,7 @@
 
 use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Run};
 use crate::store::error::CommandError;
+use crate::store::under_way::{Piece, Progress};
 use crate::store::{Applied, EventClass, Store};
 use crate::types::{Index, Item, Reply};
 
@@ -22,7 +23,7 @@ const DEL: CommandSpec = CommandSpec {
     usage: "key [key ...] | key IFREV revision",
     summary: "deletes keys and answers how many there were; IFREV: only if the key has this revision",
     check: check_del,
-    run: Run::Write(del),
+    run: Run::Pieces(begin_del),
     ..WRITE
 };
 
@@ -151,31 +152,58 @@ fn check_del(arguments: &[&[u8]]) -> Result<(), CommandError> {
 }
 
 fn remove(store: &mut Store, key: &[u8]) -> bool {
-    let removed = store.keys.remove(key).is_some();
-    if removed {
-        store.note(EventClass::Generic, "del", key);
-    }
-    removed
+    let was_there = store.keys.remove(key).is_some();
+    note_deleted(store, key, was_there)
 }
 
-fn del(store: &mut Store, _: Applied, arguments: &[&[u8]]) -> Answer {
-    if let Some((key, revision)) = del_at_revision(arguments)? {
-        let is_met = Condition::Revision(revision).is_met(store.keys.get(key));
-        return Ok(Reply::Integer(i64::from(is_met && remove(store, key))));
+/// The same, but what it frees is freed later.
+fn unlink(store: &mut Store, key: &[u8]) -> bool {
+    let was_there = store.keys.unlink(key);
+    note_deleted(store, key, was_there)
+}
+
+fn note_deleted(store: &mut Store, key: &[u8], was_there: bool) -> bool {
+    if was_there {
+        store.note(EventClass::Generic, "del", key);
     }
-    // To free one key at once is cheaper; many would hold up everybody else.
-    const FREED_AT_ONCE: usize = 64;
-    if arguments.len() <= FREED_AT_ONCE {
-        return Ok(count_reply(arguments.iter().filter(|key| remove(store, key)).count()));
-    }
-    let mut count = 0;
-    for key in arguments {
-        if store.keys.unlink(key) {
-            store.note(EventClass::Generic, "del", key);
-            count += 1;
+    was_there
+}
+
+/// `DEL`.
+#[derive(Debug, Default)]
+pub(crate) struct Deletion {
+    /// How many keys have been looked at, and how many of them were there.
+    looked_at: usize,
+    deleted: usize,
+}
+
+impl Deletion {
+    pub(crate) fn go_on(&mut self, store: &mut Store, piece: Piece, arguments: &[&[u8]]) -> Option<Answer> {
+        // To free one key at once is cheaper; many would hold up everybody else.
+        const FREED_AT_ONCE: usize = 64;
+        match del_at_revision(arguments) {
+            Err(error) => return Some(Err(error)),
+            Ok(Some((key, revision))) => {
+                let is_met = Condition::Revision(revision).is_met(store.keys.get(key));
+                return Some(Ok(Reply::Integer(i64::from(is_met && remove(store, key)))));
+            }
+            Ok(None) => {}
         }
+        while let Some(key) = arguments.get(self.looked_at) {
+            let deleted =
+                if arguments.len() <= FREED_AT_ONCE { remove(store, key) } else { unlink(store, key) };
+            self.looked_at += 1;
+            self.deleted += usize::from(deleted);
+            if piece.ends(store, arguments.len() - self.looked_at) {
+                return None;
+            }
+        }
+        Some(Ok(count_reply(self.deleted)))
     }
-    Ok(count_reply(count))
+}
+
+fn begin_del(_: &[&[u8]]) -> Result<Progress, CommandError> {
+    Ok(Progress::Deletion(Deletion::default()))
 }
 
 fn delex_condition<'a>(options: &[&'a [u8]]) -> Result<Option<Condition<'a>>, CommandError> {
