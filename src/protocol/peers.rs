@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) before: Option<Arc<Status>>,
     /// When a Status of this node's view or a later one came last; `None` if it is not heard at all.
     heard_at: Option<Millis>,
+    /// When it last said hello; `None` once it cannot be reached.
+    greeted_at: Option<Millis>,
     /// When it was last told decisions without having asked.
     pub(crate) told_at: Option<Millis>,
     /// The last entry and the length of the snapshot that it is being sent.
@@ -78,10 +80,18 @@ impl Peers {
         }
     }
 
+    /// It said hello.
+    pub(crate) fn note_greeted(&mut self, node: NodeId, now: Millis) {
+        if let Some(peer) = self.get_mut(node) {
+            peer.greeted_at = Some(now);
+        }
+    }
+
     /// Hearing ends at once.
     pub(crate) fn note_lost(&mut self, node: NodeId) {
         if let Some(peer) = self.get_mut(node) {
             peer.heard_at = None;
+            peer.greeted_at = None;
             peer.fit_since = None;
         }
     }
@@ -109,6 +119,11 @@ impl Peers {
 
     fn is_heard(&self, peer: &Peer, now: Millis) -> bool {
         peer.heard_at.is_some_and(|at| now.since(at) < self.suspicion)
+    }
+
+    /// Whether a peer's process has said anything within the suspicion time-out, if only hello.
+    pub(crate) fn is_alive(&self, peer: &Peer, now: Millis) -> bool {
+        self.is_heard(peer, now) || peer.greeted_at.is_some_and(|at| now.since(at) < self.suspicion)
     }
 
     /// All peers that are heard.
