@@ -26,8 +26,9 @@ pub(crate) struct Peer {
     pub(crate) before: Option<Arc<Status>>,
     /// When a Status of this node's view or a later one came last; `None` if it is not heard at all.
     heard_at: Option<Millis>,
-    /// When it last said hello; `None` once it cannot be reached.
-    greeted_at: Option<Millis>,
+    /// When its process last said anything of itself: hello, or a Status of whatever view. `None` once the link to it
+    /// is down.
+    spoke_at: Option<Millis>,
     /// When it was last told decisions without having asked.
     pub(crate) told_at: Option<Millis>,
     /// The last entry and the length of the snapshot that it is being sent.
@@ -80,10 +81,10 @@ impl Peers {
         }
     }
 
-    /// It said hello.
-    pub(crate) fn note_greeted(&mut self, node: NodeId, now: Millis) {
+    /// Its process said something of itself.
+    pub(crate) fn note_spoke(&mut self, node: NodeId, now: Millis) {
         if let Some(peer) = self.get_mut(node) {
-            peer.greeted_at = Some(now);
+            peer.spoke_at = Some(now);
         }
     }
 
@@ -91,7 +92,7 @@ impl Peers {
     pub(crate) fn note_lost(&mut self, node: NodeId) {
         if let Some(peer) = self.get_mut(node) {
             peer.heard_at = None;
-            peer.greeted_at = None;
+            peer.spoke_at = None;
             peer.fit_since = None;
         }
     }
@@ -121,9 +122,9 @@ impl Peers {
         peer.heard_at.is_some_and(|at| now.since(at) < self.suspicion)
     }
 
-    /// Whether a peer's process has said anything within the suspicion time-out, if only hello.
+    /// Whether a peer's process is there, in whatever view it may be: it spoke within the suspicion time-out.
     pub(crate) fn is_alive(&self, peer: &Peer, now: Millis) -> bool {
-        self.is_heard(peer, now) || peer.greeted_at.is_some_and(|at| now.since(at) < self.suspicion)
+        peer.spoke_at.is_some_and(|at| now.since(at) < self.suspicion)
     }
 
     /// All peers that are heard.

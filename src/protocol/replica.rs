@@ -193,6 +193,9 @@ impl Replica {
                 if self.peers.hears(peer, mono) {
                     self.peers.note_heard(peer, mono);
                 }
+                if self.peers.get(peer).is_some_and(|p| self.peers.is_alive(p, mono)) {
+                    self.peers.note_spoke(peer, mono);
+                }
                 self.note_stirring(mono, peer);
             }
             Input::RefusedBy { peer, refusal } => self.on_refused_by(peer, refusal, out),
@@ -609,6 +612,7 @@ impl Replica {
             peer.incarnation = status.incarnation;
             peer.boot = 0;
         }
+        self.peers.note_spoke(from, now);
         if status.view > self.current {
             // It is alive and ahead: heard, but its lanes are of another view.
             self.peers.note_heard(from, now);
@@ -708,7 +712,7 @@ impl Replica {
             peer.disk = hello.disk;
             peer.joining = hello.joining;
         }
-        self.peers.note_greeted(hello.from, now);
+        self.peers.note_spoke(hello.from, now);
         if let Some(seen) = &hello.remembered {
             self.check_remembered(hello.from, seen, out);
         }
