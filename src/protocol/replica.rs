@@ -605,13 +605,12 @@ impl Replica {
         let mine = self.my_lane();
         let votes = self.speaks_as_voter(from);
         let Some(peer) = self.peers.get_mut(from) else { return };
-        if status.incarnation < peer.incarnation {
+        // Of a process before the one that said hello last, perhaps on another disk: starts are counted anew there.
+        let is_earlier = status.incarnation < peer.incarnation;
+        if is_earlier || (peer.disk.0 != 0 && status.incarnation != peer.incarnation) {
             return;
         }
-        if status.incarnation > peer.incarnation {
-            peer.incarnation = status.incarnation;
-            peer.boot = 0;
-        }
+        peer.incarnation = status.incarnation;
         self.peers.note_spoke(from, now);
         if status.view > self.current {
             // It is alive and ahead: heard, but its lanes are of another view.

@@ -269,14 +269,19 @@ impl World {
         if !kept {
             host.records.truncate(host.durable);
         }
-        self.part(node, silent);
+        self.part(node, silent, false);
         Ok(())
     }
 
-    /// Nothing comes from a node any more, and nothing reaches it; its peers notice unless `silent`.
-    fn part(&mut self, node: usize, silent: bool) {
+    /// Nothing comes from a node any more, but for what is on its way, if that is `kept`, and nothing reaches it; its
+    /// peers notice unless `silent`.
+    fn part(&mut self, node: usize, silent: bool, kept: bool) {
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
-            self.links.remove(&(node, other));
+            if kept {
+                self.link(node, other).up = false;
+            } else {
+                self.links.remove(&(node, other));
+            }
             if silent {
                 self.link(other, node).queue.clear();
             } else {
@@ -286,9 +291,10 @@ impl World {
     }
 
     /// A node's process stands still, disk and all, and another one of the same number takes its place: the one that
-    /// was put aside before, or one yet to be started, on an empty disk that is to be rebuilt.
-    pub(crate) fn swap(&mut self, node: usize, silent: bool) {
-        self.part(node, silent);
+    /// was put aside before, or one yet to be started, on an empty disk that is to be rebuilt. What it has sent still
+    /// arrives if it is `kept`.
+    pub(crate) fn swap(&mut self, node: usize, silent: bool, kept: bool) {
+        self.part(node, silent, kept);
         let Host { disk, manual, .. } = self.hosts[node];
         let other = self
             .aside
