@@ -203,6 +203,7 @@ fn refusals_keep_their_detail() {
         Refusal::OtherDisk { registered: DiskId(u64::MAX) },
         Refusal::OldIncarnation { seen: Incarnation(u64::MAX) },
         Refusal::Clone,
+        Refusal::InUse { registered: DiskId(u64::MAX) },
     ];
     for (code, refusal) in (1..).zip(refusals) {
         let mut frame = Vec::new();
@@ -212,7 +213,7 @@ fn refusals_keep_their_detail() {
         let row = document().lines().filter(|line| line.starts_with(&format!("| {code} | "))).count();
         assert!(row > 0, "no row for the refusal {code}");
     }
-    assert!(decode_refusal(&[9; 9]).is_err() && decode_refusal(&[2, 64, 0, 0, 0, 0, 0, 0, 0]).is_err());
+    assert!(decode_refusal(&[10; 9]).is_err() && decode_refusal(&[2, 64, 0, 0, 0, 0, 0, 0, 0]).is_err());
 }
 
 #[test]

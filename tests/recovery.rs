@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{
-    Cluster, Finished, Layout, Load, PATIENCE, PortBlock, Random, Resp, TempDir, kvclient, kvnode, seed,
-    until,
+    Cluster, Finished, Layout, Load, PATIENCE, PortBlock, Random, Resp, Running, TempDir, kvclient, kvnode,
+    seed, until,
 };
 
 /// A snapshot after every 64 KiB of log, and nothing kept in memory for those who come late.
@@ -363,6 +363,42 @@ fn a_wiped_disk_is_rebuilt_and_only_where_nothing_can_be_lost() {
     cluster.start_nodes(&[2]);
     assert_votes(&mut cluster, 2, 1);
     assert_filled(&cluster, 2, KEYS, 0);
+}
+
+/// The process on the old disk only stood still, and somebody thought that it was gone.
+#[test]
+fn a_rebuild_beside_the_registered_process_does_not_disturb_it() {
+    let ports = PortBlock::take().expect("free ports");
+    let there = format!("127.0.0.1:{}", ports.port(3));
+    let cluster = Cluster::start_on(by_hand(3), ports);
+    fill(&cluster, 0, 100, 0);
+    cluster.pause(2);
+    until("the others go on without it", PATIENCE, || {
+        let goes_on = |node| !cluster.senders(node).contains(&2) && field(&cluster, node, "serving") == 1;
+        (0..2).all(goes_on).then_some(())
+    });
+    let conf =
+        fs::read_to_string(cluster.conf()).expect("a file of ours").replace(cluster.address(2), &there);
+    let conf = cluster.dir().write("elsewhere.conf", &conf);
+    let mut command = kvnode();
+    command.arg("2").arg(conf).arg("--data-dir").arg(cluster.dir().path().join("elsewhere")).arg("--rebuild");
+    let other = Running::start(&mut command, &cluster.dir().path().join("elsewhere.log"));
+    until("the other process runs", PATIENCE, || other.log_text().contains("starting node=2").then_some(()));
+
+    cluster.resume(2);
+    until("both others refuse the other process", PATIENCE, || {
+        let refused = |node| cluster.log_of(node).contains("it is being rebuilt while a process with");
+        (0..2).all(refused).then_some(())
+    });
+    cluster.wait_sender(2, PATIENCE);
+    let view = cluster.view(0);
+    fill(&cluster, 2, 100, 1);
+    // Longer than the pause between two attempts.
+    std::thread::sleep(Duration::from_secs(2));
+    fill(&cluster, 2, 100, 2);
+    assert_eq!((cluster.view(0), cluster.senders(0)), (view, vec![0, 1, 2]), "{}", cluster.log_of(0));
+    assert!(other.log_text().contains("stop that one"), "{}", other.log_text());
+    cluster.wait_equal(&[0, 1, 2], PATIENCE);
 }
 
 #[test]

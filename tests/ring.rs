@@ -4,11 +4,13 @@
 //! one voter, which promises the one's ballot while the other's value is on its way, if its disk is slower than theirs
 //! (`docs/protocol.md`, 12.24). The simulator draws links and disks, but seldom just these, so here they are by hand:
 //! the replication core in virtual time, with messages that take a while and disks that take longer.
+//!
+//! The other way round, two of the five die while they seal, and are not to be taken for such a pair (12.29).
 
 use std::collections::BTreeMap;
 
-use lanekv::protocol::{Identity, Input, Message, Note, Output, Record, Recovery, Replica, Settings};
-use lanekv::types::{DiskId, Incarnation, Lsn, Millis, NodeId, Now, splitmix64};
+use lanekv::protocol::{Ballot, Identity, Input, Message, Note, Output, Record, Recovery, Replica, Settings};
+use lanekv::types::{DiskId, Incarnation, Lsn, Millis, NodeId, Now, Timestamp, ViewNumber, splitmix64};
 
 const NODES: usize = 5;
 /// The ring is 0-2-4-1-3-0; these links are not in it.
@@ -57,6 +59,10 @@ struct World {
     events: BTreeMap<(u64, u64), Event>,
     made: u64,
     is_ring: bool,
+    /// Nothing goes to these or comes from them.
+    dead: Vec<usize>,
+    /// Whose messages take how much longer, either way.
+    far: Option<(usize, u64)>,
     ballots: u64,
     random: u64,
 }
@@ -105,6 +111,8 @@ impl World {
             events: BTreeMap::new(),
             made: 0,
             is_ring: false,
+            dead: Vec::new(),
+            far: None,
             ballots: 0,
             random: seed,
         };
@@ -130,7 +138,8 @@ impl World {
     }
 
     fn linked(&self, a: usize, b: usize) -> bool {
-        !(self.is_ring && (BROKEN.contains(&(a, b)) || BROKEN.contains(&(b, a))))
+        !(self.dead.contains(&a) || self.dead.contains(&b))
+            && !(self.is_ring && (BROKEN.contains(&(a, b)) || BROKEN.contains(&(b, a))))
     }
 
     fn turn(&mut self, index: usize, input: Input) {
@@ -146,7 +155,9 @@ impl World {
                 Output::Send { to, message } => {
                     for to in to.iter().map(NodeId::index) {
                         let message = message.clone();
-                        self.after(MESSAGE_TAKES, Event::Arrival { from: index, to, message });
+                        let more = self.far.filter(|(far, _)| [index, to].contains(far));
+                        let takes = MESSAGE_TAKES + more.map_or(0, |(_, more)| more);
+                        self.after(takes, Event::Arrival { from: index, to, message });
                     }
                 }
                 Output::Note(Note::Sealing { .. }) => self.ballots += 1,
@@ -189,7 +200,7 @@ impl World {
         }
     }
 
-    /// Breaks the links, and goes on until somebody is in another view.
+    /// Breaks the links.
     fn leave_a_ring(mut self, all: Sync, shared: Sync, patience: Millis) -> Outcome {
         for (index, host) in self.hosts.iter_mut().enumerate() {
             host.sync = if index == SHARED { shared } else { all };
@@ -200,6 +211,28 @@ impl World {
             self.turn(a, Input::LinkDown(id(b)));
             self.turn(b, Input::LinkDown(id(a)));
         }
+        self.until_left(patience)
+    }
+
+    /// Two sealers have died one after the other, each after one voter had promised its ballot; one of these voters is
+    /// far away.
+    fn lose_two_sealers(mut self, rounds: [u64; 2], patience: Millis) -> Outcome {
+        self.far = Some((4, 5 * MILLI));
+        for ((sealer, voter), round) in [(1, 3), (2, 4)].into_iter().zip(rounds) {
+            let ballot = Ballot { round, node: id(sealer), incarnation: Incarnation(1) };
+            let message =
+                Message::SealPrepare { view: ViewNumber(1), ballot, have: vec![Timestamp(0); NODES] };
+            self.turn(voter, Input::Receive { from: id(sealer), message });
+        }
+        self.dead = vec![1, 2];
+        for (dead, alive) in [1, 2].into_iter().flat_map(|dead| [0, 3, 4].map(|alive| (dead, alive))) {
+            self.turn(alive, Input::LinkDown(id(dead)));
+        }
+        self.until_left(patience)
+    }
+
+    /// Goes on until somebody is in another view.
+    fn until_left(mut self, patience: Millis) -> Outcome {
         let begun = self.now;
         while self.now - begun < patience.0 * MILLI {
             self.step();
@@ -223,6 +256,19 @@ fn two_sealers_that_do_not_hear_each_other_do_not_duel_for_long() {
                 let is_calm = outcome.after.is_some() && outcome.ballots <= 8;
                 assert!(is_calm, "{outcome:?} with {all:?}, {shared:?}, seed {seed}");
             }
+        }
+    }
+}
+
+/// Who is outbid by two that are dead waits for neither.
+#[test]
+fn a_row_of_dead_sealers_is_not_waited_for() {
+    for rounds in [[1, 2], [3, 4], [5, 6], [7, 9]] {
+        for seed in 0..3 {
+            let outcome = World::new(7919 * seed).lose_two_sealers(rounds, Millis(60_000));
+            println!("{outcome:?} with rounds {rounds:?}, seed {seed}");
+            let is_soon = outcome.after.is_some_and(|after| after < Millis(1_000));
+            assert!(is_soon, "{outcome:?} with rounds {rounds:?}, seed {seed}");
         }
     }
 }

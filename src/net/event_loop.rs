@@ -139,7 +139,8 @@ pub(super) struct EventLoop {
     /// twice. It has to have room for that, or the command would never arrive.
     pub(super) link_output_max: usize,
     /// The connection that each peer sends on.
-    pub(super) incoming: Vec<Option<ConnectionKey>>,
+    /// With the number of the process that made it.
+    pub(super) incoming: Vec<Option<(ConnectionKey, u64)>>,
     /// Accepted connections, the oldest first; only those count that have not said anything yet.
     pub(super) fresh: VecDeque<ConnectionKey>,
     /// Accepted connections that begin like a peer's, with the time by which the hello must be there.

@@ -350,6 +350,7 @@ impl EventLoop {
                         link.backoff = BACKOFF_MIN;
                         link.is_down = false;
                         link.refusal = None;
+                        self.drop_other_process(peer, hello.boot);
                         self.node.handle(now, NodeInput::Greeted(Box::new(hello)));
                         self.node.handle(now, NodeInput::LinkUp(peer));
                     }

@@ -130,7 +130,7 @@ impl EventLoop {
 
     fn peer_ended(&mut self, key: ConnectionKey, peer: NodeId) {
         self.connections.remove(key);
-        if self.incoming[peer.index()] == Some(key) {
+        if self.incoming[peer.index()].is_some_and(|(its, _)| its == key) {
             self.incoming[peer.index()] = None;
             self.look_at_link(peer);
         }
@@ -171,7 +171,7 @@ impl EventLoop {
         }
         Connection::consume(&mut input, len);
         // The new one counts; what has not been read from the old one never will be.
-        if let Some(old) = self.incoming[peer.index()].replace(key) {
+        if let Some((old, _)) = self.incoming[peer.index()].replace((key, hello.boot)) {
             self.connections.remove(old);
         }
         let answer = self.node.hello(peer);
@@ -195,6 +195,14 @@ impl EventLoop {
             }
         }
         self.nudge_link(now, peer);
+    }
+
+    /// A peer's process answered our hello: what another one with its number has said on its own connection, and is not
+    /// read yet, would be taken for this one's.
+    pub(super) fn drop_other_process(&mut self, peer: NodeId, boot: u64) {
+        if let Some((other, _)) = self.incoming[peer.index()].take_if(|(_, its)| *its != boot) {
+            self.connections.remove(other);
+        }
     }
 
     /// Closes connections whose hello does not come.

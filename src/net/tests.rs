@@ -183,6 +183,53 @@ fn a_hello_of_a_stranger_is_refused_by_name() {
     assert_eq!(decode_refusal(payload), Ok(crate::protocol::Refusal::NotMember));
 }
 
+/// Two processes with one number: the one that says hello last is listened to, whichever side has dialled.
+#[test]
+fn a_process_that_answers_ends_what_another_one_has_begun() {
+    use crate::protocol::{Hello, decode_hello, encode_hello};
+    let directory = TempDir::new();
+    let config = config(2, "");
+    let listener = TcpListener::bind(config.members()[1].address.to_string()).unwrap();
+    let node = start_node(&config, &directory.0, 0);
+    let read_hello = |stream: &mut TcpStream| {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 1024];
+        loop {
+            let len = stream.read(&mut buffer).unwrap();
+            bytes.extend_from_slice(&buffer[..len]);
+            if let Ok((kind, payload, _)) = split_frame(&bytes, 1000) {
+                return decode_hello(kind, payload).unwrap();
+            }
+        }
+    };
+    let say_hello = |stream: &mut TcpStream, boot: u64, members: u64| {
+        let (to, from) = (NodeId::new(0).unwrap(), NodeId::new(1).unwrap());
+        let hello = Hello {
+            protocol: Hello::PROTOCOL,
+            from,
+            to,
+            disk: crate::types::DiskId(boot),
+            incarnation: crate::types::Incarnation(1),
+            boot,
+            joining: false,
+            cluster: crate::types::ClusterId(0),
+            members,
+            view: crate::types::ViewNumber(0),
+            remembered: None,
+        };
+        let mut bytes = Vec::new();
+        encode_hello(&mut bytes, &hello);
+        stream.write_all(&bytes).unwrap();
+    };
+    let (mut dialled, _) = listener.accept().unwrap();
+    let members = read_hello(&mut dialled).members;
+    let mut own = connect(&node);
+    say_hello(&mut own, 1, members);
+    assert_eq!(read_hello(&mut own).from, NodeId::new(0).unwrap());
+    say_hello(&mut dialled, 2, members);
+    assert!(matches!(own.read(&mut [0; 16]), Ok(0)), "it is closed");
+}
+
 #[test]
 fn too_many_clients_are_told_so() {
     let directory = TempDir::new();

@@ -634,6 +634,7 @@ pub fn encode_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
         Refusal::OtherDisk { registered } => (6, registered.0),
         Refusal::OldIncarnation { seen } => (7, seen.0),
         Refusal::Clone => (8, 0),
+        Refusal::InUse { registered } => (9, registered.0),
     };
     let start = begin_frame(out, kind::REFUSAL);
     let w = &mut Writer::new(out);
@@ -665,6 +666,7 @@ pub fn decode_refusal(payload: &[u8]) -> Result<Refusal> {
         6 => Refusal::OtherDisk { registered: DiskId(detail) },
         7 => Refusal::OldIncarnation { seen: Incarnation(detail) },
         8 => bare(Refusal::Clone)?,
+        9 => Refusal::InUse { registered: DiskId(detail) },
         found => return Err(DecodeError::Invalid { what: "refusal", found: u64::from(found) }),
     })
 }

@@ -424,6 +424,11 @@ pub enum Refusal {
     },
     /// The same incarnation was seen from another process: a clone of the directory.
     Clone,
+    /// A disk that waits to be registered, while the one that is registered is in use.
+    InUse {
+        /// The disk registered.
+        registered: DiskId,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -447,6 +452,10 @@ impl fmt::Display for Refusal {
                 write!(f, "its data directory is an old copy: incarnation {seen} was seen already")
             }
             Refusal::Clone => f.write_str("another process runs on a copy of its data directory"),
+            Refusal::InUse { registered } => write!(
+                f,
+                "it is being rebuilt while a process with its registered disk ({registered}) is alive: stop that one"
+            ),
         }
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Peer {
     pub(crate) before: Option<Arc<Status>>,
     /// When a Status of this node's view or a later one came last; `None` if it is not heard at all.
     heard_at: Option<Millis>,
+    /// When its process last said anything of itself: hello, or a Status of whatever view. `None` once the link to it
+    /// is down.
+    spoke_at: Option<Millis>,
     /// When it was last told decisions without having asked.
     pub(crate) told_at: Option<Millis>,
     /// The last entry and the length of the snapshot that it is being sent.
@@ -78,10 +81,18 @@ impl Peers {
         }
     }
 
+    /// Its process said something of itself.
+    pub(crate) fn note_spoke(&mut self, node: NodeId, now: Millis) {
+        if let Some(peer) = self.get_mut(node) {
+            peer.spoke_at = Some(now);
+        }
+    }
+
     /// Hearing ends at once.
     pub(crate) fn note_lost(&mut self, node: NodeId) {
         if let Some(peer) = self.get_mut(node) {
             peer.heard_at = None;
+            peer.spoke_at = None;
             peer.fit_since = None;
         }
     }
@@ -109,6 +120,11 @@ impl Peers {
 
     fn is_heard(&self, peer: &Peer, now: Millis) -> bool {
         peer.heard_at.is_some_and(|at| now.since(at) < self.suspicion)
+    }
+
+    /// Whether a peer's process is there, in whatever view it may be: it spoke within the suspicion time-out.
+    pub(crate) fn is_alive(&self, peer: &Peer, now: Millis) -> bool {
+        peer.spoke_at.is_some_and(|at| now.since(at) < self.suspicion)
     }
 
     /// All peers that are heard.

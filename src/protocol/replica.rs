@@ -95,6 +95,8 @@ pub struct Replica {
     recovered: (ViewNumber, Vec<Timestamp>),
     noted_missing: NodeSet,
     wall: Millis,
+    /// The monotonic clock at the last input.
+    mono: Millis,
 }
 
 impl Replica {
@@ -151,6 +153,7 @@ impl Replica {
             noted_missing: NodeSet::EMPTY,
             marks,
             wall: now.wall,
+            mono: now.mono,
             settings,
             identity,
         }
@@ -161,7 +164,7 @@ impl Replica {
     /// # Panics
     /// If this program is wrong about its own invariants; nothing that a peer says can bring that about.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
-        self.wall = now.wall;
+        (self.wall, self.mono) = (now.wall, now.mono);
         let mono = now.mono;
         match input {
             Input::Offer { ticket, batch } => self.on_offer(ticket, batch),
@@ -190,6 +193,9 @@ impl Replica {
                 if self.peers.hears(peer, mono) {
                     self.peers.note_heard(peer, mono);
                 }
+                if self.peers.get(peer).is_some_and(|p| self.peers.is_alive(p, mono)) {
+                    self.peers.note_spoke(peer, mono);
+                }
                 self.note_stirring(mono, peer);
             }
             Input::RefusedBy { peer, refusal } => self.on_refused_by(peer, refusal, out),
@@ -208,7 +214,7 @@ impl Replica {
     /// Ends a turn of the loop: delivers what can be delivered, acts on timers, and sends at most one
     /// Status to each peer.
     pub fn end_turn(&mut self, now: Now, out: &mut Vec<Output>) {
-        self.wall = now.wall;
+        (self.wall, self.mono) = (now.wall, now.mono);
         let now = now.mono;
         self.note_hearing(now, out);
         self.deliver(now, out);
@@ -277,6 +283,10 @@ impl Replica {
             return Err(Refusal::OtherMembers);
         }
         if voter.disk.0 != 0 && voter.disk != hello.disk {
+            // Both speak for the same node, and each new connection of the one takes the place of the other's.
+            if hello.joining && peer.disk == voter.disk && self.peers.is_alive(peer, self.mono) {
+                return Err(Refusal::InUse { registered: voter.disk });
+            }
             // A learner is heard, told everything, and counts for nothing; so does whoever is ahead, and may
             // have been registered there.
             let ahead = hello.view > self.current;
@@ -595,13 +605,13 @@ impl Replica {
         let mine = self.my_lane();
         let votes = self.speaks_as_voter(from);
         let Some(peer) = self.peers.get_mut(from) else { return };
-        if status.incarnation < peer.incarnation {
+        // Of a process before the one that said hello last, perhaps on another disk: starts are counted anew there.
+        let is_earlier = status.incarnation < peer.incarnation;
+        if is_earlier || (peer.disk.0 != 0 && status.incarnation != peer.incarnation) {
             return;
         }
-        if status.incarnation > peer.incarnation {
-            peer.incarnation = status.incarnation;
-            peer.boot = 0;
-        }
+        peer.incarnation = status.incarnation;
+        self.peers.note_spoke(from, now);
         if status.view > self.current {
             // It is alive and ahead: heard, but its lanes are of another view.
             self.peers.note_heard(from, now);
@@ -701,6 +711,7 @@ impl Replica {
             peer.disk = hello.disk;
             peer.joining = hello.joining;
         }
+        self.peers.note_spoke(hello.from, now);
         if let Some(seen) = &hello.remembered {
             self.check_remembered(hello.from, seen, out);
         }

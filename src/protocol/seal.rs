@@ -60,8 +60,10 @@ pub(crate) struct Sealing {
     highest_round: u64,
     /// The highest ballot that outbid one of this node's.
     pub(crate) outbid_by: Option<Ballot>,
-    /// How many ballots of this node's were outbid in this view.
-    pub(crate) outbid_count: u32,
+    /// Whose ballots outbid this node's in this view.
+    outbid_by_nodes: NodeSet,
+    /// One of them has done it again.
+    pub(crate) is_duel: bool,
     /// A value that waits for entries before it can be accepted.
     pending: Option<(Ballot, Value)>,
     pending_asked_at: Option<Millis>,
@@ -74,7 +76,8 @@ impl Sealing {
             attempt: None,
             highest_round: 0,
             outbid_by: None,
-            outbid_count: 0,
+            outbid_by_nodes: NodeSet::EMPTY,
+            is_duel: false,
             pending: None,
             pending_asked_at: None,
             watch: super::suspicion::Watch::new(now),
@@ -442,10 +445,15 @@ impl Replica {
         // The first answer ends the attempt; what the others have promised counts all the same, or the next one would
         // be outbid as well.
         self.sealing.highest_round = self.sealing.highest_round.max(promised.round.min(Ballot::ROUND_MAX));
-        self.sealing.outbid_by = self.sealing.outbid_by.max(Some(promised));
+        // Two voters may tell of one ballot. A higher one of the same node was begun since, as far as can be told from
+        // here.
+        if self.sealing.outbid_by < Some(promised) {
+            self.sealing.outbid_by = Some(promised);
+            self.sealing.is_duel |= self.sealing.outbid_by_nodes.contains(promised.node);
+            self.sealing.outbid_by_nodes.insert(promised.node);
+        }
         if self.sealing.attempt.as_ref().is_some_and(|a| a.ballot == ballot) {
             self.mark(Mark::BallotOutbid);
-            self.sealing.outbid_count = self.sealing.outbid_count.saturating_add(1);
             self.sealing.attempt = None;
             self.sealing.watch.seal_seen_at = Some(now);
         }

@@ -130,8 +130,8 @@ impl Replica {
             // to finish, unless that process is known to be gone.
             let last = self.log().promised.max(self.sealing.outbid_by);
             // Who outbids again and again is not gone: it is only not heard here.
-            let gone = self.sealing.outbid_count <= 1
-                && last.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
+            let gone =
+                !self.sealing.is_duel && last.is_some_and(|ballot| self.is_sealer_gone(&ballot, &hearing));
             (Reason::new(Mark::SteppedIn, "a seal was begun and not decided"), seen, u64::from(!gone))
         } else {
             let Some(reason) = self.reason(now, &hearing) else {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::node::NodeInput;
-use crate::protocol::{Message, decode_hello, decode_message, encode_hello, encode_message};
+use crate::protocol::{Message, Refusal, decode_hello, decode_message, encode_hello, encode_message};
 use crate::types::{NodeSet, limits};
 use crate::wire::{FrameError, split_frame};
 
@@ -263,7 +263,11 @@ impl World {
             let Some(refusal) = refusal else { continue };
             self.see(Sight::HelloRefused);
             let doubtful = self.hosts.iter().any(|host| host.fate == Fate::Doubtful);
-            if !doubtful {
+            // The process before the one that is rebuilt is not known to be gone yet.
+            let passes = matches!(refusal, Refusal::InUse { .. });
+            if passes {
+                self.see(Sight::RebuildWaits);
+            } else if !doubtful {
                 return self.checker.stuck(format!("{by} refuses n{refused}: {refusal}"));
             }
             self.note(|| format!("{by} refuses n{refused}: {refusal}"));

@@ -40,6 +40,7 @@ marks! {
     HopelessNet = "no majority reaches each other",
     WallJump = "a wall clock jumps",
     Rebuilt = "a node is rebuilt on an empty disk",
+    RebuildWaits = "a node that is being rebuilt is refused while the process before it counts as alive",
     SnapshotTaken = "a snapshot is published",
     SnapshotInstalled = "a snapshot of a peer is installed",
     SnapshotFailed = "a snapshot cannot be taken",

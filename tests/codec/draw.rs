@@ -18,7 +18,7 @@ pub(crate) struct Draw(u64);
 impl Draw {
     pub(crate) const MESSAGE_KINDS: usize = 19;
     pub(crate) const RECORD_KINDS: usize = 7;
-    pub(crate) const REFUSAL_KINDS: usize = 8;
+    pub(crate) const REFUSAL_KINDS: usize = 9;
 
     pub(crate) fn new(seed: u64) -> Draw {
         Draw(seed)
@@ -300,7 +300,8 @@ impl Draw {
             4 => Refusal::OtherMembers,
             5 => Refusal::OtherDisk { registered: DiskId(self.number()) },
             6 => Refusal::OldIncarnation { seen: self.incarnation() },
-            _ => Refusal::Clone,
+            7 => Refusal::Clone,
+            _ => Refusal::InUse { registered: DiskId(self.number()) },
         }
     }
 }

@@ -36,7 +36,7 @@ kinds! {
 
 kinds! {
     REFUSALS, kind_of_refusal, Refusal:
-    Protocol WrongNode NotMember OtherCluster OtherMembers OtherDisk OldIncarnation Clone
+    Protocol WrongNode NotMember OtherCluster OtherMembers OtherDisk OldIncarnation Clone InUse
 }
 
 /// How often everything came up: in one script, or where it came up in all of them.

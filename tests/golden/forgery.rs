@@ -27,7 +27,10 @@ fn known(fields: &[&str], names: &[&str]) -> Outcome {
 
 /// Makes a hello say something else than its speaker would.
 pub(super) fn disguise(hello: &mut Hello, fields: &[&str]) -> Outcome {
-    known(fields, &["protocol", "from", "to", "cluster", "members", "disk", "incarnation", "boot"])?;
+    known(
+        fields,
+        &["protocol", "from", "to", "cluster", "members", "disk", "incarnation", "boot", "joining"],
+    )?;
     let protocol = field(fields, "protocol", u64::from(hello.protocol))?;
     hello.protocol = u16::try_from(protocol).map_err(|error| error.to_string())?;
     hello.from = node_id(field(fields, "from", hello.from.index() as u64)?)?;
@@ -37,6 +40,7 @@ pub(super) fn disguise(hello: &mut Hello, fields: &[&str]) -> Outcome {
     hello.disk.0 = field(fields, "disk", hello.disk.0)?;
     hello.incarnation = Incarnation(field(fields, "incarnation", hello.incarnation.0)?);
     hello.boot = field(fields, "boot", hello.boot)?;
+    hello.joining = field(fields, "joining", u64::from(hello.joining))? != 0;
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! | `start`, `connect-all`, `restart` NODE | a process; connections to all that run; both |
 //! | `crash` NODE `[kept] [silent]` | ends it; unsynced records are lost unless kept; silent: no peer notices |
 //! | `wipe` NODE [`rebuild`], `damage` NODE N | an empty disk, perhaps rebuilt; the last N durable records are gone |
+//! | `swap` NODE `[silent] [kept]` | another process of its number, on another disk, takes its place |
 //! | `disk` NODE `manual` or `auto`, `persist` NODE `[N]` | who says when an fsync is done; N more records are |
 //! | `snapshot` NODE, `spoil` NODE | a snapshot of what is delivered, for its next starts; the newest is damaged |
 //! | `install` NODE NODE `[FIELD=NUMBER…]` | the second's newest snapshot in the first; it says this instead: `t` … |
@@ -180,6 +181,7 @@ fn on_node(world: &mut World, name: &str, node: usize, arguments: &[&str]) -> Ou
             return world.connect_all(node);
         }
         "crash" => return world.crash(node, has("kept"), has("silent")),
+        "swap" => world.swap(node, has("silent"), has("kept")),
         "wipe" => return world.wipe(node, has("rebuild")),
         "snapshot" => return world.snapshot(node),
         "spoil" => return world.spoil(node),

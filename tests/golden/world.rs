@@ -83,11 +83,32 @@ struct Host {
     applied: Vec<String>,
 }
 
+impl Host {
+    /// Nothing runs, and nothing is on its disk.
+    fn empty(disk: DiskId, manual: bool) -> Host {
+        Host {
+            disk,
+            records: Vec::new(),
+            durable: 0,
+            snapshots: Vec::new(),
+            manual,
+            replica: None,
+            paused: false,
+            boot: 0,
+            joining: false,
+            tickets: 0,
+            applied: Vec::new(),
+        }
+    }
+}
+
 /// The cluster and the lines it has produced.
 #[derive(Debug)]
 pub(crate) struct World {
     now: u64,
     hosts: Vec<Host>,
+    /// Other processes and disks of these nodes, which stand still and are not connected.
+    aside: BTreeMap<usize, Host>,
     links: BTreeMap<(usize, usize), Link>,
     hidden: BTreeSet<String>,
     lines: Vec<String>,
@@ -103,22 +124,11 @@ pub(crate) struct World {
 impl World {
     /// So many nodes with empty disks, none of them running.
     pub(crate) fn new(count: usize, manual: bool, read_back_is_durable: bool, memory: Memory) -> World {
-        let host = |node| Host {
-            disk: DiskId(0xd150 + node as u64),
-            records: Vec::new(),
-            durable: 0,
-            snapshots: Vec::new(),
-            manual,
-            replica: None,
-            paused: false,
-            boot: 0,
-            joining: false,
-            tickets: 0,
-            applied: Vec::new(),
-        };
+        let host = |node| Host::empty(DiskId(0xd150 + node as u64), manual);
         World {
             now: 1_000,
             hosts: (0..count).map(host).collect(),
+            aside: BTreeMap::new(),
             links: BTreeMap::new(),
             hidden: QUIET_KINDS.iter().map(|kind| (*kind).to_owned()).collect(),
             lines: Vec::new(),
@@ -259,15 +269,42 @@ impl World {
         if !kept {
             host.records.truncate(host.durable);
         }
+        self.part(node, silent, false);
+        Ok(())
+    }
+
+    /// Nothing comes from a node any more, but for what is on its way, if that is `kept`, and nothing reaches it; its
+    /// peers notice unless `silent`.
+    fn part(&mut self, node: usize, silent: bool, kept: bool) {
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
-            self.links.remove(&(node, other));
+            if kept {
+                self.link(node, other).up = false;
+            } else {
+                self.links.remove(&(node, other));
+            }
             if silent {
                 self.link(other, node).queue.clear();
             } else {
                 self.disconnect(other, node);
             }
         }
-        Ok(())
+    }
+
+    /// A node's process stands still, disk and all, and another one of the same number takes its place: the one that
+    /// was put aside before, or one yet to be started, on an empty disk that is to be rebuilt. What it has sent still
+    /// arrives if it is `kept`.
+    pub(crate) fn swap(&mut self, node: usize, silent: bool, kept: bool) {
+        self.part(node, silent, kept);
+        let Host { disk, manual, .. } = self.hosts[node];
+        let other = self
+            .aside
+            .remove(&node)
+            .unwrap_or_else(|| Host { joining: true, ..Host::empty(DiskId(disk.0 + 0x1_0000), manual) });
+        self.aside.insert(node, std::mem::replace(&mut self.hosts[node], other));
+        // It finds its connections broken.
+        for other in (0..self.hosts.len()).filter(|other| *other != node) {
+            self.turn(node, [Input::LinkDown(Self::id(other))]);
+        }
     }
 
     /// The disk is replaced by an empty one.

@@ -3,7 +3,7 @@
 use super::super::snapshots::growth;
 use super::*;
 use crate::storage::snapshots_on;
-use crate::types::limits;
+use crate::types::{SnapshotId, limits};
 
 /// Three nodes, of which the last is cut off while the others go on, further than they remember.
 fn left_behind() -> Cluster {
@@ -151,6 +151,39 @@ fn offers_do_not_set_back_what_comes_slowly() {
     let blocks = cluster.hosts[2].node.newest_snapshot().expect("installed").blocks;
     assert!(blocks > 3 * limits::SNAPSHOT_BLOCK_COUNT_MAX as u32, "{blocks}");
     assert!(served < 2 * u64::from(blocks), "{served} of {blocks}");
+}
+
+/// That of another snapshot, or from another node, is not about what is being fetched; what is may be said late, and
+/// more than once, and costs a message each time.
+#[test]
+fn an_absence_counts_for_what_is_fetched_from_where() {
+    let mut cluster = left_behind();
+    write_without(&mut cluster, 400);
+    cluster.slow = |message| matches!(message, Message::SnapshotBlocks { .. });
+    cluster.way = Millis(30);
+    cluster.cut = NodeSet::EMPTY;
+    let mut told = 0;
+    for round in 1..1_000 {
+        cluster.pass(10);
+        if cluster.hosts[2].node.backend.snapshots.installed_count > 0 {
+            break;
+        }
+        let Some((source, _)) = cluster.hosts[2].node.backend.snapshots.coming() else { continue };
+        let fetched =
+            cluster.hosts[source.index()].node.newest_snapshot().copied().expect("it is being sent").id;
+        let other = id(1 - source.index());
+        let another = SnapshotId { digest: !fetched.digest, ..fetched };
+        let right = (round % 30 == 0).then_some((source, fetched));
+        for (from, id) in [(source, another), (other, fetched)].into_iter().chain(right) {
+            let message = Message::SnapshotBlocks { id, first: 0, blocks: Vec::new() };
+            cluster.hosts[2].node.handle(cluster.now, NodeInput::Receive { from, message });
+            told += 1;
+        }
+    }
+    assert_eq!(cluster.hosts[2].node.backend.snapshots.installed_count, 1);
+    let served: u64 = cluster.hosts[..2].iter().map(|host| host.node.backend.snapshots.served_blocks).sum();
+    let blocks = u64::from(cluster.hosts[2].node.newest_snapshot().expect("installed").blocks);
+    assert!(told > 20 && served < 2 * blocks, "{told} answers, {served} of {blocks}");
 }
 
 /// The source has a newer snapshot than the one that it was bringing, and says so: then that one is fetched.
