@@ -13,8 +13,8 @@
 //! though it may still lie in its slot ([`deadlines`](super::deadlines)).
 
 use std::fmt;
-use std::sync::Arc;
 
+use triomphe::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::types::{Index, Item, Millis, Reply};
@@ -192,9 +192,8 @@ impl Keyspace {
         for _ in 0..max {
             let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
-            if self.any(dead.key()).is_some_and(|item| !item.is_alive(self.now)) {
-                self.take_out(dead.key());
-            }
+            let now = self.now;
+            self.take_out(dead.key(), |item| !item.is_alive(now));
         }
         let has_more = self.deadlines.has_dead() || self.flushed.free(max);
         if std::mem::take(&mut self.untidy) {
@@ -346,7 +345,7 @@ impl Keyspace {
             None => {
                 match slot {
                     Some(slot) => slot.insert(place, hashing, new),
-                    empty => *empty = Some(Slot::new(place, hashing, new)),
+                    empty => *empty = Some(Slot::new(place, new)),
                 }
                 None
             }
@@ -376,9 +375,8 @@ impl Keyspace {
 
     /// Takes `key` out and returns what was kept of it.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Item> {
-        // Asked before `make_mut`, which may have to copy.
-        self.get(key)?;
-        let old = self.take_out(key)?;
+        let now = self.now;
+        let old = self.take_out(key, |item| item.is_alive(now))?;
         self.forget(&old, item_hash(&old));
         Some(old)
     }
@@ -394,14 +392,17 @@ impl Keyspace {
         was_there
     }
 
-    /// Takes `key` out of its slot.
-    fn take_out(&mut self, key: &[u8]) -> Option<Item> {
-        let hashing = &self.hashing;
-        let slot = slot_of(key);
+    /// Takes `key` out of its slot if what is kept of it is wanted.
+    fn take_out(&mut self, key: &[u8], wanted: impl Fn(&Item) -> bool) -> Option<Item> {
+        let (slot, hash) = (slot_of(key), self.hashing.of(key));
         let group = self.groups.get_mut(slot / GROUP_LEN)?.as_mut()?;
+        // A group that a clone has is copied for nothing less than a key.
+        if !group.is_unique() {
+            group.0[slot % GROUP_LEN].as_ref()?.get(hash, key).filter(|item| wanted(item))?;
+        }
         let place = &mut Arc::make_mut(group).0[slot % GROUP_LEN];
         let slot = place.as_mut()?;
-        let old = slot.remove(hashing.of(key), hashing, key)?;
+        let old = slot.remove(hash, key, wanted)?;
         if slot.len() == 0 {
             *place = None;
         }
