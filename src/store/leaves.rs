@@ -6,7 +6,7 @@
 //! more than one leaf's items, however many keys a client puts into one slot; the list goes back in the same way.
 //!
 //! A leaf is no hash table but two lists, of items and of their **tags**, sixteen bits of each hash: a hash table of
-//! this size is two fifths empty on average, lists have room for a few more. Whoever looks for a key compares some
+//! this size is two fifths empty on average, lists a sixth. Whoever looks for a key compares some
 //! dozens of tags, sixteen at a time, and hardly ever another key than the one that it wants. The bits that choose
 //! among the first [`PLACES_IN_TAG`] leaves are in the tag. So to grow, shrink, split or join leaves is to move
 //! pointers, without a look at a key, which is hardly ever in the processor's cache.
@@ -35,8 +35,12 @@ const PLACE_BITS: u32 = 6;
 const PLACES_IN_TAG: usize = 1 << PLACE_BITS;
 /// How many tags are compared at a time.
 const BLOCK_LEN: usize = 16;
-/// Lists get longer by so many places.
-const ROOM_STEP: usize = 8;
+/// Lists of tags and of items take multiples of so many bytes, and the shortest a power of two. With few sizes, what
+/// one list leaves behind fits the next one.
+const TAGS_STEP: usize = 64;
+const ITEMS_STEP: usize = 128;
+/// Lists that have room for more than so many others are made shorter.
+const SPARE_MAX: usize = 16;
 
 /// Makes the hashes of keys.
 #[derive(Clone, Debug)]
@@ -62,21 +66,46 @@ fn tag(hash: u64) -> u16 {
     ((hash >> 32) as u16 & ((1 << PLACE_BITS) - 1)) | (hash as u16) << PLACE_BITS
 }
 
-/// A list of so many has this many places. With a pointer in each and the length that allocators put in front, lists
-/// fill multiples of sixteen bytes.
-fn room(len: usize) -> usize {
-    if len < ROOM_STEP / 2 { ROOM_STEP / 2 - 1 } else { (len + 1).next_multiple_of(ROOM_STEP) - 1 }
+/// How many places there are for so many.
+fn room<T>(len: usize, step: usize) -> usize {
+    /// What allocators put in front.
+    const HEAD: usize = 8;
+    let bytes = HEAD + len * size_of::<T>();
+    let bytes = if bytes > step { bytes.next_multiple_of(step) } else { bytes.next_power_of_two().max(32) };
+    (bytes - HEAD) / size_of::<T>()
+}
+
+fn tags_room(len: usize) -> usize {
+    room::<u16>(len, TAGS_STEP)
+}
+
+fn items_room(len: usize) -> usize {
+    room::<Item>(len, ITEMS_STEP)
 }
 
 /// A table of items, in no order.
-#[derive(Clone, Default)]
 pub(crate) struct Leaf {
     /// One for each item, in the same order.
     tags: Vec<u16>,
     items: Vec<Item>,
 }
 
+impl Clone for Leaf {
+    /// With as much room as if it had grown: it is about to be written to.
+    fn clone(&self) -> Leaf {
+        let mut leaf = Leaf::with_room(self.len());
+        leaf.tags.extend_from_slice(&self.tags);
+        leaf.items.extend_from_slice(&self.items);
+        leaf
+    }
+}
+
 impl Leaf {
+    /// Without items, but with room for so many.
+    fn with_room(len: usize) -> Leaf {
+        Leaf { tags: Vec::with_capacity(tags_room(len)), items: Vec::with_capacity(items_room(len)) }
+    }
+
     /// Where the item of a key is.
     fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         let tag = tag(hash);
@@ -101,12 +130,12 @@ impl Leaf {
 
     /// Its key must not be there.
     fn push(&mut self, tag: u16, item: Item) {
-        let len = self.items.len();
-        if len == self.items.capacity() {
-            self.items.reserve_exact(room(len + 1) - len);
-        }
+        let len = self.len();
         if len == self.tags.capacity() {
-            self.tags.reserve_exact(room(len + 1) - len);
+            self.tags.reserve_exact(tags_room(len + 1) - len);
+        }
+        if len == self.items.capacity() {
+            self.items.reserve_exact(items_room(len + 1) - len);
         }
         self.tags.push(tag);
         self.items.push(item);
@@ -119,10 +148,12 @@ impl Leaf {
 
     /// Gives room back if there is much more than is needed.
     fn trim(&mut self) {
-        let len = self.items.len();
-        if self.items.capacity() >= room(len) + 2 * ROOM_STEP {
-            self.items.shrink_to(room(len));
-            self.tags.shrink_to(room(len));
+        let len = self.len();
+        if self.tags.capacity() > tags_room(len + SPARE_MAX) {
+            self.tags.shrink_to(tags_room(len));
+        }
+        if self.items.capacity() > items_room(len + SPARE_MAX) {
+            self.items.shrink_to(items_room(len));
         }
     }
 
@@ -184,8 +215,7 @@ impl Leaves {
         let new = self.leaves.len();
         let count = new + 1;
         let from = Arc::make_mut(&mut self.leaves[new - count.next_power_of_two() / 2]);
-        let half = room(from.len() / 2);
-        let mut part = Leaf { tags: Vec::with_capacity(half), items: Vec::with_capacity(half) };
+        let mut part = Leaf::with_room(from.len() / 2);
         // From the end: what takes the place of an item that is taken out has been looked at.
         for at in (0..from.len()).rev() {
             let hash = match from.tags[at] {
@@ -225,7 +255,7 @@ pub(crate) enum Slot {
 impl Slot {
     /// With one item.
     pub(super) fn new(hash: u64, item: Item) -> Slot {
-        let mut leaf = Leaf::default();
+        let mut leaf = Leaf::with_room(1);
         leaf.push(tag(hash), item);
         Slot::One(Arc::new(leaf))
     }
@@ -262,7 +292,8 @@ impl Slot {
                 leaf.push(tag(hash), item);
                 if leaf.len() > 2 * LEAF_LEN {
                     let len = leaf.len();
-                    let mut leaves = Leaves { leaves: vec![Arc::new(std::mem::take(leaf))], len };
+                    let mut leaves =
+                        Leaves { leaves: vec![Arc::new(std::mem::replace(leaf, Leaf::with_room(0)))], len };
                     leaves.split(hashing);
                     *self = Slot::Many(leaves);
                 }
@@ -333,8 +364,8 @@ impl Slot {
     }
 }
 
-/// What a table costs for each of its items: a pointer and a tag, room for a few more, and heads.
-pub(super) const PLACE_LEN: usize = (size_of::<Item>() + size_of::<u16>()) * 17 / 16 + 2;
+/// What a table costs for each of its items: a pointer and a tag, at a load of four fifths, and heads.
+pub(super) const PLACE_LEN: usize = (size_of::<Item>() + size_of::<u16>()) * 5 / 4 + 1;
 
 #[cfg(test)]
 mod tests {
@@ -394,11 +425,9 @@ mod tests {
             assert_eq!(slot.len(), twin.len());
             assert_eq!(slot.get(hash, &key).map(|item| item.revision().0), twin.get(&key).copied());
             for leaf in slot.leaves() {
-                let most = room(leaf.len()) + 2 * ROOM_STEP;
-                assert!(
-                    leaf.items.capacity() < most && leaf.tags.capacity() < most,
-                    "much room is given back"
-                );
+                let len = leaf.len() + SPARE_MAX;
+                let (tags, items) = (leaf.tags.capacity(), leaf.items.capacity());
+                assert!(tags <= tags_room(len) && items <= items_room(len), "room for {tags} and {items}");
             }
             largest = largest.max(slot.leaves().iter().map(|leaf| leaf.len()).max().unwrap_or(0));
             most = most.max(slot.leaves().len());
@@ -432,6 +461,24 @@ mod tests {
         let (before, after) = (frozen.places(), slot.places());
         assert_eq!(before.iter().zip(&after).filter(|(before, after)| before != after).count(), 1);
         assert_eq!((frozen.len(), slot.len()), (500, 499));
+    }
+
+    #[test]
+    fn lists_fill_what_is_allocated_for_them() {
+        let rooms = |lens: [usize; 5], room: fn(usize) -> usize| lens.map(room);
+        assert_eq!(rooms([0, 3, 4, 8, 16], items_room), [3, 3, 7, 15, 31]);
+        assert_eq!(rooms([1, 13, 28, 29, 61], tags_room), [12, 28, 28, 60, 92]);
+        let (mut leaf, mut rooms) = (Leaf::with_room(0), 0);
+        for i in 0..2 * LEAF_LEN {
+            let before = (leaf.tags.capacity(), leaf.items.capacity());
+            leaf.push(0, item(b"k", i as u64));
+            let after = (leaf.tags.capacity(), leaf.items.capacity());
+            rooms += usize::from(before != after);
+            let copy = leaf.clone();
+            assert_eq!(after, (copy.tags.capacity(), copy.items.capacity()));
+            assert!(after.0 <= tags_room(i + 1) && after.1 <= items_room(i + 1));
+        }
+        assert!(rooms < 14, "has grown {rooms} times");
     }
 
     #[test]
