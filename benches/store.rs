@@ -1,11 +1,13 @@
-//! The key-value store: SET, GET and INCR among a thousand to ten million keys, in random order.
+//! The key-value store: SET, GET, INCR and DEL among a thousand to ten million keys, in random order.
 //!
-//! SET and INCR go the way of a delivered command, which includes the digest; GET that of a
-//! linearizable read. Keys have sixteen bytes, values sixteen digits.
+//! SET, INCR and DEL go the way of a delivered command, which includes the digest; GET that of a
+//! linearizable read. What DEL takes out is freed and put back outside the measured time. Keys have sixteen bytes,
+//! values sixteen digits.
 
 mod common;
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Throughput};
 use lanekv::store::{Applied, Limits, Store};
@@ -33,6 +35,31 @@ impl Filled {
         }
         assert_eq!(filled.store.key_count(), key_count);
         Filled { keys, ..filled }
+    }
+
+    /// Takes out so many keys, one command each, again and again a part of them, and says how long that took.
+    fn time_dels(&mut self, random: &mut SplitMix, count: u64) -> Duration {
+        /// So many at most, and never more than half of the keys, are missing at a time.
+        const MISSING_MAX: usize = 1_000;
+        let (del, set, value) = (common::code("DEL"), common::code("SET"), common::value(16));
+        let (mut left, mut took) = (usize::try_from(count).expect("small enough"), Duration::ZERO);
+        while left > 0 {
+            let part = left.min(MISSING_MAX).min(self.keys.len() / 2);
+            let from = random.below(self.keys.len());
+            // Neighbours in this list are none in the store.
+            let keys: Vec<_> = self.keys.iter().cycle().skip(from).take(part).copied().collect();
+            let begun = Instant::now();
+            for key in &keys {
+                self.apply(del, &[key]);
+            }
+            took += begun.elapsed();
+            while self.store.free_expired(MISSING_MAX) {}
+            for key in &keys {
+                self.apply(set, &[key, &value]);
+            }
+            left -= part;
+        }
+        took
     }
 
     fn apply(&mut self, code: u8, arguments: &[&[u8]]) {
@@ -68,6 +95,14 @@ fn main() {
             });
             group.finish();
         }
+        let mut group = criterion.benchmark_group("store/del");
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::from_parameter(key_count), |bencher| {
+            let filled = filled.get_or_insert_with(|| Filled::new(key_count));
+            let mut random = SplitMix(4);
+            bencher.iter_custom(|count| filled.time_dels(&mut random, count));
+        });
+        group.finish();
     }
     criterion.final_summary();
 }

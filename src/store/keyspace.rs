@@ -13,8 +13,8 @@
 //! though it may still lie in its slot ([`deadlines`](super::deadlines)).
 
 use std::fmt;
-use std::sync::Arc;
 
+use triomphe::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::types::{Index, Item, Millis, Reply};
@@ -211,9 +211,8 @@ impl Keyspace {
         for _ in 0..max {
             let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
-            if self.any(dead.key()).is_some_and(|item| !item.is_alive(self.now)) {
-                self.take_out(dead.key());
-            }
+            let now = self.now;
+            self.take_out(dead.key(), |item| !item.is_alive(now));
         }
         let has_more = self.deadlines.has_dead() || self.flushed.free(max);
         if std::mem::take(&mut self.untidy) {
@@ -391,7 +390,7 @@ impl Keyspace {
             None => {
                 match slot {
                     Some(slot) => slot.insert(place, hashing, new),
-                    empty => *empty = Some(Slot::new(place, hashing, new)),
+                    empty => *empty = Some(Slot::new(place, new)),
                 }
                 None
             }
@@ -421,9 +420,8 @@ impl Keyspace {
 
     /// Takes `key` out and returns what was kept of it.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Item> {
-        // Asked before `make_mut`, which may have to copy.
-        self.get(key)?;
-        let old = self.take_out(key)?;
+        let now = self.now;
+        let old = self.take_out(key, |item| item.is_alive(now))?;
         self.forget(&old, item_hash(&old));
         Some(old)
     }
@@ -439,16 +437,18 @@ impl Keyspace {
         was_there
     }
 
-    /// Takes `key` out of its slot.
-    fn take_out(&mut self, key: &[u8]) -> Option<Item> {
-        let hashing = &self.hashing;
-        let slot = slot_of(key);
-        let group = self.groups.get_mut(slot / GROUP_LEN)?.as_mut()?;
-        let hash = hashing.of(key);
-        let place = own_slot(group, slot, hash, &self.work);
+    /// Takes `key` out of its slot if what is kept of it is wanted.
+    fn take_out(&mut self, key: &[u8], wanted: impl Fn(&Item) -> bool) -> Option<Item> {
+        let (slot, hash) = (slot_of(key), self.hashing.of(key));
         self.work.count(2);
+        let group = self.groups.get_mut(slot / GROUP_LEN)?.as_mut()?;
+        // A group that a clone has is copied for nothing less than a key.
+        if !group.is_unique() {
+            group.0[slot % GROUP_LEN].as_ref()?.get(hash, key).filter(|item| wanted(item))?;
+        }
+        let place = own_slot(group, slot, hash, &self.work);
         let slot = place.as_mut()?;
-        let old = slot.remove(hash, hashing, key)?;
+        let old = slot.remove(hash, key, wanted)?;
         if slot.len() == 0 {
             *place = None;
         }

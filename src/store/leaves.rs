@@ -1,9 +1,15 @@
 //! The keys of one hash slot, in small tables that are copied one at a time.
 //!
-//! A slot begins as one *leaf*, a hash table of pointers to items. When it has grown past two [`LEAF_LEN`] it becomes
+//! A slot begins as one *leaf*, a table of pointers to items. When it has grown past two [`LEAF_LEN`] it becomes
 //! a list of leaves, which grows by **linear hashing** (Litwin, 1980): the low bits of a hash choose a leaf, and each
 //! time the keys have become enough for one more leaf, the next leaf in line is split in two. So no write ever moves
 //! more than one leaf's items, however many keys a client puts into one slot; the list goes back in the same way.
+//!
+//! A leaf is no hash table but two lists, of items and of their **tags**, sixteen bits of each hash: a hash table of
+//! this size is two fifths empty on average, lists a sixth. Whoever looks for a key compares some
+//! dozens of tags, sixteen at a time, and hardly ever another key than the one that it wants. The bits that choose
+//! among the first [`PLACES_IN_TAG`] leaves are in the tag. So to grow, shrink, split or join leaves is to move
+//! pointers, without a look at a key, which is hardly ever in the processor's cache.
 //!
 //! A clone shares the leaves. A write to a shared leaf copies its pointers to items, never a key or a value. The list
 //! lies in the group of slots itself: one step less on the way to every key.
@@ -13,10 +19,9 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::mem::size_of;
-use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use triomphe::Arc;
 
 use crate::types::Item;
 
@@ -24,6 +29,18 @@ use crate::types::Item;
 pub(super) const LEAF_LEN: usize = 56;
 /// With so few items a leaf on average, leaves are joined.
 const LEAF_LEN_MIN: usize = 8;
+/// So many bits of a tag are those by which leaves are chosen.
+const PLACE_BITS: u32 = 6;
+/// To choose among so many leaves a tag is enough.
+const PLACES_IN_TAG: usize = 1 << PLACE_BITS;
+/// How many tags are compared at a time.
+const BLOCK_LEN: usize = 16;
+/// Lists of tags and of items take multiples of so many bytes, and the shortest a power of two. With few sizes, what
+/// one list leaves behind fits the next one.
+const TAGS_STEP: usize = 64;
+const ITEMS_STEP: usize = 128;
+/// Lists that have room for more than so many others are made shorter.
+const SPARE_MAX: usize = 16;
 
 /// Makes the hashes of keys.
 #[derive(Clone, Debug)]
@@ -43,37 +60,127 @@ impl Hashing {
     }
 }
 
-/// A hash table of items.
-#[derive(Clone, Default)]
-pub(crate) struct Leaf(HashTable<Item>);
+/// What is compared before a key is.
+#[expect(clippy::cast_possible_truncation, reason = "a part of the bits is wanted")]
+fn tag(hash: u64) -> u16 {
+    ((hash >> 32) as u16 & ((1 << PLACE_BITS) - 1)) | (hash as u16) << PLACE_BITS
+}
+
+/// How many places there are for so many.
+fn room<T>(len: usize, step: usize) -> usize {
+    /// What allocators put in front.
+    const HEAD: usize = 8;
+    let bytes = HEAD + len * size_of::<T>();
+    let bytes = if bytes > step { bytes.next_multiple_of(step) } else { bytes.next_power_of_two().max(32) };
+    (bytes - HEAD) / size_of::<T>()
+}
+
+fn tags_room(len: usize) -> usize {
+    room::<u16>(len, TAGS_STEP)
+}
+
+fn items_room(len: usize) -> usize {
+    room::<Item>(len, ITEMS_STEP)
+}
+
+/// A table of items, in no order.
+pub(crate) struct Leaf {
+    /// One for each item, in the same order.
+    tags: Vec<u16>,
+    items: Vec<Item>,
+}
+
+impl Clone for Leaf {
+    /// With as much room as if it had grown: it is about to be written to.
+    fn clone(&self) -> Leaf {
+        let mut leaf = Leaf::with_room(self.len());
+        leaf.tags.extend_from_slice(&self.tags);
+        leaf.items.extend_from_slice(&self.items);
+        leaf
+    }
+}
 
 impl Leaf {
-    fn get(&self, hash: u64, key: &[u8]) -> Option<&Item> {
-        self.0.find(hash, |item| item.key() == key)
+    /// Without items, but with room for so many.
+    fn with_room(len: usize) -> Leaf {
+        Leaf { tags: Vec::with_capacity(tags_room(len)), items: Vec::with_capacity(items_room(len)) }
     }
 
-    fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
-        self.0.find_mut(hash, |item| item.key() == key)
-    }
-
-    /// The key must not be there.
-    fn insert(&mut self, hash: u64, hashing: &Hashing, item: Item) {
-        self.0.insert_unique(hash, item, |item| hashing.of(item.key()));
-    }
-
-    fn remove(&mut self, hash: u64, hashing: &Hashing, key: &[u8]) -> Option<Item> {
-        let entry = self.0.find_entry(hash, |item| item.key() == key).ok()?;
-        let (item, _) = entry.remove();
-        if self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to(self.0.len() * 2, |item| hashing.of(item.key()));
+    /// Where the item of a key is.
+    fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
+        let tag = tag(hash);
+        let is_at = |at: &usize| self.tags[*at] == tag && self.items[*at].key() == key;
+        let (blocks, rest) = self.tags.as_chunks::<BLOCK_LEN>();
+        let mut begin = 0;
+        for block in blocks {
+            // Without a way out in the middle, so that all are compared at once.
+            if block.iter().fold(false, |found, other| found | (*other == tag))
+                && let Some(at) = (begin..begin + BLOCK_LEN).find(is_at)
+            {
+                return Some(at);
+            }
+            begin += BLOCK_LEN;
         }
-        Some(item)
+        (begin..begin + rest.len()).find(is_at)
+    }
+
+    fn get(&self, hash: u64, key: &[u8]) -> Option<&Item> {
+        self.find(hash, key).map(|at| &self.items[at])
+    }
+
+    /// Its key must not be there.
+    fn push(&mut self, tag: u16, item: Item) {
+        let len = self.len();
+        if len == self.tags.capacity() {
+            self.tags.reserve_exact(tags_room(len + 1) - len);
+        }
+        if len == self.items.capacity() {
+            self.items.reserve_exact(items_room(len + 1) - len);
+        }
+        self.tags.push(tag);
+        self.items.push(item);
+    }
+
+    /// Takes the item at a place out; the last one takes its place.
+    fn take(&mut self, at: usize) -> (u16, Item) {
+        (self.tags.swap_remove(at), self.items.swap_remove(at))
+    }
+
+    /// Gives room back if there is much more than is needed.
+    fn trim(&mut self) {
+        let len = self.len();
+        if self.tags.capacity() > tags_room(len + SPARE_MAX) {
+            self.tags.shrink_to(tags_room(len));
+        }
+        if self.items.capacity() > items_room(len + SPARE_MAX) {
+            self.items.shrink_to(items_room(len));
+        }
     }
 
     /// How many items there are.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.items.len()
     }
+}
+
+/// Takes the item of a key out of a leaf if it is wanted. Until that is known nothing is copied.
+fn take_from(
+    leaf: &mut Arc<Leaf>,
+    hash: u64,
+    key: &[u8],
+    wanted: impl FnOnce(&Item) -> bool,
+) -> Option<Item> {
+    let at = leaf.find(hash, key).filter(|at| wanted(&leaf.items[*at]))?;
+    let leaf = Arc::make_mut(leaf);
+    let (_, item) = leaf.take(at);
+    leaf.trim();
+    Some(item)
+}
+
+/// The place of a key that is there, in a leaf that no clone has.
+fn place_in<'a>(leaf: &'a mut Arc<Leaf>, hash: u64, key: &[u8]) -> Option<&'a mut Item> {
+    let at = leaf.find(hash, key)?;
+    Some(&mut Arc::make_mut(leaf).items[at])
 }
 
 /// Two leaves or more.
@@ -84,7 +191,7 @@ pub(crate) struct Leaves {
     len: usize,
 }
 
-/// The leaf of a hash when there are so many. The table in a leaf goes by other bits.
+/// The leaf of a hash when there are so many.
 fn place(hash: u64, count: usize) -> usize {
     let bits = usize::try_from(hash >> 32).expect("half of its bits");
     let whole = count.next_power_of_two();
@@ -98,9 +205,9 @@ impl Leaves {
         &self.leaves[place(hash, self.leaves.len())]
     }
 
-    fn leaf_mut(&mut self, hash: u64) -> &mut Leaf {
+    fn leaf_mut(&mut self, hash: u64) -> &mut Arc<Leaf> {
         let place = place(hash, self.leaves.len());
-        Arc::make_mut(&mut self.leaves[place])
+        &mut self.leaves[place]
     }
 
     /// Makes another leaf of a part of the one whose turn it is.
@@ -108,21 +215,30 @@ impl Leaves {
         let new = self.leaves.len();
         let count = new + 1;
         let from = Arc::make_mut(&mut self.leaves[new - count.next_power_of_two() / 2]);
-        let mut part = Leaf(HashTable::with_capacity(from.0.len() / 2));
-        for item in from.0.extract_if(|item| place(hashing.of(item.key()), count) == new) {
-            part.insert(hashing.of(item.key()), hashing, item);
+        let mut part = Leaf::with_room(from.len() / 2);
+        // From the end: what takes the place of an item that is taken out has been looked at.
+        for at in (0..from.len()).rev() {
+            let hash = match from.tags[at] {
+                tag if count <= PLACES_IN_TAG => u64::from(tag) << 32,
+                _ => hashing.of(from.items[at].key()),
+            };
+            if place(hash, count) == new {
+                let (tag, item) = from.take(at);
+                part.push(tag, item);
+            }
         }
-        from.0.shrink_to(from.0.len(), |item| hashing.of(item.key()));
+        from.trim();
+        part.trim();
         self.leaves.push(Arc::new(part));
     }
 
     /// Puts the last leaf back into the one that it was split from.
-    fn join(&mut self, hashing: &Hashing) {
+    fn join(&mut self) {
         let count = self.leaves.len();
         let Some(last) = self.leaves.pop() else { return };
         let into = Arc::make_mut(&mut self.leaves[count - 1 - count.next_power_of_two() / 2]);
-        for item in &last.0 {
-            into.insert(hashing.of(item.key()), hashing, item.clone());
+        for (tag, item) in last.tags.iter().zip(&last.items) {
+            into.push(*tag, item.clone());
         }
     }
 }
@@ -138,9 +254,9 @@ pub(crate) enum Slot {
 
 impl Slot {
     /// With one item.
-    pub(super) fn new(hash: u64, hashing: &Hashing, item: Item) -> Slot {
-        let mut leaf = Leaf::default();
-        leaf.insert(hash, hashing, item);
+    pub(super) fn new(hash: u64, item: Item) -> Slot {
+        let mut leaf = Leaf::with_room(1);
+        leaf.push(tag(hash), item);
         Slot::One(Arc::new(leaf))
     }
 
@@ -177,8 +293,8 @@ impl Slot {
     /// The place of a key that is there, in a leaf that no clone has.
     pub(super) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Item> {
         match self {
-            Slot::One(leaf) => Arc::make_mut(leaf).get_mut(hash, key),
-            Slot::Many(leaves) => leaves.leaf_mut(hash).get_mut(hash, key),
+            Slot::One(leaf) => place_in(leaf, hash, key),
+            Slot::Many(leaves) => place_in(leaves.leaf_mut(hash), hash, key),
         }
     }
 
@@ -187,16 +303,17 @@ impl Slot {
         match self {
             Slot::One(leaf) => {
                 let leaf = Arc::make_mut(leaf);
-                leaf.insert(hash, hashing, item);
+                leaf.push(tag(hash), item);
                 if leaf.len() > 2 * LEAF_LEN {
                     let len = leaf.len();
-                    let mut leaves = Leaves { leaves: vec![Arc::new(std::mem::take(leaf))], len };
+                    let mut leaves =
+                        Leaves { leaves: vec![Arc::new(std::mem::replace(leaf, Leaf::with_room(0)))], len };
                     leaves.split(hashing);
                     *self = Slot::Many(leaves);
                 }
             }
             Slot::Many(leaves) => {
-                leaves.leaf_mut(hash).insert(hash, hashing, item);
+                Arc::make_mut(leaves.leaf_mut(hash)).push(tag(hash), item);
                 leaves.len += 1;
                 if leaves.len > (leaves.leaves.len() + 1) * LEAF_LEN {
                     leaves.split(hashing);
@@ -205,15 +322,20 @@ impl Slot {
         }
     }
 
-    /// Takes the item of a key out.
-    pub(super) fn remove(&mut self, hash: u64, hashing: &Hashing, key: &[u8]) -> Option<Item> {
+    /// Takes the item of a key out if it is wanted. Until that is known nothing is copied.
+    pub(super) fn remove(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        wanted: impl FnOnce(&Item) -> bool,
+    ) -> Option<Item> {
         match self {
-            Slot::One(leaf) => Arc::make_mut(leaf).remove(hash, hashing, key),
+            Slot::One(leaf) => take_from(leaf, hash, key, wanted),
             Slot::Many(leaves) => {
-                let old = leaves.leaf_mut(hash).remove(hash, hashing, key)?;
+                let old = take_from(leaves.leaf_mut(hash), hash, key, wanted)?;
                 leaves.len -= 1;
                 if leaves.len < leaves.leaves.len() * LEAF_LEN_MIN {
-                    leaves.join(hashing);
+                    leaves.join();
                 }
                 if let [leaf] = &leaves.leaves[..] {
                     let leaf = Arc::clone(leaf);
@@ -233,12 +355,12 @@ impl Slot {
 
     /// All items, **in an order that differs from process to process**.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.leaves().iter().flat_map(|leaf| leaf.0.iter())
+        self.leaves().iter().flat_map(|leaf| leaf.items.iter())
     }
 
     /// The items of one leaf, in such an order. `None`: there are not so many leaves.
     pub(super) fn items_of_leaf(&self, leaf: usize) -> Option<impl Iterator<Item = &Item>> {
-        Some(self.leaves().get(leaf)?.0.iter())
+        Some(self.leaves().get(leaf)?.items.iter())
     }
 
     /// The leaves; those that a clone has too are freed with it.
@@ -256,8 +378,8 @@ impl Slot {
     }
 }
 
-/// What a table costs for each of its items: a pointer and a byte, at a load of three fifths, and heads.
-pub(super) const PLACE_LEN: usize = (size_of::<Item>() + 1) * 5 / 3 + 2;
+/// What a table costs for each of its items: a pointer and a tag, at a load of four fifths, and heads.
+pub(super) const PLACE_LEN: usize = (size_of::<Item>() + size_of::<u16>()) * 5 / 4 + 1;
 
 #[cfg(test)]
 mod tests {
@@ -294,7 +416,7 @@ mod tests {
                 let item = item(&key, step);
                 let old = match &mut slot {
                     None => {
-                        slot = Some(Slot::new(hash, &hashing, item));
+                        slot = Some(Slot::new(hash, item));
                         None
                     }
                     Some(slot) => match slot.get_mut(hash, &key) {
@@ -307,7 +429,7 @@ mod tests {
                 };
                 assert_eq!(old.map(|old| old.revision().0), twin.insert(key.clone(), step));
             } else if let Some(full) = &mut slot {
-                let old = full.remove(hash, &hashing, &key);
+                let old = full.remove(hash, &key, |_| true);
                 assert_eq!(old.map(|old| old.revision().0), twin.remove(&key));
                 if full.len() == 0 {
                     slot = None;
@@ -316,6 +438,11 @@ mod tests {
             let Some(slot) = &slot else { continue };
             assert_eq!(slot.len(), twin.len());
             assert_eq!(slot.get(hash, &key).map(|item| item.revision().0), twin.get(&key).copied());
+            for leaf in slot.leaves() {
+                let len = leaf.len() + SPARE_MAX;
+                let (tags, items) = (leaf.tags.capacity(), leaf.items.capacity());
+                assert!(tags <= tags_room(len) && items <= items_room(len), "room for {tags} and {items}");
+            }
             largest = largest.max(slot.leaves().iter().map(|leaf| leaf.len()).max().unwrap_or(0));
             most = most.max(slot.leaves().len());
             if step % 1_000 == 0 {
@@ -325,10 +452,58 @@ mod tests {
                 }
             }
         }
-        assert!(most > 60, "{most} leaves");
+        assert!(most > PLACES_IN_TAG + 10, "{most} leaves");
         assert!(largest < 4 * LEAF_LEN, "the largest leaf had {largest} items");
         let len = twin.len();
         assert!(slot.is_none_or(|slot| slot.leaves().len() <= len / LEAF_LEN_MIN + 1), "leaves are joined");
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_copied() {
+        let hashing = Hashing::new(4);
+        let keys: Vec<Vec<u8>> = (0..500).map(|i: u32| i.to_string().into_bytes()).collect();
+        let (first, rest) = keys.split_first().expect("there are some");
+        let mut slot = Slot::new(hashing.of(first), item(first, 0));
+        rest.iter().for_each(|key| slot.insert(hashing.of(key), &hashing, item(key, 0)));
+        let frozen = slot.clone();
+        assert!(slot.remove(hashing.of(b"x"), b"x", |_| true).is_none());
+        for key in &keys {
+            assert!(slot.remove(hashing.of(key), key, |item| item.revision() != Index(0)).is_none());
+        }
+        assert_eq!((slot.places(), slot.len()), (frozen.places(), 500));
+        assert!(slot.remove(hashing.of(first), first, |item| item.key() == first).is_some());
+        let (before, after) = (frozen.places(), slot.places());
+        assert_eq!(before.iter().zip(&after).filter(|(before, after)| before != after).count(), 1);
+        assert_eq!((frozen.len(), slot.len()), (500, 499));
+    }
+
+    #[test]
+    fn lists_fill_what_is_allocated_for_them() {
+        let rooms = |lens: [usize; 5], room: fn(usize) -> usize| lens.map(room);
+        assert_eq!(rooms([0, 3, 4, 8, 16], items_room), [3, 3, 7, 15, 31]);
+        assert_eq!(rooms([1, 13, 28, 29, 61], tags_room), [12, 28, 28, 60, 92]);
+        let (mut leaf, mut rooms) = (Leaf::with_room(0), 0);
+        for i in 0..2 * LEAF_LEN {
+            let before = (leaf.tags.capacity(), leaf.items.capacity());
+            leaf.push(0, item(b"k", i as u64));
+            let after = (leaf.tags.capacity(), leaf.items.capacity());
+            rooms += usize::from(before != after);
+            let copy = leaf.clone();
+            assert_eq!(after, (copy.tags.capacity(), copy.items.capacity()));
+            assert!(after.0 <= tags_room(i + 1) && after.1 <= items_room(i + 1));
+        }
+        assert!(rooms < 14, "has grown {rooms} times");
+    }
+
+    #[test]
+    fn a_tag_is_enough_to_choose_among_few_leaves() {
+        let mut random = SplitMix(6);
+        for count in 1..=PLACES_IN_TAG {
+            for _ in 0..100 {
+                let hash = random.next();
+                assert_eq!(place(u64::from(tag(hash)) << 32, count), place(hash, count));
+            }
+        }
     }
 
     #[test]
