@@ -1,12 +1,13 @@
 //! What replies are made from: the store, the core's state, counters. Kept apart from the connections, so
 //! that one can be written while the other is read.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::protocol::{Identity, Intake, Replica, Report};
-use crate::store::Store;
-use crate::types::{NodeSet, Now, Reply, ViewNumber};
+use crate::store::{Fund, Store};
+use crate::types::{Index, NodeSet, Now, Reply, ViewNumber};
 
 use super::cluster_view::Endpoint;
 use super::commands::Question;
@@ -59,6 +60,14 @@ pub(super) struct Backend {
     pub(super) identity: Identity,
     pub(super) replica: Replica,
     pub(super) store: Store,
+    /// The index of the last command in it.
+    pub(super) applied_index: Index,
+    /// A command is half done: what the store shows now never was.
+    pub(super) torn: bool,
+    /// Work that may still be done in this turn for what was delivered.
+    pub(super) write_fund: Fund,
+    /// And for reads.
+    pub(super) read_fund: Cell<u64>,
     /// Reads with this ticket or an earlier one may be executed.
     pub(super) ready_up_to: u64,
     /// Who is missing to found the cluster.
@@ -82,6 +91,26 @@ pub(super) struct Backend {
 }
 
 impl Backend {
+    /// A new turn.
+    pub(super) fn renew_funds(&mut self) {
+        self.write_fund = Fund(self.settings.applied_per_turn);
+        self.read_fund.set(self.settings.read_per_turn);
+    }
+
+    /// Whether no read may be executed now.
+    pub(super) fn holds_reads(&self) -> bool {
+        self.torn || self.read_fund.get() == 0
+    }
+
+    /// Reads something in the store, and has the turn's fund for reads pay for it.
+    pub(super) fn pay<T>(&self, read: impl FnOnce() -> T) -> T {
+        let before = self.store.work();
+        let result = read();
+        let cost = self.store.work().wrapping_sub(before);
+        self.read_fund.set(self.read_fund.get().saturating_sub(cost));
+        result
+    }
+
     /// Answers a question from the present state.
     pub(super) fn answer(&self, question: &Question) -> Reply {
         match question {
@@ -89,12 +118,12 @@ impl Backend {
                 Reply::Verbatim(self.info(*endpoint, sections).into_bytes().into())
             }
             Question::Digest => {
-                let index = self.report().index;
+                let index = self.applied_index;
                 Reply::bulk(format!("{index} {:016x}", self.store.digest()).as_bytes())
             }
             Question::Role => Reply::Array(vec![
                 Reply::bulk(b"master"),
-                Reply::Integer(i64::try_from(self.report().index.0).unwrap_or(i64::MAX)),
+                Reply::Integer(i64::try_from(self.applied_index.0).unwrap_or(i64::MAX)),
                 Reply::Array(Vec::new()),
             ]),
             Question::Time => {
@@ -285,7 +314,7 @@ impl Backend {
         line(text, "joining", u8::from(report.joining));
         line(text, "serving", u8::from(report.serving));
         line(text, "delivered", report.delivered);
-        line(text, "index", report.index);
+        line(text, "index", self.applied_index);
         line(text, "digest", format_args!("{:016x}", report.digest));
         line(text, "state_digest", format_args!("{:016x}", self.store.digest()));
         line(text, "waiting_bytes", report.waiting_bytes);

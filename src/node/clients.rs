@@ -87,6 +87,8 @@ pub(super) struct Client {
     pub(super) is_busy: bool,
     /// It is in line with a long read.
     pub(super) in_line: bool,
+    /// It is among those with reads that are held back.
+    pub(super) is_held: bool,
     /// It is in the list of connections to close.
     pub(super) closing: bool,
     /// Since when the undecoded input has been the beginning of a command.
@@ -126,6 +128,7 @@ impl Client {
             has_written: false,
             is_busy: false,
             in_line: false,
+            is_held: false,
             closing: false,
             command_since: None,
             output_since: now,

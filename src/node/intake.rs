@@ -295,8 +295,13 @@ impl Node {
                 let state = State::Multicast { session: context.session, parts: None };
                 self.multicast(now, client, &context, spec.code, rest, state);
             }
-            (Class::Read, Consistency::Local) if client.queue.unanswered() == 0 && !spec.takes_long(rest) => {
-                let reply = self.backend.store.read(spec.code, rest);
+            (Class::Read, Consistency::Local)
+                if client.queue.unanswered() == 0
+                    && !spec.takes_long(rest)
+                    && !self.backend.holds_reads() =>
+            {
+                let backend = &self.backend;
+                let reply = backend.pay(|| backend.store.read(spec.code, rest));
                 client.queue.push_settled(context.style, reply);
             }
             (Class::Read, Consistency::Local) => {

@@ -19,19 +19,19 @@ use crate::types::Now;
 use super::queue::Queue;
 use super::{Node, settle};
 
-/// How many keys the long read that is first in line may look at in a turn: about a millisecond's work.
-const LOOKED_AT_PER_TURN: usize = 4096;
-
 impl Node {
-    /// Goes on with the long read that is first in line.
+    /// Goes on with the long read that is first in line, with what other reads have left of the turn's fund, and a
+    /// quarter of it at least.
     pub(super) fn run_line(&mut self, now: Now) {
+        let left = self.backend.read_fund.get().max(self.backend.settings.read_per_turn / 4);
+        let max = usize::try_from(left).unwrap_or(usize::MAX);
         while let Some(&key) = self.line.front() {
             let Node { backend, clients, backlog, effects, .. } = self;
             let Some(client) = clients.get_mut(key) else {
                 self.line.pop_front();
                 continue;
             };
-            let ended = client.queue.read_on(LOOKED_AT_PER_TURN, backend);
+            let ended = client.queue.read_on(max, backend);
             if !client.queue.is_in_line() {
                 self.line.pop_front();
                 client.in_line = false;

@@ -26,6 +26,7 @@
 //! The same inputs give the same effects, whatever the machine does: there is no clock, no thread and no
 //! randomness here, and the simulator runs this very code.
 
+mod apply;
 mod backend;
 mod client_command;
 mod clients;
@@ -52,6 +53,7 @@ mod tests;
 mod time;
 mod transaction;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -60,9 +62,9 @@ use crate::protocol::{
     Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
-use crate::store::{Applied, Class, Store};
+use crate::store::{Class, Fund, Store};
 use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Position};
-use crate::wire::batch::{BatchBuilder, BatchReader};
+use crate::wire::batch::BatchBuilder;
 
 pub use clients::ClientKey;
 pub use cluster_view::{ClusterView, Endpoint, MemberAddress};
@@ -76,6 +78,7 @@ pub use snapshot::{
 };
 pub use snapshots::header_for_new_cluster;
 
+use apply::{Line, Word};
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
 use flight::{Offers, ReadGroups, Route};
@@ -178,6 +181,8 @@ pub struct Effects {
     busy: Vec<ClientKey>,
     /// The same for those with a long read that may begin.
     line: Vec<ClientKey>,
+    /// The same for those whose reads are held back.
+    held: Vec<ClientKey>,
 }
 
 impl Effects {
@@ -237,8 +242,11 @@ pub struct Node {
     next_sweep: Millis,
     outputs: Vec<Output>,
     effects: Effects,
+    /// What is delivered and not applied yet.
+    applied: Line,
+    /// Connections with reads that could be executed otherwise, each once.
+    held: VecDeque<ClientKey>,
     observing: bool,
-    observed_index: Index,
 }
 
 impl Node {
@@ -250,13 +258,17 @@ impl Node {
         settings.protocol.member_hash ^= recovery.genesis();
         let store = store.unwrap_or_else(|| Store::new(settings.store.clone(), seed));
         let replica = Replica::new(settings.protocol.clone(), identity, recovery, now);
-        let observed_index = replica.report(now).index;
-        let backend = Backend {
+        let applied_index = replica.report(now).index;
+        let mut backend = Backend {
             snapshots,
             settings,
             identity,
             replica,
             store,
+            applied_index,
+            torn: false,
+            write_fund: Fund(0),
+            read_fund: Cell::new(0),
             ready_up_to: 0,
             missing: NodeSet::EMPTY,
             started: now,
@@ -270,6 +282,7 @@ impl Node {
             stop_wanted: false,
             sleep_wanted: Duration::ZERO,
         };
+        backend.renew_funds();
         Node {
             backend,
             clients: ClientTable::default(),
@@ -293,8 +306,9 @@ impl Node {
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
             effects: Effects::default(),
+            applied: Line::default(),
+            held: VecDeque::new(),
             observing: false,
-            observed_index,
         }
     }
 
@@ -349,6 +363,8 @@ impl Node {
         self.offer_batch(now);
         self.free_expired();
         self.begin_reads(now);
+        self.apply_delivered(now);
+        self.run_held(now);
         self.run_line(now);
         self.run_busy(now);
         self.expire(now);
@@ -366,7 +382,10 @@ impl Node {
         self.effects.sleep = (!sleep.is_zero()).then_some(sleep);
         self.busy.extend(self.effects.busy.drain(..));
         self.line.extend(self.effects.line.drain(..));
+        self.held.extend(self.effects.held.drain(..));
+        self.applied.end_turn();
         self.turn_budget = COMMANDS_PER_TURN;
+        self.backend.renew_funds();
         self.backend.subscribers.begin_turn();
         for &key in &self.effects.written {
             if let Some(client) = self.clients.get_mut(key) {
@@ -409,6 +428,9 @@ impl Node {
             || !self.effects.busy.is_empty()
             || !self.line.is_empty()
             || !self.effects.line.is_empty()
+            || !self.applied.is_empty()
+            || !self.held.is_empty()
+            || !self.effects.held.is_empty()
             || (self.takes_commands() && !self.backlog.is_empty())
             || (!self.batch.is_empty() && self.backend.intake() == Intake::Open)
     }
@@ -486,31 +508,14 @@ impl Node {
                 }
                 Output::Send { to, message } => self.effects.sends.push((to, message)),
                 Output::Deliver(delivery) => {
-                    self.deliver(now, &delivery);
-                    if self.observing {
-                        let count = u64::from(delivery.entry.batch.count());
-                        if delivery.verdict == Verdict::Applied {
-                            self.observed_index = Index(delivery.first.0 + count - 1);
-                        }
-                        let (index, digest) = (self.observed_index, self.backend.store.digest());
-                        self.effects.observed.push(Observed::Delivered { delivery, index, digest });
+                    if delivery.verdict == Verdict::Applied {
+                        self.time_passed_on = now.mono;
                     }
+                    self.applied.push(Word::Deliver(delivery));
                 }
-                Output::Overtaken(ticket) => {
-                    let mut routes = Vec::new();
-                    let last = self.offers.delivered(ticket, &mut routes);
-                    routes.extend_from_slice(&last);
-                    self.give_up(now, &routes);
-                    self.offers.recycle(last);
-                }
+                Output::Overtaken(ticket) => self.applied.push(Word::Overtaken(ticket)),
                 Output::Behind { peer, until } => self.on_behind(now, peer, until),
-                Output::ReadReady(ticket) => {
-                    self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
-                    while let Some(group) = self.reads.pop_up_to(ticket) {
-                        self.settle_all(now, &group.clients);
-                        self.reads.recycle(group);
-                    }
-                }
+                Output::ReadReady(ticket) => self.applied.push(Word::ReadReady(ticket)),
                 Output::Note(note) => {
                     if let Note::Waiting(nodes) = note {
                         self.backend.missing = nodes;
@@ -523,50 +528,7 @@ impl Node {
             }
         }
         self.outputs = outputs;
-    }
-
-    /// Applies a batch, whoever offered it, and answers its commands if it was this node.
-    fn deliver(&mut self, now: Now, delivery: &Delivery) {
-        if delivery.verdict != Verdict::Applied {
-            return;
-        }
-        let mut skipped = Vec::new();
-        let routes = match delivery.ticket {
-            Some(ticket) => self.offers.delivered(ticket, &mut skipped),
-            None => Vec::new(),
-        };
-        self.give_up(now, &skipped);
-        self.time_passed_on = now.mono;
-        let Node { backend, clients, backlog, effects, .. } = self;
-        backend.store.tell_of_keys(subscribers::wants_key_events(backend));
-        let mut index = delivery.first;
-        let mut done = 0;
-        for command in BatchReader::new(&delivery.entry.batch) {
-            // The rest of a malformed batch is skipped, on every node alike.
-            let Ok(command) = command else { break };
-            let at = Applied { index, now: delivery.now };
-            let route = routes.get(done);
-            let mut is_awaited = false;
-            if let Some(route) = route
-                && let Some(client) = clients.get_mut(route.client)
-            {
-                client.queue.settle_before(route.slot, backend);
-                is_awaited = client.queue.awaits(route.slot);
-            }
-            let reply = backend.store.apply(at, &command, is_awaited);
-            let published = subscribers::tell(backend, clients, backlog, effects, now);
-            if let Some(route) = route
-                && let Some(client) = clients.get_mut(route.client)
-            {
-                client.queue.answer(route.slot, reply, &published);
-                settle(client, backend, backlog, effects, now);
-            }
-            index = Index(index.0 + 1);
-            done += 1;
-        }
-        let unread = routes.get(done..).unwrap_or_default().to_vec();
-        self.give_up(now, &unread);
-        self.offers.recycle(routes);
+        self.apply_delivered(now);
     }
 
     fn settle_all(&mut self, now: Now, keys: &[ClientKey]) {
@@ -611,7 +573,11 @@ fn settle(
     now: Now,
 ) {
     let was_empty = client.queue.output().is_empty();
-    client.queue.settle(backend);
+    let is_held = client.queue.settle(backend);
+    if is_held && !client.is_held {
+        client.is_held = true;
+        effects.held.push(client.key);
+    }
     if !client.queue.output().is_empty() {
         if was_empty {
             client.output_since = now.mono;

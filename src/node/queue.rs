@@ -21,7 +21,7 @@
 use std::collections::VecDeque;
 
 use crate::dialect::{ReplyStyle, encode, encode_array_head, encode_bulk};
-use crate::store::{LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
+use crate::store::{Fund, LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
 use crate::types::{Index, Item, Reply};
 use crate::wire::Reader;
 use crate::wire::batch::SessionSeq;
@@ -427,8 +427,10 @@ impl Queue {
         }
     }
 
-    /// Executes whatever can be executed now, and turns settled replies into bytes while there is room.
-    pub(super) fn settle(&mut self, backend: &Backend) {
+    /// Executes whatever can be executed now, and turns settled replies into bytes while there is room. Says whether
+    /// something is held back that could be executed otherwise ([`Backend::holds_reads`]).
+    pub(super) fn settle(&mut self, backend: &Backend) -> bool {
+        let mut is_held = false;
         while let Some(slot) = self.slots.get_mut(self.settled) {
             match &slot.state {
                 State::Settled(_) | State::Found(_) => {}
@@ -440,7 +442,9 @@ impl Queue {
                     break;
                 }
                 State::Read { .. } | State::Watch { .. } | State::Ask(_) => {
-                    if !slot.carry_out(&mut self.watched, backend, LongReads::Wait) {
+                    is_held = backend.holds_reads();
+                    let watched = &mut self.watched;
+                    if is_held || !backend.pay(|| slot.carry_out(watched, backend, LongReads::Wait)) {
                         break;
                     }
                 }
@@ -448,12 +452,14 @@ impl Queue {
             self.settled += 1;
         }
         self.encode_settled();
+        is_held
     }
 
-    /// Executes every read before this slot now, because the command in the slot is about to be applied.
-    pub(super) fn settle_before(&mut self, number: u64, backend: &Backend) {
+    /// Executes every read before this slot now, because the command in the slot is about to be applied, and says
+    /// whether the fund sufficed for all of them.
+    pub(super) fn settle_before(&mut self, number: u64, backend: &Backend, fund: &mut Fund) -> bool {
         let Some(end) = number.checked_sub(self.first).and_then(|end| usize::try_from(end).ok()) else {
-            return;
+            return true;
         };
         let begin = self.settled;
         for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
@@ -465,8 +471,14 @@ impl Queue {
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
                 State::Read { .. } | State::InLine { .. } | State::Watch { .. } | State::Ask(_) => {
+                    if fund.is_spent() {
+                        return false;
+                    }
+                    let before = backend.store.work();
                     // A long read sees the state as it is now, and nothing of the write.
-                    if !slot.carry_out(&mut self.watched, backend, LongReads::Begin) {
+                    let is_settled = slot.carry_out(&mut self.watched, backend, LongReads::Begin);
+                    fund.spend(backend.store.work().wrapping_sub(before));
+                    if !is_settled {
                         continue;
                     }
                 }
@@ -475,6 +487,7 @@ impl Queue {
                 self.settled += 1;
             }
         }
+        true
     }
 
     /// Whether a long reply of this connection goes on in the next turn by itself.
@@ -496,6 +509,9 @@ impl Queue {
     pub(super) fn read_on(&mut self, max: usize, backend: &Backend) -> Option<Box<LongRead>> {
         let slot = self.slots.front_mut()?;
         if let State::InLine { .. } = slot.state {
+            if backend.torn {
+                return None;
+            }
             slot.carry_out(&mut self.watched, backend, LongReads::Begin);
         }
         let State::Reading(read) = &mut slot.state else { return None };

@@ -11,6 +11,12 @@ const PINNED_TIMES: usize = 16;
 /// Ended views whose decisions are kept in memory.
 const VIEWS_KEPT: usize = 256;
 
+/// Work that a turn may do for what was delivered, counted as in [`store::Fund`]: two or three milliseconds of writes to
+/// ten million keys, next to none of which is in the processor's cache.
+const APPLIED_PER_TURN: u64 = 4096;
+/// The same for what clients read.
+const READ_PER_TURN: u64 = 1024;
+
 /// What a node is told once, at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,6 +28,10 @@ pub struct Settings {
     pub clients_max: usize,
     /// After so many bytes of log a snapshot is taken; later if the last one is more than twice as long.
     pub snapshot_log_len: u64,
+    /// How much work a turn may do for what was delivered, counted as in [`store::Fund`].
+    pub applied_per_turn: u64,
+    /// The same for what clients read.
+    pub read_per_turn: u64,
     /// For the store.
     pub store: store::Limits,
     /// For the dialects.
@@ -58,6 +68,8 @@ impl Settings {
             client_timeout: set.client_timeout,
             clients_max: set.clients_max,
             snapshot_log_len: set.snapshot_log_len as u64,
+            applied_per_turn: APPLIED_PER_TURN,
+            read_per_turn: READ_PER_TURN,
             store: store::Limits { value_len_max: set.value_len_max, ..store::Limits::default() },
             dialect: dialect::DecodeLimits {
                 bulk_len_max: set.value_len_max.max(limits::KEY_LEN_MAX),

@@ -367,10 +367,11 @@ impl Node {
                 self.effects.truncate = self.effects.truncate.max(Some(info.log_from));
                 let base = base_of(&header).expect("it was looked at before it was loaded");
                 let mut unused = store;
+                self.apply_all(now);
                 if self.backend.replica.install(now.mono, &base, &mut self.outputs) {
                     self.backend.snapshots.installed_count += 1;
                     std::mem::swap(&mut self.backend.store, &mut unused);
-                    self.observed_index = base.index;
+                    self.backend.applied_index = base.index;
                     if self.observing {
                         let digest = self.backend.store.digest();
                         let (index, position) = (base.index, base.position);
@@ -680,6 +681,14 @@ impl Node {
         if !due || snapshots.pending.is_some() || snapshots.fetch.is_some() {
             return;
         }
+        // The store must be as far as the core.
+        if self.applied.is_lasting() {
+            self.apply_all(now);
+        }
+        if !self.applied.is_empty() {
+            return;
+        }
+        let snapshots = &self.backend.snapshots;
         let base = self.backend.replica.base();
         if base.view.number == ViewNumber(0) {
             return;

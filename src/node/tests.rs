@@ -1,6 +1,7 @@
 //! Nodes wired together without sockets: messages arrive at once unless a link is cut, records are
 //! durable at once unless the disk is held. Only snapshots are in files, on disks in memory.
 
+mod apply;
 mod long;
 mod redis;
 mod snapshots;

@@ -54,6 +54,8 @@ pub struct Plan {
     pub snapshot_log_len: u64,
     /// Longest step of a node's keeper of snapshots, in microseconds.
     pub keeper_us: u64,
+    /// Keys that a node may write to in a turn, and look at: with few, commands are applied piece by piece.
+    pub work_per_turn: u64,
     /// Which faults, how often.
     pub faults: Faults,
     /// What stays broken after the storm.
@@ -160,6 +162,11 @@ const BUSY_FILL_LEN: usize = 20_000;
 /// Long enough to see promotions, and none after them.
 const LONG_QUIET_US: u64 = 4_000_000;
 
+/// From random numbers of its own, so that the rest of each plan is what it was before there was this choice.
+fn draw_work(seed: u64) -> u64 {
+    [1, 3, 10, PLENTY as u64][Random::new(seed, 8).index(4)]
+}
+
 impl Plan {
     /// Draws a plan.
     pub fn draw(seed: u64) -> Plan {
@@ -196,6 +203,7 @@ impl Plan {
             views_kept: [1, 3, 256][random.index(3)],
             snapshot_log_len: [2_000, 20_000, PLENTY as u64, PLENTY as u64][random.index(4)],
             keeper_us: [100, 1_000, 10_000][random.index(3)],
+            work_per_turn: draw_work(seed),
             faults,
             damage,
         };
@@ -340,8 +348,8 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes; {} clients, {} operations, {:?}; {:.0} ms of storm; messages take up to {} ms{}, \
-             fsync {} ms, a turn begins within {} ms{}; {} bytes of history and {} views kept, a snapshot each {} \
-             bytes of log; faults per mille: ",
+             fsync {} ms, a turn begins within {} ms{} and has work for {} keys; {} bytes of history and {} views \
+             kept, a snapshot each {} bytes of log; faults per mille: ",
             self.seed,
             self.nodes,
             self.clients,
@@ -353,6 +361,7 @@ impl fmt::Display for Plan {
             ms(self.sync_us),
             ms(self.turn_us),
             if self.drift { ", clocks drift" } else { "" },
+            self.work_per_turn,
             self.history_len,
             self.views_kept,
             self.snapshot_log_len,

@@ -142,6 +142,9 @@ pub fn run_unjudged(plan: Plan) -> Outcome {
     world.outcome()
 }
 
+/// However little work a turn has time for.
+const READ_PER_TURN_MIN: u64 = 32;
+
 impl World {
     fn outcome(mut self) -> Outcome {
         let world = &mut self;
@@ -226,6 +229,9 @@ impl World {
             client_timeout: Millis(5_000),
             clients_max: 100,
             snapshot_log_len: self.plan.snapshot_log_len,
+            applied_per_turn: self.plan.work_per_turn,
+            // KEYS looks at every slot, and there are a few of those.
+            read_per_turn: self.plan.work_per_turn.max(READ_PER_TURN_MIN),
             store: store::Limits::default(),
             dialect: dialect::DecodeLimits::default(),
             cluster_view: node::ClusterView::default(),

@@ -44,7 +44,8 @@ impl Fund {
         self.0 == 0
     }
 
-    fn pay(&mut self, work: u64) {
+    /// So much was done.
+    pub fn spend(&mut self, work: u64) {
         self.0 = self.0.saturating_sub(work);
     }
 }
@@ -251,7 +252,7 @@ impl Store {
                 reply
             }
         };
-        fund.pay(self.work().wrapping_sub(before));
+        fund.spend(self.work().wrapping_sub(before));
         reply
     }
 

@@ -116,6 +116,15 @@ pub struct BatchCommand<'a> {
     pub arguments: Vec<&'a [u8]>,
 }
 
+/// Where in a batch a reader is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchPlace {
+    /// Bytes behind it.
+    rest_len: usize,
+    /// Commands behind it.
+    left: u32,
+}
+
 /// Reads the commands of a batch in order.
 #[derive(Debug)]
 pub struct BatchReader<'a> {
@@ -128,6 +137,18 @@ impl<'a> BatchReader<'a> {
     pub fn new(batch: &'a Batch) -> BatchReader<'a> {
         let bytes = batch.bytes();
         BatchReader { reader: Reader::new(bytes.get(4..).unwrap_or(&[])), left: batch.count() }
+    }
+
+    /// Starts where another reader of the same batch was.
+    pub fn from_place(batch: &'a Batch, place: BatchPlace) -> BatchReader<'a> {
+        let bytes = batch.bytes();
+        let start = bytes.len().saturating_sub(place.rest_len);
+        BatchReader { reader: Reader::new(&bytes[start..]), left: place.left }
+    }
+
+    /// Where it is: in front of the next command.
+    pub fn place(&self) -> BatchPlace {
+        BatchPlace { rest_len: self.reader.rest().len(), left: self.left }
     }
 
     fn command(&mut self) -> Result<BatchCommand<'a>, DecodeError> {
@@ -184,6 +205,14 @@ mod tests {
         let commands = commands.expect("well formed");
         assert_eq!(commands[0].arguments, [b"key".as_slice(), b"\r\n\0".as_slice()]);
         assert_eq!(commands[1], BatchCommand { session: Some(session), code: 2, arguments: vec![] });
+        let mut reader = BatchReader::new(&batch);
+        for command in &commands {
+            let mut other = BatchReader::from_place(&batch, reader.place());
+            assert_eq!(other.next(), Some(Ok(command.clone())));
+            assert_eq!(reader.next(), Some(Ok(command.clone())));
+            assert_eq!(other.place(), reader.place());
+        }
+        assert_eq!(BatchReader::from_place(&batch, reader.place()).next(), None);
     }
 
     #[test]

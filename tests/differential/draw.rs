@@ -462,7 +462,7 @@ fn draw_reset(random: &mut Random, version: &str) -> Vec<Words> {
 /// A lock library's script, with the right value or another one.
 fn draw_script(random: &mut Random) -> Vec<Words> {
     let lasting = random.below(2) == 0;
-    let set = line(random, if lasting { "SET KEY VALUE" } else { "SET KEY VALUE PX 5000000" });
+    let set = line(random, if lasting { "SET KEY VALUE" } else { "SET KEY VALUE PX 3000000" });
     let (script, more) = SCRIPTS[random.below(SCRIPTS.len())];
     let value = if random.below(4) == 0 { argument(random, "VALUE") } else { set[2].clone() };
     let mut eval = vec![b"EVAL".to_vec(), script.as_bytes().to_vec(), b"1".to_vec(), set[1].clone(), value];

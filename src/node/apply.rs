@@ -1,0 +1,260 @@
+//! Applying what the core delivers: in its order, and in each turn as much as the turn allows.
+//!
+//! The core delivers entries when it can. Here they stand in line with the other words of the core that must be heard
+//! in the same order: that reads may see what has been delivered so far, and that an offer was applied in a snapshot.
+//! Usually all of them are carried out at once. A turn has a fund of work, counted in keys and not measured; what it
+//! does not suffice for goes on in the next turn, be it a thousand commands or the rest of one that writes to fifty
+//! thousand keys. So messages, votes and timers never wait for the store.
+//!
+//! **Nobody sees half a command.** While one has begun and is not done, the store is *torn*: no read is executed, and
+//! no snapshot begun ([`Backend::holds_reads`]). Whoever's read could be executed otherwise is noted and has its turn
+//! when the command is done, before the next one begins. Reads have a fund of their own, so that neither a crowd of
+//! costly ones holds up a turn nor a crowd of writes the reads.
+//!
+//! **What waits here is bounded.** Above [`WAITING_LEN_MAX`] bytes a turn does what there is to do, however long that
+//! takes: the loop does not read its sockets meanwhile, and the flow of entries slows down to what the store can take.
+//! The same holds for a snapshot that is due and has found the line occupied for [`PATIENCE_TURNS`] turns, as one can
+//! only be taken when the store is as far as the core.
+
+use std::collections::VecDeque;
+
+use crate::protocol::{Delivery, OfferTicket, ReadTicket, Verdict};
+use crate::store::{Applied, Fund, UnderWay};
+use crate::types::{Index, Now};
+use crate::wire::batch::{BatchPlace, BatchReader};
+
+use super::flight::Route;
+use super::{Node, Observed, settle, subscribers};
+
+/// Bytes of batches that wait to be applied.
+const WAITING_LEN_MAX: usize = 64 << 20;
+/// So many turns in a row may end before everything is applied while a snapshot is due.
+const PATIENCE_TURNS: u32 = 256;
+
+/// A word of the core that is to be heard in its order.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// An entry is the next of the total order.
+    Deliver(Delivery),
+    /// An offer was applied in a snapshot that is installed now.
+    Overtaken(OfferTicket),
+    /// The reads of this ticket may be executed.
+    ReadReady(ReadTicket),
+}
+
+/// A delivery that is being applied.
+#[derive(Debug)]
+struct Applying {
+    delivery: Delivery,
+    /// In front of the command that is being applied.
+    place: BatchPlace,
+    /// Its index.
+    index: Index,
+    /// How many commands in front of it are done.
+    done: usize,
+    /// Where the replies go, if this node has offered them.
+    routes: Vec<Route>,
+    /// The command has begun.
+    begun: Option<Begun>,
+}
+
+/// A command that has begun and is not done.
+#[derive(Debug)]
+struct Begun {
+    under_way: Option<UnderWay>,
+    /// Whether somebody waits for its reply.
+    is_awaited: bool,
+    /// How many got each message that it has published.
+    published: Vec<usize>,
+}
+
+/// What the core has said and the store has not caught up with.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    applying: Option<Box<Applying>>,
+    waiting: VecDeque<Word>,
+    /// Bytes of the batches in it.
+    len: usize,
+    /// So many turns in a row have ended before it was empty.
+    turns: u32,
+}
+
+impl Line {
+    /// Whether the store is as far as the core.
+    pub(super) fn is_empty(&self) -> bool {
+        self.applying.is_none() && self.waiting.is_empty()
+    }
+
+    pub(super) fn push(&mut self, word: Word) {
+        if let Word::Deliver(delivery) = &word {
+            self.len += delivery.entry.batch.bytes().len();
+        }
+        self.waiting.push_back(word);
+    }
+
+    /// At the end of a turn.
+    pub(super) fn end_turn(&mut self) {
+        self.turns = if self.is_empty() { 0 } else { self.turns.saturating_add(1) };
+    }
+
+    /// Whether it has been occupied for so long that a snapshot cannot wait any longer.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.turns >= PATIENCE_TURNS
+    }
+}
+
+impl Node {
+    /// Applies what has been delivered, as far as this turn's fund goes.
+    pub(super) fn apply_delivered(&mut self, now: Now) {
+        let mut fund = self.backend.write_fund;
+        loop {
+            let is_crowded = self.applied.len > WAITING_LEN_MAX;
+            if fund.is_spent() && !is_crowded {
+                break;
+            }
+            let fund = if is_crowded { &mut Fund(u64::MAX) } else { &mut fund };
+            if !self.apply_next(now, fund) {
+                break;
+            }
+        }
+        self.backend.write_fund = fund;
+    }
+
+    /// Applies all that has been delivered, however long it takes.
+    pub(super) fn apply_all(&mut self, now: Now) {
+        while !self.applied.is_empty() {
+            self.apply_next(now, &mut Fund(u64::MAX));
+        }
+    }
+
+    /// Carries out the next word of the core, or goes on with the delivery that is being applied. `false`: there is
+    /// nothing to do.
+    fn apply_next(&mut self, now: Now, fund: &mut Fund) -> bool {
+        if let Some(mut applying) = self.applied.applying.take() {
+            if self.go_on_applying(now, &mut applying, fund) {
+                self.end_applying(now, *applying);
+            } else {
+                self.applied.applying = Some(applying);
+            }
+            return true;
+        }
+        match self.applied.waiting.pop_front() {
+            None => return false,
+            Some(Word::Deliver(delivery)) => self.begin_applying(now, delivery, fund),
+            Some(Word::Overtaken(ticket)) => {
+                let mut routes = Vec::new();
+                let last = self.offers.delivered(ticket, &mut routes);
+                routes.extend_from_slice(&last);
+                self.give_up(now, &routes);
+                self.offers.recycle(last);
+            }
+            Some(Word::ReadReady(ticket)) => {
+                self.backend.ready_up_to = self.backend.ready_up_to.max(ticket.0);
+                while let Some(group) = self.reads.pop_up_to(ticket) {
+                    self.settle_all(now, &group.clients);
+                    self.reads.recycle(group);
+                }
+            }
+        }
+        true
+    }
+
+    fn begin_applying(&mut self, now: Now, delivery: Delivery, fund: &mut Fund) {
+        let mut skipped = Vec::new();
+        let routes = match delivery.ticket {
+            Some(ticket) if delivery.verdict == Verdict::Applied => {
+                self.offers.delivered(ticket, &mut skipped)
+            }
+            _ => Vec::new(),
+        };
+        self.give_up(now, &skipped);
+        let place = BatchReader::new(&delivery.entry.batch).place();
+        let index = delivery.first;
+        let mut applying = Applying { delivery, place, index, done: 0, routes, begun: None };
+        if applying.delivery.verdict != Verdict::Applied || self.go_on_applying(now, &mut applying, fund) {
+            self.end_applying(now, applying);
+        } else {
+            self.applied.applying = Some(Box::new(applying));
+        }
+    }
+
+    /// Applies the commands of a delivery and answers them if this node offered it. Says whether all are done.
+    fn go_on_applying(&mut self, now: Now, applying: &mut Applying, fund: &mut Fund) -> bool {
+        let Applying { delivery, place, index, done, routes, begun } = applying;
+        let wants_key_events = subscribers::wants_key_events(&self.backend);
+        self.backend.store.tell_of_keys(wants_key_events);
+        let mut commands = BatchReader::from_place(&delivery.entry.batch, *place);
+        loop {
+            *place = commands.place();
+            // The rest of a malformed batch is skipped, on every node alike.
+            let Some(Ok(command)) = commands.next() else { return true };
+            let Node { backend, clients, backlog, effects, .. } = self;
+            let route = routes.get(*done);
+            if begun.is_none() {
+                if fund.is_spent() {
+                    return false;
+                }
+                let mut is_awaited = false;
+                if let Some(route) = route
+                    && let Some(client) = clients.get_mut(route.client)
+                {
+                    if !client.queue.settle_before(route.slot, backend, fund) {
+                        return false;
+                    }
+                    is_awaited = client.queue.awaits(route.slot);
+                }
+                *begun = Some(Begun { is_awaited, under_way: None, published: Vec::new() });
+            }
+            let Some(Begun { is_awaited, under_way, published }) = begun else { return false };
+            let at = Applied { index: *index, now: delivery.now };
+            let reply = backend.store.apply_some(at, &command, *is_awaited, under_way, fund);
+            published.extend(subscribers::tell(backend, clients, backlog, effects, now));
+            let was_torn = std::mem::replace(&mut backend.torn, reply.is_none());
+            let Some(reply) = reply else { return false };
+            if let Some(route) = route
+                && let Some(client) = clients.get_mut(route.client)
+            {
+                client.queue.answer(route.slot, reply, published);
+                settle(client, backend, backlog, effects, now);
+            }
+            *begun = None;
+            backend.applied_index = *index;
+            *index = Index(index.0 + 1);
+            *done += 1;
+            if was_torn {
+                self.run_held(now);
+            }
+        }
+    }
+
+    fn end_applying(&mut self, now: Now, applying: Applying) {
+        let Applying { delivery, done, routes, .. } = applying;
+        let batch = &delivery.entry.batch;
+        self.applied.len -= batch.bytes().len();
+        let unread = routes.get(done..).unwrap_or_default().to_vec();
+        self.give_up(now, &unread);
+        self.offers.recycle(routes);
+        if delivery.verdict == Verdict::Applied {
+            // Commands that could not be read have an index too.
+            self.backend.applied_index = Index(delivery.first.0 + u64::from(batch.count()) - 1);
+        }
+        if self.observing {
+            let (index, digest) = (self.backend.applied_index, self.backend.store.digest());
+            self.effects.observed.push(Observed::Delivered { delivery, index, digest });
+        }
+    }
+
+    /// Executes the reads that were held back, as far as the turn's fund for them goes.
+    pub(super) fn run_held(&mut self, now: Now) {
+        self.held.extend(self.effects.held.drain(..));
+        while !self.backend.holds_reads()
+            && let Some(key) = self.held.pop_front()
+        {
+            let Node { backend, clients, backlog, effects, .. } = self;
+            if let Some(client) = clients.get_mut(key) {
+                client.is_held = false;
+                settle(client, backend, backlog, effects, now);
+            }
+        }
+    }
+}
