@@ -70,7 +70,7 @@ struct Begun {
 
 /// What the core has said and the store has not caught up with.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct Deliveries {
     applying: Option<Box<Applying>>,
     waiting: VecDeque<Word>,
     /// Bytes of the batches in it.
@@ -79,7 +79,7 @@ pub(super) struct Line {
     turns: u32,
 }
 
-impl Line {
+impl Deliveries {
     /// Whether the store is as far as the core.
     pub(super) fn is_empty(&self) -> bool {
         self.applying.is_none() && self.waiting.is_empty()
@@ -108,7 +108,7 @@ impl Node {
     pub(super) fn apply_delivered(&mut self, now: Now) {
         let mut fund = self.backend.write_fund;
         loop {
-            let is_crowded = self.applied.len > WAITING_LEN_MAX;
+            let is_crowded = self.deliveries.len > WAITING_LEN_MAX;
             if fund.is_spent() && !is_crowded {
                 break;
             }
@@ -122,7 +122,7 @@ impl Node {
 
     /// Applies all that has been delivered, however long it takes.
     pub(super) fn apply_all(&mut self, now: Now) {
-        while !self.applied.is_empty() {
+        while !self.deliveries.is_empty() {
             self.apply_next(now, &mut Fund(u64::MAX));
         }
     }
@@ -130,15 +130,15 @@ impl Node {
     /// Carries out the next word of the core, or goes on with the delivery that is being applied. `false`: there is
     /// nothing to do.
     fn apply_next(&mut self, now: Now, fund: &mut Fund) -> bool {
-        if let Some(mut applying) = self.applied.applying.take() {
+        if let Some(mut applying) = self.deliveries.applying.take() {
             if self.go_on_applying(now, &mut applying, fund) {
                 self.end_applying(now, *applying);
             } else {
-                self.applied.applying = Some(applying);
+                self.deliveries.applying = Some(applying);
             }
             return true;
         }
-        match self.applied.waiting.pop_front() {
+        match self.deliveries.waiting.pop_front() {
             None => return false,
             Some(Word::Deliver(delivery)) => self.begin_applying(now, delivery, fund),
             Some(Word::Overtaken(ticket)) => {
@@ -174,7 +174,7 @@ impl Node {
         if applying.delivery.verdict != Verdict::Applied || self.go_on_applying(now, &mut applying, fund) {
             self.end_applying(now, applying);
         } else {
-            self.applied.applying = Some(Box::new(applying));
+            self.deliveries.applying = Some(Box::new(applying));
         }
     }
 
@@ -230,7 +230,7 @@ impl Node {
     fn end_applying(&mut self, now: Now, applying: Applying) {
         let Applying { delivery, done, routes, .. } = applying;
         let batch = &delivery.entry.batch;
-        self.applied.len -= batch.bytes().len();
+        self.deliveries.len -= batch.bytes().len();
         let unread = routes.get(done..).unwrap_or_default().to_vec();
         self.give_up(now, &unread);
         self.offers.recycle(routes);
@@ -244,9 +244,10 @@ impl Node {
         }
     }
 
-    /// Executes the reads that were held back, as far as the turn's fund for them goes.
+    /// Executes the reads that were held back, first come, first served, as far as the turn's fund for them goes.
     pub(super) fn run_held(&mut self, now: Now) {
         self.held.extend(self.effects.held.drain(..));
+        self.backend.reads_wait = false;
         while !self.backend.holds_reads()
             && let Some(key) = self.held.pop_front()
         {

@@ -64,6 +64,8 @@ pub(super) struct Backend {
     pub(super) applied_index: Index,
     /// A command is half done: what the store shows now never was.
     pub(super) torn: bool,
+    /// Reads were held back in an earlier turn and come first.
+    pub(super) reads_wait: bool,
     /// Work that may still be done in this turn for what was delivered.
     pub(super) write_fund: Fund,
     /// And for reads.
@@ -99,7 +101,7 @@ impl Backend {
 
     /// Whether no read may be executed now.
     pub(super) fn holds_reads(&self) -> bool {
-        self.torn || self.read_fund.get() == 0
+        self.torn || self.reads_wait || self.read_fund.get() == 0
     }
 
     /// Reads something in the store, and has the turn's fund for reads pay for it.

@@ -78,7 +78,7 @@ pub use snapshot::{
 };
 pub use snapshots::header_for_new_cluster;
 
-use apply::{Line, Word};
+use apply::{Deliveries, Word};
 use backend::{Backend, Stats};
 use clients::{Client, ClientTable};
 use flight::{Offers, ReadGroups, Route};
@@ -243,7 +243,7 @@ pub struct Node {
     outputs: Vec<Output>,
     effects: Effects,
     /// What is delivered and not applied yet.
-    applied: Line,
+    deliveries: Deliveries,
     /// Connections with reads that could be executed otherwise, each once.
     held: VecDeque<ClientKey>,
     observing: bool,
@@ -267,6 +267,7 @@ impl Node {
             store,
             applied_index,
             torn: false,
+            reads_wait: false,
             write_fund: Fund(0),
             read_fund: Cell::new(0),
             ready_up_to: 0,
@@ -306,7 +307,7 @@ impl Node {
             next_sweep: now.mono.plus(SWEEP_EVERY),
             outputs: Vec::new(),
             effects: Effects::default(),
-            applied: Line::default(),
+            deliveries: Deliveries::default(),
             held: VecDeque::new(),
             observing: false,
         }
@@ -383,7 +384,8 @@ impl Node {
         self.busy.extend(self.effects.busy.drain(..));
         self.line.extend(self.effects.line.drain(..));
         self.held.extend(self.effects.held.drain(..));
-        self.applied.end_turn();
+        self.backend.reads_wait = !self.held.is_empty();
+        self.deliveries.end_turn();
         self.turn_budget = COMMANDS_PER_TURN;
         self.backend.renew_funds();
         self.backend.subscribers.begin_turn();
@@ -428,7 +430,7 @@ impl Node {
             || !self.effects.busy.is_empty()
             || !self.line.is_empty()
             || !self.effects.line.is_empty()
-            || !self.applied.is_empty()
+            || !self.deliveries.is_empty()
             || !self.held.is_empty()
             || !self.effects.held.is_empty()
             || (self.takes_commands() && !self.backlog.is_empty())
@@ -511,11 +513,11 @@ impl Node {
                     if delivery.verdict == Verdict::Applied {
                         self.time_passed_on = now.mono;
                     }
-                    self.applied.push(Word::Deliver(delivery));
+                    self.deliveries.push(Word::Deliver(delivery));
                 }
-                Output::Overtaken(ticket) => self.applied.push(Word::Overtaken(ticket)),
+                Output::Overtaken(ticket) => self.deliveries.push(Word::Overtaken(ticket)),
                 Output::Behind { peer, until } => self.on_behind(now, peer, until),
-                Output::ReadReady(ticket) => self.applied.push(Word::ReadReady(ticket)),
+                Output::ReadReady(ticket) => self.deliveries.push(Word::ReadReady(ticket)),
                 Output::Note(note) => {
                     if let Note::Waiting(nodes) = note {
                         self.backend.missing = nodes;

@@ -682,10 +682,10 @@ impl Node {
             return;
         }
         // The store must be as far as the core.
-        if self.applied.is_lasting() {
+        if self.deliveries.is_lasting() {
             self.apply_all(now);
         }
-        if !self.applied.is_empty() {
+        if !self.deliveries.is_empty() {
             return;
         }
         let snapshots = &self.backend.snapshots;

@@ -38,14 +38,14 @@ fn one_node_with(clients: u32, work: u64) -> Cluster {
     cluster
 }
 
-/// One turn, after which the disk has all that it was given. Returns how much work the store has had in it.
+/// One turn, in which the disk has all that it was given before. Returns how much work the store has had in it.
 fn one_turn(cluster: &mut Cluster) -> u64 {
     let before = cluster.hosts[0].node.store().work();
-    cluster.turn(0);
     let host = &mut cluster.hosts[0];
     host.durable = host.submitted;
     host.node.handle(cluster.now, NodeInput::Persisted(host.submitted));
-    host.node.store().work() - before
+    cluster.turn(0);
+    cluster.hosts[0].node.store().work() - before
 }
 
 /// Whoever reads sees all of a command or nothing, however he reads, and whoever does not read does not wait.
@@ -183,6 +183,27 @@ fn a_pipeline_of_costly_reads_is_shared_out_over_turns() {
             "{turns} turns of reads of {once}"
         );
         cluster.run();
+    }
+}
+
+/// Who has waited comes before who comes now, however many come.
+#[test]
+fn reads_that_were_held_back_come_first() {
+    let mut cluster = one_node(2);
+    cluster.ask(0, 1, &mset("x"));
+    for client in [1, 2] {
+        assert_eq!(cluster.ask(0, client, "CONSISTENCY local\r\n"), "+OK\r\n");
+    }
+    // Each takes more than a turn has.
+    let scan = command("SCAN", ["0", "COUNT", "1000"].map(str::to_owned).into_iter());
+    cluster.say(0, 1, scan.repeat(3).as_bytes());
+    let (mut answered, mut turns) = (0, 0);
+    while answered < 3 {
+        cluster.say(0, 2, scan.as_bytes());
+        one_turn(&mut cluster);
+        answered += cluster.hear(0, 1).matches("*2\r\n").count();
+        turns += 1;
+        assert!(turns < 20, "{answered} of 3 answered");
     }
 }
 
