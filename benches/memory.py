@@ -235,7 +235,8 @@ def main():
                         turns.append((keys, large_commands(connection, keys, arguments)))
     if turns:
         lines += ["", "By the clock a turn contains what the scheduler and the host take; in processor time it does not. How much "
-                  "work a turn may do is counted by tests (`node/tests/long.rs`)."]
+                  "work a turn may do is counted by tests (`node/tests/long.rs`, "
+                  "`node/tests/apply.rs`)."]
     for keys, rows in turns:
         lines += ["", f"Longest turn of the loop with {keys:,} keys, until a second after the answer:", "",
                   "| command | by the clock, ms | processor time, ms | answered after, s |", "| --- | --- | --- | --- |"]

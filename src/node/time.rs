@@ -14,7 +14,7 @@ use super::Node;
 /// How far behind the replicated time may be while it matters, apart from the way of a batch.
 const TICK_EVERY: Millis = Millis(50);
 /// How many expired keys are freed in a turn: about a millisecond's work.
-const FREED_PER_TURN: usize = 1024;
+const FREED_PER_TURN: usize = 512;
 
 impl Node {
     /// When the time is to be passed on, if that is this node's business.

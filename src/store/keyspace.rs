@@ -33,6 +33,9 @@ const BYTES_PER_UNIT: usize = 4096;
 /// So many pointers that are copied do.
 const POINTERS_PER_UNIT: usize = 8;
 
+/// What it counts to note a deadline or take it back: the way down a tree of all keys that die in the same moment.
+const DEADLINE_WORK: u64 = 4;
+
 /// Neighbouring slots; `None`: no key is in it.
 #[derive(Clone)]
 struct Group([Option<Slot>; GROUP_LEN]);
@@ -404,6 +407,7 @@ impl Keyspace {
             self.forget(old, old_hash);
         }
         if let Some((deadline, item)) = mortal {
+            self.work.count(DEADLINE_WORK);
             self.deadlines.insert(deadline, item, hash);
         }
         old.is_some()
@@ -414,6 +418,7 @@ impl Keyspace {
         self.len -= 1;
         self.digest = self.digest.wrapping_sub(hash);
         if let Some(deadline) = old.deadline() {
+            self.work.count(DEADLINE_WORK);
             self.deadlines.remove(deadline, old.key(), hash);
         }
     }

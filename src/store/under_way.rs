@@ -57,6 +57,7 @@ impl Fund {
 /// | a command, be it within `EXEC` | 1, and 1 for 256 arguments |
 /// | a key looked at | 1 |
 /// | a key written or taken out | 2 |
+/// | its deadline noted or taken back | 4 |
 /// | 4096 bytes of a value that are read or written | 1 |
 /// | 8 pointers copied, because a snapshot holds them | 1 |
 /// | 64 steps of a pattern | 1 |
