@@ -60,7 +60,7 @@ fn settings(backend: &Backend, endpoint: Endpoint) -> Vec<(&'static str, String)
 
 fn get(backend: &Backend, endpoint: Endpoint, patterns: &[&[u8]]) -> Reply {
     // Some milliseconds; the names are short.
-    let mut budget = StepBudget(1 << 20);
+    let mut budget = StepBudget::FOR_NAMES;
     let settings = settings(backend, endpoint);
     let mut fits = vec![false; settings.len()];
     for pattern in patterns {

@@ -134,7 +134,7 @@ fn list(kind: &[u8], value: &[u8]) -> Reply {
     let chosen: Vec<&CommandSpec> = match () {
         () if is(kind, "PATTERN") => {
             // Some milliseconds; the names are short.
-            let mut budget = StepBudget(1 << 20);
+            let mut budget = StepBudget::FOR_NAMES;
             let pattern = value.to_ascii_lowercase();
             let mut chosen = Vec::new();
             for spec in all {

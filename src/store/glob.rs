@@ -18,6 +18,9 @@ pub struct StepBudget(pub u64);
 pub(crate) struct OutOfSteps;
 
 impl StepBudget {
+    /// For a pattern and the few short names that the program itself has.
+    pub const FOR_NAMES: StepBudget = StepBudget(1 << 20);
+
     fn spend(&mut self) -> Result<(), OutOfSteps> {
         self.0 = self.0.checked_sub(1).ok_or(OutOfSteps)?;
         Ok(())
