@@ -10,6 +10,8 @@ LANEKV, ONE = "lanekv", "lanekv, 1 node"
 ETCD, LEADER = "etcd", "etcd, at its leader"
 REDIS, REPLICAS = "Redis always", "Redis + 2, WAIT 1"
 FLOOR, CORE = "floor", "core"
+#: How many servers share the work.
+SERVERS = {LANEKV: 3, ONE: 1, ETCD: 3, LEADER: 3, REDIS: 1, REPLICAS: 3}
 
 
 @dataclass(frozen=True)

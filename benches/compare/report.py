@@ -8,7 +8,7 @@ import json
 import statistics
 
 import svg
-from loads import CORE, CORE_WANTED, ETCD, FLOOR, LANEKV, LEADER, LOADS, METRICS, REDIS, TARGETS
+from loads import CORE, CORE_WANTED, ETCD, FLOOR, LANEKV, LEADER, LOADS, METRICS, REDIS, SERVERS, TARGETS
 
 NOT_MEASURED = "not measured"
 
@@ -111,6 +111,27 @@ def figures_table(grouped):
                   "servers' CPU µs each", "kvbench's CPU µs each", "errors", "rounds"], rows)
 
 
+def shares_table(grouped):
+    """How often the servers alone could do an operation in the same processor time."""
+    rows = []
+    for load in LOADS:
+        ours = grouped.get((load.name, LANEKV))
+        if not ours or load.kind != "load":
+            continue
+        for system in load.systems:
+            theirs = grouped.get((load.name, system))
+            # What the other costs, in units of what lanekv costs.
+            times = ratio(theirs, ours, "cpu", "cpu") if theirs and system in SERVERS and system != LANEKV else None
+            if times is None:
+                continue
+            ours_each, theirs_each = figure(ours, "cpu"), figure(theirs, "cpu")
+            alone = times * SERVERS[LANEKV] / SERVERS[system]
+            rows.append([load.words, system, show(ours_each), show(theirs_each), show(times),
+                         show(ours_each / SERVERS[LANEKV]), show(theirs_each / SERVERS[system]), show(alone)])
+    return table(["load", "against", "lanekv, µs", "there, µs", "so lanekv does", "one node, µs",
+                  "one server there, µs", "so a node does"], rows)
+
+
 def floor_table(grouped):
     rounds = grouped.get(("set-alone", FLOOR))
     if not rounds:
@@ -204,6 +225,14 @@ system, the one that makes the ratio worse for lanekv counts.
 
 ![a node is killed](kill.svg)
 
+## With the shares of others taken out
+
+Servers and kvbench share the processors of one machine, which most loads keep busy. What the servers alone could do is
+seen from their processor time for an operation: first of all servers of a system together, without kvbench's share;
+then of one of them, without its peers' either, as if each had a machine of its own (and disks and networks were free).
+*So lanekv does* so many operations in the time in which the other does one.
+
+{shares_table(grouped)}
 ## All figures
 
 {figures_table(grouped)}
