@@ -165,7 +165,9 @@ join "release builds, beside the above"
 # Tests are built in the quick profile; the programs that they start are those built for speed.
 export LANEKV_BIN_DIR=target/release
 mapfile -t others < <(other_tests)
-step "source rules and other tests" cargo test --quiet "${others[@]}"
+# Each bench once, so that they do not rot; not those that fill millions of keys.
+mapfile -t benches < <(printf -- '--bench\n%s\n' codec log multicast node queue)
+step "source rules, other tests, benches" cargo test --quiet "${others[@]}" "${benches[@]}"
 # Each seed twice, event by event the same; every rare situation must have come up. The table is in the log.
 step "simulator, 20000 seeds, each twice" target/release/kvsim --runs 20000 --twice --coverage
 tail -n 1 "$log" | sed 's/^/      /'

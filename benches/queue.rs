@@ -74,8 +74,13 @@ fn drain(replica: &mut Replica, rows: Vec<Input>, out: &mut Vec<Output>) {
 /// them; and the rows with which the senders tell that they hold all of it.
 fn backlog(senders: usize, interleaving: Interleaving) -> (Replica, Vec<Input>) {
     let count = senders + 1;
-    let mut replica = passive_replica(count);
+    let mut replica = replica_of(0, count, 2);
     let mut out = Vec::new();
+    for me in 1..count {
+        // Only of processes that have said hello is it known for which disk they speak.
+        let hello = replica_of(me, count, 1).hello(common::node(0));
+        replica.handle(NOW, Input::Greeted(Box::new(hello)), &mut out);
+    }
     let mut tails = vec![0; senders];
     let mut random = SplitMix(7);
     let (mut run_of, mut run_left) = (0, 0);
@@ -128,8 +133,9 @@ fn deliveries(out: &[Output]) -> u64 {
     out.iter().filter(|output| matches!(output, Output::Deliver(_))).count() as u64
 }
 
-/// Node 0, restarted after the view was decided, and therefore no sender in it.
-fn passive_replica(count: usize) -> Replica {
+/// A node that knows of the view, in its first incarnation, which the view names if it is a sender in it; or started
+/// again after it was decided, and therefore no sender.
+fn replica_of(me: usize, count: usize, incarnation: u64) -> Replica {
     let voter = |me: usize| Voter {
         node: common::node(me),
         disk: DiskId(me as u64 + 1),
@@ -148,16 +154,14 @@ fn passive_replica(count: usize) -> Replica {
             .collect(),
     };
     let decision = Decision { view: ViewNumber(0), value: Value { ends: Vec::new(), next } };
-    let mut recovery = Recovery::new(&settings(0, count));
-    let records = [
-        Record::Start { incarnation: Incarnation(1) },
-        Record::Decision(decision),
-        Record::Start { incarnation: Incarnation(2) },
-    ];
+    let mut recovery = Recovery::new(&settings(me, count));
+    let starts = (1..=incarnation).map(|number| Record::Start { incarnation: Incarnation(number) });
+    let mut records: Vec<Record> = starts.collect();
+    records.insert(1, Record::Decision(decision));
     for (lsn, record) in (1..).zip(records) {
         recovery.push(Lsn(lsn), record).expect("a log may look like this");
     }
-    Replica::new(settings(0, count), identity(0, 2), recovery, NOW)
+    Replica::new(settings(me, count), identity(me, incarnation), recovery, NOW)
 }
 
 /// What the sender of a lane says when all entries are durable everywhere.
