@@ -270,3 +270,29 @@ fn what_waits_to_be_applied_is_bounded() {
     assert_eq!(cluster.hear(0, 1).matches("+OK").count(), more + 1);
     assert!(turns < KEY_COUNT / 16, "{turns} turns");
 }
+
+/// What is asked of the node within a transaction is about whole commands too, with commands of the store beside it
+/// or without.
+#[test]
+fn a_transaction_does_not_tell_of_half_a_command() {
+    let mut cluster = one_node(3);
+    cluster.say(0, 1, mset("x").as_bytes());
+    let (mut turns, mut heard) = (0, [String::new(), String::new()]);
+    while cluster.hear(0, 1).is_empty() {
+        for (client, inner) in [(2, "INFO keyspace\r\n"), (3, "INFO keyspace\r\nDBSIZE\r\n")] {
+            cluster.say(0, client, format!("MULTI\r\n{inner}EXEC\r\n").as_bytes());
+        }
+        one_turn(&mut cluster);
+        (2..).zip(&mut heard).for_each(|(client, heard)| *heard += &cluster.hear(0, client));
+        turns += 1;
+        assert!(turns < 1_000, "it is never done");
+    }
+    cluster.run();
+    for (client, mut heard) in (2..).zip(heard) {
+        heard += &cluster.hear(0, client);
+        assert_eq!(heard.matches("# Keyspace").count(), turns, "client {client}");
+        let told: Vec<&str> =
+            heard.split("keys=").skip(1).map(|rest| rest.split(',').next().unwrap_or_default()).collect();
+        assert!(!told.is_empty() && told.iter().all(|count| *count == KEY_COUNT.to_string()), "{told:?}");
+    }
+}
