@@ -223,6 +223,7 @@ impl Node {
             *done += 1;
             if was_torn {
                 self.run_held(now);
+                self.begin_line();
             }
         }
     }

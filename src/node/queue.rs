@@ -514,16 +514,21 @@ impl Queue {
             && !self.is_output_long()
     }
 
+    /// Begins the long read at the front, unless the store is torn.
+    pub(super) fn begin_reading(&mut self, backend: &Backend) {
+        if let Some(slot) = self.slots.front_mut()
+            && let State::InLine { .. } = slot.state
+            && !backend.torn
+        {
+            slot.carry_out(&mut self.watched, backend, LongReads::Begin);
+        }
+    }
+
     /// Begins the long read at the front or goes on with it, for about so many keys. Returns the read if that has
     /// ended, to be freed.
     pub(super) fn read_on(&mut self, max: usize, backend: &Backend) -> Option<Box<LongRead>> {
+        self.begin_reading(backend);
         let slot = self.slots.front_mut()?;
-        if let State::InLine { .. } = slot.state {
-            if backend.torn {
-                return None;
-            }
-            slot.carry_out(&mut self.watched, backend, LongReads::Begin);
-        }
         let State::Reading(read) = &mut slot.state else { return None };
         let state = match read.step(max)? {
             LongReply::Reply(reply) => State::Settled(reply),

@@ -296,3 +296,27 @@ fn a_transaction_does_not_tell_of_half_a_command() {
         assert!(!told.is_empty() && told.iter().all(|count| *count == KEY_COUNT.to_string()), "{told:?}");
     }
 }
+
+/// A read that takes long begins between two large commands as well.
+#[test]
+fn long_reads_begin_between_large_writes() {
+    const ROW: usize = 10;
+    let mut cluster = one_node(2);
+    cluster.ask(0, 1, &mset("x"));
+    cluster.say(0, 2, b"CONSISTENCY local\r\n");
+    cluster.run();
+    cluster.hear(0, 2);
+    cluster.say(0, 1, (0..ROW).map(|i| mset(&i.to_string())).collect::<String>().as_bytes());
+    one_turn(&mut cluster);
+    cluster.say(0, 2, b"KEYS key-0000?\r\n");
+    let (mut answered, mut heard) = (0, String::new());
+    while answered < ROW && heard.is_empty() {
+        one_turn(&mut cluster);
+        answered += cluster.hear(0, 1).matches("+OK").count();
+        heard += &cluster.hear(0, 2);
+    }
+    assert!(answered <= 4, "{answered} of {ROW} came first");
+    cluster.run();
+    heard += &cluster.hear(0, 2);
+    assert!(heard.starts_with("*10\r\n"), "{heard}");
+}
