@@ -95,8 +95,9 @@ pub(super) struct Backend {
 impl Backend {
     /// A new turn.
     pub(super) fn renew_funds(&mut self) {
-        self.write_fund = Fund(self.settings.applied_per_turn);
-        self.read_fund.set(self.settings.read_per_turn);
+        // Without any, nothing would ever be done.
+        self.write_fund = Fund(self.settings.applied_per_turn.max(1));
+        self.read_fund.set(self.settings.read_per_turn.max(1));
     }
 
     /// Whether no read may be executed now.

@@ -214,8 +214,8 @@ fn nodes_of_different_patience_agree() {
     let funds = std::cell::Cell::new(0);
     let mut cluster = Cluster::with(3, "", |settings| {
         funds.set(funds.get() + 1);
-        settings.applied_per_turn = [1, 100, u64::MAX][funds.get() % 3];
-        settings.read_per_turn = [u64::MAX, 1, 100][funds.get() % 3];
+        settings.applied_per_turn = [0, 100, u64::MAX][funds.get() % 3];
+        settings.read_per_turn = [u64::MAX, 0, 100][funds.get() % 3];
     });
     cluster.greet_all();
     cluster.pass(100);
