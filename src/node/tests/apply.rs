@@ -320,3 +320,14 @@ fn long_reads_begin_between_large_writes() {
     heard += &cluster.hear(0, 2);
     assert!(heard.starts_with("*10\r\n"), "{heard}");
 }
+
+/// The index that a client is told with the digest is that of the state which it is of.
+#[test]
+fn a_digest_behind_a_write_has_the_index_of_that() {
+    let mut cluster = one_node(2);
+    for text in ["SET a 1\r\nDEBUG DIGEST\r\n", "SET a 2\r\nMULTI\r\nDEBUG DIGEST\r\nEXEC\r\n"] {
+        let told = cluster.ask(0, 1, text);
+        let digest = cluster.ask(0, 2, "DEBUG DIGEST\r\n");
+        assert!(told.ends_with(&digest), "{told:?} {digest:?}");
+    }
+}
