@@ -300,7 +300,7 @@ impl Backend {
         line(text, "role", "master");
         line(text, "connected_slaves", 0);
         line(text, "master_replid", format_args!("{}", report.cluster));
-        line(text, "master_repl_offset", report.index);
+        line(text, "master_repl_offset", self.applied_index);
     }
 
     fn info_lanes(&self, _: Endpoint, text: &mut String) {

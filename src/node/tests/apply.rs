@@ -331,3 +331,28 @@ fn a_digest_behind_a_write_has_the_index_of_that() {
         assert!(told.ends_with(&digest), "{told:?} {digest:?}");
     }
 }
+
+/// While much waits to be applied, every place tells how far the state is, and not how far the order is.
+#[test]
+fn one_index_is_told_everywhere() {
+    let mut cluster = one_node_with(2, 8);
+    let writes: String = (0..200).map(|i| format!("SET {} x\r\n", name(i))).collect();
+    cluster.say(0, 1, writes.as_bytes());
+    let mut behind = 0;
+    while cluster.hosts[0].node.has_work() || cluster.hear(0, 1).is_empty() {
+        cluster.say(0, 2, b"MULTI\r\nDEBUG DIGEST\r\nROLE\r\nINFO replication\r\nINFO lanes\r\nEXEC\r\n");
+        one_turn(&mut cluster);
+        let heard = cluster.hear(0, 2);
+        let Some((_, told)) = heard.split_once("*4\r\n$") else { continue };
+        let number = |at: &str| -> u64 {
+            let (_, rest) = told.split_once(at).unwrap_or_else(|| panic!("no {at} in {told}"));
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or_else(|_| panic!("no number behind {at} in {told}"))
+        };
+        let index = number("\r\n");
+        behind += usize::from(index < cluster.hosts[0].node.report().index.0);
+        let told = ["master\r\n:", "master_repl_offset:", "\nindex:"].map(number);
+        assert_eq!(told, [index; 3]);
+    }
+    assert!(behind > 5, "{behind}");
+}
