@@ -356,3 +356,33 @@ fn one_index_is_told_everywhere() {
     }
     assert!(behind > 5, "{behind}");
 }
+
+/// Who goes away, or is told that it took too long, while a command is half done, takes nobody else's reply along.
+#[test]
+fn replies_stay_in_order_whoever_gives_up() {
+    let mut cluster = one_node(4);
+    cluster.ask(0, 1, &mset("x"));
+    let timeout = cluster.hosts[0].node.backend.settings.client_timeout;
+    cluster.say(0, 1, (mset("y") + &mset("z") + "GET key-00000\r\n").as_bytes());
+    cluster.say(0, 2, b"INCR n\r\n");
+    cluster.say(0, 3, b"INCR n\r\nGET n\r\n");
+    for _ in 0..3 {
+        one_turn(&mut cluster);
+    }
+    assert!(cluster.hosts[0].node.backend.torn);
+    cluster.say(0, 4, b"INCR n\r\n");
+    one_turn(&mut cluster);
+    cluster.hosts[0].node.client_gone(key(2));
+    cluster.now.mono = cluster.now.mono.plus(timeout).plus(Millis(1));
+    one_turn(&mut cluster);
+    assert!(cluster.hosts[0].node.backend.torn);
+    let late = cluster.hear(0, 4);
+    assert!(late.starts_with("-"), "{late}");
+    cluster.run();
+    let heard = [1, 3, 4].map(|client| cluster.hear(0, client));
+    assert_eq!(heard[0], "+OK\r\n+OK\r\n$1\r\nz\r\n");
+    assert_eq!(heard[1], ":2\r\n$1\r\n2\r\n");
+    assert_eq!(heard[2], "");
+    assert_eq!(cluster.ask(0, 4, "GET n\r\n"), "$1\r\n3\r\n");
+    assert!(!cluster.hosts[0].node.has_work() && cluster.hosts[0].node.deliveries.is_empty());
+}
