@@ -211,18 +211,19 @@ impl Node {
             published.extend(subscribers::tell(backend, clients, backlog, effects, now));
             let was_torn = std::mem::replace(&mut backend.torn, reply.is_none());
             let Some(reply) = reply else { return false };
+            backend.applied_index = *index;
             if let Some(route) = route
                 && let Some(client) = clients.get_mut(route.client)
             {
-                client.queue.answer(route.slot, reply, published);
+                client.queue.answer(route.slot, reply, published, backend);
                 settle(client, backend, backlog, effects, now);
             }
             *begun = None;
-            backend.applied_index = *index;
             *index = Index(index.0 + 1);
             *done += 1;
             if was_torn {
                 self.run_held(now);
+                self.begin_line();
             }
         }
     }

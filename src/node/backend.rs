@@ -95,8 +95,9 @@ pub(super) struct Backend {
 impl Backend {
     /// A new turn.
     pub(super) fn renew_funds(&mut self) {
-        self.write_fund = Fund(self.settings.applied_per_turn);
-        self.read_fund.set(self.settings.read_per_turn);
+        // Without any, nothing would ever be done.
+        self.write_fund = Fund(self.settings.applied_per_turn.max(1));
+        self.read_fund.set(self.settings.read_per_turn.max(1));
     }
 
     /// Whether no read may be executed now.
@@ -299,7 +300,7 @@ impl Backend {
         line(text, "role", "master");
         line(text, "connected_slaves", 0);
         line(text, "master_replid", format_args!("{}", report.cluster));
-        line(text, "master_repl_offset", report.index);
+        line(text, "master_repl_offset", self.applied_index);
     }
 
     fn info_lanes(&self, _: Endpoint, text: &mut String) {

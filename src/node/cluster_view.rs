@@ -192,7 +192,7 @@ fn slots(backend: &Backend, share: &Share<'_>) -> Reply {
 
 fn shard(backend: &Backend, share: &Share<'_>) -> Reply {
     let Share { member, first, last } = share;
-    let index = backend.report().index.0;
+    let index = backend.applied_index.0;
     let node = vec![
         bulk("id"),
         bulk(name(backend, member.node)),

@@ -16,7 +16,7 @@ use super::cluster_view::{Endpoint, NO_CLUSTER};
 use super::config_command::config;
 use super::debug_command::debug;
 use super::describe;
-use super::queue::State;
+use super::queue::{Part, State};
 use super::snapshots::Later;
 use super::subscribers::unsubscribe_all;
 
@@ -96,21 +96,23 @@ fn snapshot(arguments: &[&[u8]]) -> Outcome {
     }
 }
 
-/// Carries a command out as part of a transaction: what it asks is answered from the state as it is.
-pub(super) fn answer_now(
+/// Carries a command out as part of a transaction.
+pub(super) fn carry_out_part(
     client: &mut Client,
     backend: &mut Backend,
     mut style: ReplyStyle,
     spec: &CommandSpec,
     arguments: &[&[u8]],
-) -> Reply {
+) -> Part {
     if let Err(reply) = store::check(spec, arguments, &backend.settings.store) {
-        return reply;
+        return Part::Ready(reply);
     }
     match outcome(client, backend, &mut style, spec, arguments) {
-        Outcome::Reply(reply) => reply,
-        Outcome::Ask(question) => backend.answer(&question),
-        Outcome::Later(_) | Outcome::Silence => Reply::error("ERR Command not allowed inside a transaction"),
+        Outcome::Reply(reply) => Part::Ready(reply),
+        Outcome::Ask(question) => Part::Ask(question),
+        Outcome::Later(_) | Outcome::Silence => {
+            Part::Ready(Reply::error("ERR Command not allowed inside a transaction"))
+        }
     }
 }
 

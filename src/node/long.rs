@@ -48,6 +48,15 @@ impl Node {
         }
     }
 
+    /// Begins the long read that is first in line. When a turn ends, the store may be torn every time.
+    pub(super) fn begin_line(&mut self) {
+        let Node { backend, clients, line, effects, .. } = self;
+        line.extend(effects.line.drain(..));
+        if let Some(client) = line.front().and_then(|key| clients.get_mut(*key)) {
+            client.queue.begin_reading(backend);
+        }
+    }
+
     /// Goes on with the long replies.
     pub(super) fn run_busy(&mut self, now: Now) {
         for _ in 0..self.busy.len() {

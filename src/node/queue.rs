@@ -94,6 +94,8 @@ pub(super) enum State {
     Reading(Box<LongRead>),
     /// A question to the node, answered when all before it is settled.
     Ask(Question),
+    /// The same for a transaction without commands of the store.
+    AskAll(Box<[Part]>),
     /// Answered.
     Settled(Reply),
     /// Answered with the keys of these.
@@ -110,15 +112,18 @@ pub(super) enum Part {
     },
     /// This; it was not the store's business.
     Ready(Reply),
+    /// What is true of the node when the transaction is done.
+    Ask(Question),
 }
 
 impl Part {
     /// The reply of a transaction. `published`: how many got each message, which the store does not know.
-    pub(super) fn merge(parts: &[Part], replies: Vec<Reply>, published: &[usize]) -> Reply {
+    fn merge(parts: &[Part], replies: Vec<Reply>, published: &[usize], backend: &Backend) -> Reply {
         let (mut replies, mut published) = (replies.into_iter(), published.iter());
         let publish = crate::store::lookup(b"PUBLISH").map(|spec| spec.code);
         let merged = parts.iter().map(|part| match part {
             Part::Ready(reply) => reply.clone(),
+            Part::Ask(question) => backend.answer(question),
             Part::Command { code } => match replies.next() {
                 Some(Reply::Integer(_)) if Some(*code) == publish => count(published.next()),
                 reply => reply.unwrap_or(Reply::Nil),
@@ -194,6 +199,7 @@ impl Slot {
                 }
             }
             State::Ask(question) => backend.answer(question),
+            State::AskAll(parts) => Part::merge(parts, Vec::new(), &[], backend),
             State::Settled(_)
             | State::Found(_)
             | State::Multicast { .. }
@@ -377,13 +383,13 @@ impl Queue {
 
     /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
     /// `published`: how many got each message that the command published.
-    pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize]) {
+    pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize], backend: &Backend) {
         let Some(slot) = self.slot_mut(number) else { return };
         if let State::Later = slot.state {
             slot.state = State::Settled(reply);
         } else if let State::Multicast { parts, .. } = &slot.state {
             let reply = match (parts, reply) {
-                (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published),
+                (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published, backend),
                 (None, Reply::Integer(_)) if !published.is_empty() => count(published.first()),
                 (_, reply) => reply,
             };
@@ -441,7 +447,7 @@ impl Queue {
                 {
                     break;
                 }
-                State::Read { .. } | State::Watch { .. } | State::Ask(_) => {
+                State::Read { .. } | State::Watch { .. } | State::Ask(_) | State::AskAll(_) => {
                     is_held = backend.holds_reads();
                     let watched = &mut self.watched;
                     if is_held || !backend.pay(|| slot.carry_out(watched, backend, LongReads::Wait)) {
@@ -470,7 +476,11 @@ impl Queue {
                 // Batches are delivered in the order in which they were offered, so whatever was
                 // multicast before has been answered.
                 State::Multicast { .. } => break,
-                State::Read { .. } | State::InLine { .. } | State::Watch { .. } | State::Ask(_) => {
+                State::Read { .. }
+                | State::InLine { .. }
+                | State::Watch { .. }
+                | State::Ask(_)
+                | State::AskAll(_) => {
                     if fund.is_spent() {
                         return false;
                     }
@@ -504,16 +514,21 @@ impl Queue {
             && !self.is_output_long()
     }
 
+    /// Begins the long read at the front, unless the store is torn.
+    pub(super) fn begin_reading(&mut self, backend: &Backend) {
+        if let Some(slot) = self.slots.front_mut()
+            && let State::InLine { .. } = slot.state
+            && !backend.torn
+        {
+            slot.carry_out(&mut self.watched, backend, LongReads::Begin);
+        }
+    }
+
     /// Begins the long read at the front or goes on with it, for about so many keys. Returns the read if that has
     /// ended, to be freed.
     pub(super) fn read_on(&mut self, max: usize, backend: &Backend) -> Option<Box<LongRead>> {
+        self.begin_reading(backend);
         let slot = self.slots.front_mut()?;
-        if let State::InLine { .. } = slot.state {
-            if backend.torn {
-                return None;
-            }
-            slot.carry_out(&mut self.watched, backend, LongReads::Begin);
-        }
         let State::Reading(read) = &mut slot.state else { return None };
         let state = match read.step(max)? {
             LongReply::Reply(reply) => State::Settled(reply),

@@ -1,8 +1,8 @@
 //! `MULTI`, `EXEC`, `WATCH` of a connection.
 //!
 //! Commands after `MULTI` are kept. `EXEC` sends those of the store, together with the revisions that `WATCH` has
-//! seen, as *one* command through the total order; those about the connection or the node are carried out when
-//! `EXEC` is read, and their answers are put into its reply at their places.
+//! seen, as *one* command through the total order; those about the connection are carried out when `EXEC` is read,
+//! what is asked of the node is answered when the whole is, and the answers are put into its reply at their places.
 //!
 //! `WATCH` is a linearizable read of revisions. `EXEC` needs its answer, so a connection whose `WATCH` is on its way
 //! is not read further than to its `EXEC`.
@@ -174,13 +174,12 @@ impl Node {
             Queued::Store { code } => Part::Command { code },
             Queued::Node { spec, arguments } => {
                 let arguments: Vec<&[u8]> = arguments.iter().map(|argument| &**argument).collect();
-                Part::Ready(commands::answer_now(client, &mut self.backend, context.style, spec, &arguments))
+                commands::carry_out_part(client, &mut self.backend, context.style, spec, &arguments)
             }
         });
         let parts: Vec<Part> = parts.collect();
         if is_local {
-            let reply = Part::merge(&parts, Vec::new(), &[]);
-            client.queue.push_settled(context.style, reply);
+            client.queue.push(context.style, State::AskAll(parts.into()));
             return;
         }
         debug_assert!(by_code(TRANSACTION_CODE).is_some());

@@ -214,8 +214,8 @@ fn nodes_of_different_patience_agree() {
     let funds = std::cell::Cell::new(0);
     let mut cluster = Cluster::with(3, "", |settings| {
         funds.set(funds.get() + 1);
-        settings.applied_per_turn = [1, 100, u64::MAX][funds.get() % 3];
-        settings.read_per_turn = [u64::MAX, 1, 100][funds.get() % 3];
+        settings.applied_per_turn = [0, 100, u64::MAX][funds.get() % 3];
+        settings.read_per_turn = [u64::MAX, 0, 100][funds.get() % 3];
     });
     cluster.greet_all();
     cluster.pass(100);
@@ -269,4 +269,120 @@ fn what_waits_to_be_applied_is_bounded() {
         .count();
     assert_eq!(cluster.hear(0, 1).matches("+OK").count(), more + 1);
     assert!(turns < KEY_COUNT / 16, "{turns} turns");
+}
+
+/// What is asked of the node within a transaction is about whole commands too, with commands of the store beside it
+/// or without.
+#[test]
+fn a_transaction_does_not_tell_of_half_a_command() {
+    let mut cluster = one_node(3);
+    cluster.say(0, 1, mset("x").as_bytes());
+    let (mut turns, mut heard) = (0, [String::new(), String::new()]);
+    while cluster.hear(0, 1).is_empty() {
+        for (client, inner) in [(2, "INFO keyspace\r\n"), (3, "INFO keyspace\r\nDBSIZE\r\n")] {
+            cluster.say(0, client, format!("MULTI\r\n{inner}EXEC\r\n").as_bytes());
+        }
+        one_turn(&mut cluster);
+        (2..).zip(&mut heard).for_each(|(client, heard)| *heard += &cluster.hear(0, client));
+        turns += 1;
+        assert!(turns < 1_000, "it is never done");
+    }
+    cluster.run();
+    for (client, mut heard) in (2..).zip(heard) {
+        heard += &cluster.hear(0, client);
+        assert_eq!(heard.matches("# Keyspace").count(), turns, "client {client}");
+        let told: Vec<&str> =
+            heard.split("keys=").skip(1).map(|rest| rest.split(',').next().unwrap_or_default()).collect();
+        assert!(!told.is_empty() && told.iter().all(|count| *count == KEY_COUNT.to_string()), "{told:?}");
+    }
+}
+
+/// A read that takes long begins between two large commands as well.
+#[test]
+fn long_reads_begin_between_large_writes() {
+    const ROW: usize = 10;
+    let mut cluster = one_node(2);
+    cluster.ask(0, 1, &mset("x"));
+    cluster.say(0, 2, b"CONSISTENCY local\r\n");
+    cluster.run();
+    cluster.hear(0, 2);
+    cluster.say(0, 1, (0..ROW).map(|i| mset(&i.to_string())).collect::<String>().as_bytes());
+    one_turn(&mut cluster);
+    cluster.say(0, 2, b"KEYS key-0000?\r\n");
+    let (mut answered, mut heard) = (0, String::new());
+    while answered < ROW && heard.is_empty() {
+        one_turn(&mut cluster);
+        answered += cluster.hear(0, 1).matches("+OK").count();
+        heard += &cluster.hear(0, 2);
+    }
+    assert!(answered <= 4, "{answered} of {ROW} came first");
+    cluster.run();
+    heard += &cluster.hear(0, 2);
+    assert!(heard.starts_with("*10\r\n"), "{heard}");
+}
+
+/// The index that a client is told with the digest is that of the state which it is of.
+#[test]
+fn a_digest_behind_a_write_has_the_index_of_that() {
+    let mut cluster = one_node(2);
+    for text in ["SET a 1\r\nDEBUG DIGEST\r\n", "SET a 2\r\nMULTI\r\nDEBUG DIGEST\r\nEXEC\r\n"] {
+        let told = cluster.ask(0, 1, text);
+        let digest = cluster.ask(0, 2, "DEBUG DIGEST\r\n");
+        assert!(told.ends_with(&digest), "{told:?} {digest:?}");
+    }
+}
+
+/// While much waits to be applied, every place tells how far the state is, and not how far the order is.
+#[test]
+fn one_index_is_told_everywhere() {
+    let mut cluster = one_node_with(2, 8);
+    let writes: String = (0..200).map(|i| format!("SET {} x\r\n", name(i))).collect();
+    cluster.say(0, 1, writes.as_bytes());
+    let mut behind = 0;
+    while cluster.hosts[0].node.has_work() || cluster.hear(0, 1).is_empty() {
+        cluster.say(0, 2, b"MULTI\r\nDEBUG DIGEST\r\nROLE\r\nINFO replication\r\nINFO lanes\r\nEXEC\r\n");
+        one_turn(&mut cluster);
+        let heard = cluster.hear(0, 2);
+        let Some((_, told)) = heard.split_once("*4\r\n$") else { continue };
+        let number = |at: &str| -> u64 {
+            let (_, rest) = told.split_once(at).unwrap_or_else(|| panic!("no {at} in {told}"));
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or_else(|_| panic!("no number behind {at} in {told}"))
+        };
+        let index = number("\r\n");
+        behind += usize::from(index < cluster.hosts[0].node.report().index.0);
+        let told = ["master\r\n:", "master_repl_offset:", "\nindex:"].map(number);
+        assert_eq!(told, [index; 3]);
+    }
+    assert!(behind > 5, "{behind}");
+}
+
+/// Who goes away, or is told that it took too long, while a command is half done, takes nobody else's reply along.
+#[test]
+fn replies_stay_in_order_whoever_gives_up() {
+    let mut cluster = one_node(4);
+    cluster.ask(0, 1, &mset("x"));
+    let timeout = cluster.hosts[0].node.backend.settings.client_timeout;
+    cluster.say(0, 1, (mset("y") + &mset("z") + "GET key-00000\r\n").as_bytes());
+    cluster.say(0, 2, b"INCR n\r\n");
+    cluster.say(0, 3, b"INCR n\r\nGET n\r\n");
+    for _ in 0..3 {
+        one_turn(&mut cluster);
+    }
+    assert!(cluster.hosts[0].node.backend.torn);
+    cluster.say(0, 4, b"INCR n\r\n");
+    one_turn(&mut cluster);
+    cluster.hosts[0].node.client_gone(key(2));
+    cluster.now.mono = cluster.now.mono.plus(timeout).plus(Millis(1));
+    one_turn(&mut cluster);
+    assert!(cluster.hosts[0].node.backend.torn);
+    let late = cluster.hear(0, 4);
+    assert!(late.starts_with("-"), "{late}");
+    cluster.run();
+    let heard = [1, 3, 4].map(|client| cluster.hear(0, client));
+    assert_eq!(heard[0], "+OK\r\n+OK\r\n$1\r\nz\r\n");
+    assert_eq!(heard[1], ":2\r\n$1\r\n2\r\n");
+    assert_eq!(heard[2], "");
+    assert_eq!(cluster.ask(0, 4, "GET n\r\n"), "$1\r\n3\r\n");
+    assert!(!cluster.hosts[0].node.has_work() && cluster.hosts[0].node.deliveries.is_empty());
 }
