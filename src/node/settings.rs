@@ -11,8 +11,8 @@ const PINNED_TIMES: usize = 16;
 /// Ended views whose decisions are kept in memory.
 const VIEWS_KEPT: usize = 256;
 
-/// Work that a turn may do for what was delivered, counted as in [`store::Fund`]: two or three milliseconds of writes to
-/// ten million keys, next to none of which is in the processor's cache.
+/// Work that a turn may do for what was delivered, counted as in [`store::Fund`]: two or three milliseconds of writes
+/// to ten million keys, next to none of which is in the processor's cache.
 const APPLIED_PER_TURN: u64 = 4096;
 /// The same for what clients read.
 const READ_PER_TURN: u64 = 1024;
