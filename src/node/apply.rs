@@ -17,17 +17,20 @@
 //! only be taken when the store is as far as the core.
 
 use std::collections::VecDeque;
+use std::mem::size_of;
 
 use crate::protocol::{Delivery, OfferTicket, ReadTicket, Verdict};
 use crate::store::{Applied, Fund, UnderWay};
-use crate::types::{Index, Now};
+use crate::types::{Entry, Index, Now};
 use crate::wire::batch::{BatchPlace, BatchReader};
 
 use super::flight::Route;
 use super::{Node, Observed, settle, subscribers};
 
-/// Bytes of batches that wait to be applied.
+/// Bytes of entries that wait to be applied.
 const WAITING_LEN_MAX: usize = 64 << 20;
+/// What an entry takes beside the bytes of its batch, which can be a few: itself, its heads, and its place in line.
+const ENTRY_LEN: usize = size_of::<Word>() + size_of::<Entry>() + 64;
 /// So many turns in a row may end before everything is applied while a snapshot is due.
 const PATIENCE_TURNS: u32 = 256;
 
@@ -73,10 +76,15 @@ struct Begun {
 pub(super) struct Deliveries {
     applying: Option<Box<Applying>>,
     waiting: VecDeque<Word>,
-    /// Bytes of the batches in it.
+    /// Bytes of the entries in both.
     len: usize,
     /// So many turns in a row have ended before it was empty.
     turns: u32,
+}
+
+/// About how many bytes of memory a delivery takes.
+fn len_of(delivery: &Delivery) -> usize {
+    delivery.entry.batch.bytes().len() + ENTRY_LEN
 }
 
 impl Deliveries {
@@ -87,9 +95,16 @@ impl Deliveries {
 
     pub(super) fn push(&mut self, word: Word) {
         if let Word::Deliver(delivery) = &word {
-            self.len += delivery.entry.batch.bytes().len();
+            self.len += len_of(delivery);
         }
         self.waiting.push_back(word);
+    }
+
+    /// How many entries there are, and how many bytes they are taken for.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        let deliveries = self.waiting.iter().filter(|word| matches!(word, Word::Deliver(_)));
+        (deliveries.count() + usize::from(self.applying.is_some()), self.len)
     }
 
     /// At the end of a turn.
@@ -231,7 +246,7 @@ impl Node {
     fn end_applying(&mut self, now: Now, applying: Applying) {
         let Applying { delivery, done, routes, .. } = applying;
         let batch = &delivery.entry.batch;
-        self.deliveries.len -= batch.bytes().len();
+        self.deliveries.len -= len_of(&delivery);
         let unread = routes.get(done..).unwrap_or_default().to_vec();
         self.give_up(now, &unread);
         self.offers.recycle(routes);

@@ -62,7 +62,7 @@ impl Node {
         let Node { backend, clients, backlog, effects, .. } = self;
         for &key in &group.clients {
             if let Some(client) = clients.get_mut(key) {
-                client.queue.give_up_reads(group.ticket.0, reply);
+                client.queue.give_up_reads(group.ticket.0, reply, backend);
                 settle(client, backend, backlog, effects, now);
             }
         }

@@ -419,12 +419,14 @@ impl Queue {
         session
     }
 
-    /// Answers the reads that wait for a ticket up to this one.
-    pub(super) fn give_up_reads(&mut self, ticket: u64, reply: &Reply) {
+    /// Answers the reads that wait for a ticket up to this one. Those that are ready and only held back are not given
+    /// up.
+    pub(super) fn give_up_reads(&mut self, ticket: u64, reply: &Reply, backend: &Backend) {
+        let waits = |needed: u64| needed <= ticket && needed > backend.ready_up_to;
         for slot in self.slots.range_mut(self.settled..) {
             match slot.state {
-                State::Read { needs: Needs::Ticket(needed), .. } if needed <= ticket => {}
-                State::Watch { needs: Needs::Ticket(needed), generation, .. } if needed <= ticket => {
+                State::Read { needs: Needs::Ticket(needed), .. } if waits(needed) => {}
+                State::Watch { needs: Needs::Ticket(needed), generation, .. } if waits(needed) => {
                     self.watched.fail(generation);
                 }
                 _ => continue,

@@ -386,3 +386,26 @@ fn replies_stay_in_order_whoever_gives_up() {
     assert_eq!(cluster.ask(0, 4, "GET n\r\n"), "$1\r\n3\r\n");
     assert!(!cluster.hosts[0].node.has_work() && cluster.hosts[0].node.deliveries.is_empty());
 }
+
+/// An entry that waits takes room, however small its batch is.
+#[test]
+fn small_entries_that_wait_are_counted_too() {
+    let mut cluster = one_node(1);
+    cluster.say(0, 1, mset("x").as_bytes());
+    while !cluster.hosts[0].node.backend.torn {
+        one_turn(&mut cluster);
+    }
+    let (alone, large) = cluster.hosts[0].node.deliveries.size();
+    assert_eq!(alone, 1);
+    let mut small = 0;
+    while cluster.hosts[0].node.backend.torn {
+        let (count, len) = cluster.hosts[0].node.deliveries.size();
+        small = count - alone;
+        assert!(len - large >= small * 200, "{small} small ones are taken for {} bytes", len - large);
+        cluster.say(0, 1, b"INCR n\r\n");
+        one_turn(&mut cluster);
+    }
+    assert!(small > 20, "{small} have waited");
+    cluster.run();
+    assert_eq!(cluster.hosts[0].node.deliveries.size(), (0, 0));
+}

@@ -5,8 +5,9 @@ use super::*;
 const KEY_COUNT: usize = 20_000;
 /// What it takes to look at all slots, without their keys.
 const SLOTS_WORK: usize = crate::store::SLOT_COUNT / 8;
+const READ_PER_TURN: u64 = 1024;
 /// Slots and keys that a turn looks at, and some of the last slot.
-const LOOKED_AT_MAX: usize = 1024 + 200;
+const LOOKED_AT_MAX: usize = READ_PER_TURN as usize + 200;
 /// What a turn may add to a client's output.
 const OUTPUT_MAX: usize = 256 << 10;
 
@@ -26,9 +27,16 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
-/// One node with many keys, and two clients.
+/// One node, whose turns have a fund of [`READ_PER_TURN`] for reads.
+fn one_node() -> Cluster {
+    let mut cluster = Cluster::with(1, "", |settings| settings.read_per_turn = READ_PER_TURN);
+    cluster.pass(100);
+    cluster
+}
+
+/// The same with many keys, and two clients.
 fn filled() -> Cluster {
-    let mut cluster = Cluster::new(1);
+    let mut cluster = one_node();
     cluster.open(0, 1);
     cluster.open(0, 2);
     for begin in (0..KEY_COUNT).step_by(500) {
@@ -240,7 +248,7 @@ fn a_client_that_leaves_while_it_is_first_in_line_lets_the_next_one_pass() {
 #[test]
 fn a_costly_pattern_is_compared_in_pieces() {
     const STEPS_PER_TURN: usize = 1024 * 64;
-    let mut cluster = Cluster::new(1);
+    let mut cluster = one_node();
     cluster.open(0, 1);
     cluster.open(0, 2);
     cluster.say(0, 1, &resp(&["SET".to_owned(), "a".repeat(30_000), "v".to_owned()]));
