@@ -409,3 +409,22 @@ fn small_entries_that_wait_are_counted_too() {
     cluster.run();
     assert_eq!(cluster.hosts[0].node.deliveries.size(), (0, 0));
 }
+
+/// Who has only to wait for his turn is not told that it took too long.
+#[test]
+fn reads_that_are_ready_are_not_given_up() {
+    const READS: usize = 30;
+    let mut cluster = one_node_with(2, 1);
+    assert_eq!(cluster.ask(0, 1, "SET a 1\r\n"), "+OK\r\n");
+    cluster.say(0, 2, "GET a\r\n".repeat(READS).as_bytes());
+    (0..3).for_each(|_| drop(one_turn(&mut cluster)));
+    // One more, which may be executed when all of this is applied.
+    cluster.say(0, 1, mset("x").as_bytes());
+    (0..3).for_each(|_| drop(one_turn(&mut cluster)));
+    cluster.say(0, 2, b"GET a\r\n");
+    (0..3).for_each(|_| drop(one_turn(&mut cluster)));
+    cluster.now.mono = cluster.now.mono.plus(Millis(CLIENT_TIMEOUT));
+    cluster.run();
+    let heard = cluster.hear(0, 2);
+    assert_eq!(heard, format!("{}-{READ_TIMEOUT}\r\n", "$1\r\n1\r\n".repeat(READS)));
+}
