@@ -8,6 +8,7 @@ const SEEDS: &[(u64, &str)] = &[
     (75857, "a sealer that was outbid by several heeded the first of them only, and waited for a dead one"),
     (79441, "sealers with a slow disk left out healthy senders with slow disks, view after view"),
     (42685, "the simulator forgot that a voter had held what its emptied disk held"),
+    (8580, "the simulator put an old disk in place before all others had heard of the votes on the newest"),
 ];
 
 #[test]

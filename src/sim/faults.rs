@@ -14,6 +14,8 @@ use super::world::{Event, MS, SUSPICION_MS, World};
 
 /// How long a node on a doubtful disk has, to be found out by those who remember it.
 const TRUCE_US: u64 = 2_000 * MS;
+/// A node that is heard has said something in so long; heartbeats come twice as often.
+const SPOKEN_WITHIN_US: u64 = 100 * MS;
 
 impl World {
     /// Every virtual 100 ms each fault of the plan has its chance.
@@ -449,11 +451,14 @@ impl World {
                 .as_ref()
                 .is_some_and(|m| m.node.report().hears.contains(Self::node(node)));
             let now = self.now;
-            // What it said last has arrived, too.
+            // What it said last has arrived, too: those who wake from a pause hear a node whose connection to them is
+            // yet to be made anew.
+            let speaks = self.link(node, other).connection != 0
+                && self.link(node, other).last_arrival + SPOKEN_WITHIN_US > now;
             let is_slow = |link: &Link| link.slow.0 > 0 && link.slow.1 + TRUCE_US > now;
             let is_open = |link: &Link| link.stalled_until <= now && !is_slow(link);
             let open = is_open(self.link(node, other)) && is_open(self.link(other, node));
-            up && hears && open
+            up && hears && speaks && open
         })
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Link {
     /// Bytes that it carries in a millisecond, until then.
     pub(super) slow: (u64, u64),
     /// When the last bytes on the way arrive: what is sent later arrives later.
-    last_arrival: u64,
+    pub(super) last_arrival: u64,
     /// On the way, in order; each has an event that takes the first of them out.
     way: VecDeque<Vec<u8>>,
     /// A bit of what is on the way is wrong.
