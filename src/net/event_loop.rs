@@ -138,8 +138,7 @@ pub(super) struct EventLoop {
     /// More unsent bytes than this, and a link is cut: some for the usual traffic, and the largest command
     /// twice. It has to have room for that, or the command would never arrive.
     pub(super) link_output_max: usize,
-    /// The connection that each peer sends on.
-    /// With the number of the process that made it.
+    /// The connection that each peer sends on, with the number of the process that made it.
     pub(super) incoming: Vec<Option<(ConnectionKey, u64)>>,
     /// Accepted connections, the oldest first; only those count that have not said anything yet.
     pub(super) fresh: VecDeque<ConnectionKey>,

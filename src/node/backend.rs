@@ -69,7 +69,7 @@ pub(super) struct Backend {
     /// Work that may still be done in this turn for what was delivered.
     pub(super) write_fund: Fund,
     /// And for reads.
-    pub(super) read_fund: Cell<u64>,
+    pub(super) read_fund: Cell<Fund>,
     /// Reads with this ticket or an earlier one may be executed.
     pub(super) ready_up_to: u64,
     /// Who is missing to found the cluster.
@@ -97,20 +97,27 @@ impl Backend {
     pub(super) fn renew_funds(&mut self) {
         // Without any, nothing would ever be done.
         self.write_fund = Fund(self.settings.applied_per_turn.max(1));
-        self.read_fund.set(self.settings.read_per_turn.max(1));
+        self.read_fund.set(Fund(self.settings.read_per_turn.max(1)));
     }
 
     /// Whether no read may be executed now.
     pub(super) fn holds_reads(&self) -> bool {
-        self.torn || self.reads_wait || self.read_fund.get() == 0
+        self.torn || self.reads_wait || self.read_fund.get().is_spent()
     }
 
     /// Reads something in the store, and has the turn's fund for reads pay for it.
     pub(super) fn pay<T>(&self, read: impl FnOnce() -> T) -> T {
+        let mut fund = self.read_fund.get();
+        let result = self.pay_from(&mut fund, read);
+        self.read_fund.set(fund);
+        result
+    }
+
+    /// The same with another fund.
+    pub(super) fn pay_from<T>(&self, fund: &mut Fund, read: impl FnOnce() -> T) -> T {
         let before = self.store.work();
         let result = read();
-        let cost = self.store.work().wrapping_sub(before);
-        self.read_fund.set(self.read_fund.get().saturating_sub(cost));
+        fund.spend(self.store.work().wrapping_sub(before));
         result
     }
 

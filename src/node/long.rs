@@ -23,7 +23,7 @@ impl Node {
     /// Goes on with the long read that is first in line, with what other reads have left of the turn's fund, and a
     /// quarter of it at least.
     pub(super) fn run_line(&mut self, now: Now) {
-        let left = self.backend.read_fund.get().max(self.backend.settings.read_per_turn / 4);
+        let left = self.backend.read_fund.get().0.max(self.backend.settings.read_per_turn / 4);
         let max = usize::try_from(left).unwrap_or(usize::MAX);
         while let Some(&key) = self.line.front() {
             let Node { backend, clients, backlog, effects, .. } = self;

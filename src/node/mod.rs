@@ -269,7 +269,7 @@ impl Node {
             torn: false,
             reads_wait: false,
             write_fund: Fund(0),
-            read_fund: Cell::new(0),
+            read_fund: Cell::new(Fund(0)),
             ready_up_to: 0,
             missing: NodeSet::EMPTY,
             started: now,

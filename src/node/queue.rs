@@ -486,11 +486,9 @@ impl Queue {
                     if fund.is_spent() {
                         return false;
                     }
-                    let before = backend.store.work();
+                    let watched = &mut self.watched;
                     // A long read sees the state as it is now, and nothing of the write.
-                    let is_settled = slot.carry_out(&mut self.watched, backend, LongReads::Begin);
-                    fund.spend(backend.store.work().wrapping_sub(before));
-                    if !is_settled {
+                    if !backend.pay_from(fund, || slot.carry_out(watched, backend, LongReads::Begin)) {
                         continue;
                     }
                 }

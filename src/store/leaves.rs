@@ -201,7 +201,7 @@ fn place(hash: u64, count: usize) -> usize {
 }
 
 impl Leaves {
-    fn leaf(&self, hash: u64) -> &Leaf {
+    fn leaf(&self, hash: u64) -> &Arc<Leaf> {
         &self.leaves[place(hash, self.leaves.len())]
     }
 
@@ -277,7 +277,7 @@ impl Slot {
     pub(super) fn shared_len(&self, hash: u64) -> usize {
         let leaf = match self {
             Slot::One(leaf) => leaf,
-            Slot::Many(leaves) => &leaves.leaves[place(hash, leaves.leaves.len())],
+            Slot::Many(leaves) => leaves.leaf(hash),
         };
         if Arc::strong_count(leaf) > 1 { leaf.len() } else { 0 }
     }
