@@ -1,5 +1,8 @@
 //! `kvsim`: runs the deterministic simulator.
 
+#[cfg(feature = "mutations")]
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +52,9 @@ struct Flags {
     /// Make only this mistake.
     #[arg(long)]
     mutation: Option<String>,
+    /// A file with a line `mistake seed` for each that is known to be found by this seed, which is tried first.
+    #[arg(long)]
+    known: Option<PathBuf>,
 }
 
 fn plan(flags: &Flags, seed: u64) -> Plan {
@@ -178,24 +184,56 @@ fn print_coverage(marks: &Marks, sights: &Sights) -> usize {
     never
 }
 
+/// By mistake: the seed that is known to find it.
+#[cfg(feature = "mutations")]
+fn known_seeds(flags: &Flags) -> Result<BTreeMap<String, u64>, String> {
+    let Some(path) = &flags.known else { return Ok(BTreeMap::new()) };
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|(number, line)| {
+            let known =
+                line.split_once(' ').and_then(|(name, seed)| Some((name.to_owned(), seed.parse().ok()?)));
+            known.ok_or_else(|| format!("{}:{}: not `mistake seed`: {line}", path.display(), number + 1))
+        })
+        .collect()
+}
+
 /// Makes each mistake in turn and counts the seeds until it is found.
 #[cfg(feature = "mutations")]
 fn run_mutations(flags: &Flags) -> ExitCode {
     use lanekv::protocol::{Mutation, set_mutation};
+    let known = match known_seeds(flags) {
+        Ok(known) => known,
+        Err(error) => {
+            eprintln!("kvsim: {error}");
+            return ExitCode::from(2);
+        }
+    };
     std::panic::set_hook(Box::new(|_| {}));
     let (mut found, mut survivors) = (0, 0);
     for &mutation in Mutation::ALL {
-        if flags.mutation.as_ref().is_some_and(|name| *name != mutation.to_string()) {
+        let name = mutation.to_string();
+        if flags.mutation.as_ref().is_some_and(|wanted| *wanted != name) {
             continue;
         }
         set_mutation(Some(mutation));
         let start = Instant::now();
-        let totals = run_many(flags, flags.first, flags.runs, 1, true);
+        let first_failure = |first, runs| {
+            let totals = run_many(flags, first, runs, 1, true);
+            totals.first_failure.into_inner().expect("no thread panicked with this lock held")
+        };
+        let at_once = known.get(&name).and_then(|&seed| first_failure(seed, 1));
+        // A change of the simulator makes other runs of the same seeds.
+        let is_outdated = known.contains_key(&name) && at_once.is_none();
+        let failure = at_once.or_else(|| first_failure(flags.first, flags.runs));
         let seconds = start.elapsed().as_secs_f64();
-        match totals.first_failure.into_inner().expect("no thread panicked with this lock held") {
+        match failure {
             Some((seed, what)) => {
                 found += 1;
-                println!("{mutation:<26} found by seed {seed:>5} in {seconds:>5.1} s: {what}");
+                let note = if is_outdated { ", not by the known one any more" } else { "" };
+                println!("{mutation:<26} found by seed {seed:>5} in {seconds:>5.1} s: {what}{note}");
             }
             None => {
                 survivors += 1;
