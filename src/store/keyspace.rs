@@ -70,6 +70,9 @@ pub(crate) struct Keyspace {
     work: Work,
     /// Something was written or taken out, and perhaps freed, since the allocator was last made to tidy up; not state.
     untidy: bool,
+    /// Held by each frozen clone as well: what only a clone has left is freed by whoever reads it, while that goes on.
+    /// Not state.
+    clones: Arc<()>,
 }
 
 /// What was taken away at a stroke and nobody has freed yet.
@@ -147,13 +150,15 @@ impl Keyspace {
             memory_len_max: 0,
             work: Work::default(),
             untidy: false,
+            clones: Arc::new(()),
         }
     }
 
     /// A clone to be read only, which costs the copy of 128 pointers.
     pub(crate) fn freeze(&self) -> Keyspace {
         let Keyspace { len, digest, now, .. } = *self;
-        Keyspace { groups: self.groups.clone(), len, digest, now, ..Keyspace::with(self.hashing.clone()) }
+        let (groups, clones) = (self.groups.clone(), Arc::clone(&self.clones));
+        Keyspace { groups, len, digest, now, clones, ..Keyspace::with(self.hashing.clone()) }
     }
 
     /// The same without keys, which costs nothing.
@@ -218,7 +223,8 @@ impl Keyspace {
             self.take_out(dead.key(), |item| !item.is_alive(now));
         }
         let has_more = self.deadlines.has_dead() || self.flushed.free(max);
-        if std::mem::take(&mut self.untidy) {
+        let may_be_freed_elsewhere = Arc::strong_count(&self.clones) > 1;
+        if std::mem::replace(&mut self.untidy, may_be_freed_elsewhere) || may_be_freed_elsewhere {
             tidy_memory();
         }
         has_more
