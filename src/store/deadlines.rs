@@ -88,24 +88,15 @@ pub(super) struct Due {
     buckets: BTreeMap<Millis, Bucket>,
 }
 
-impl Due {
-    /// Visits the keys, in the order of deadlines and bytes.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(&[u8])) {
-        for bucket in self.buckets.values() {
-            match &bucket.items {
-                Items::One(item) => visit(item.0.key()),
-                Items::Many(items) => items.iter().for_each(|item| visit(item.0.key())),
-            }
-        }
-    }
-}
-
 /// All deadlines, and the keys that have passed theirs and are still in memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Deadlines {
     /// By their deadlines without the lowest [`SPAN_BITS`].
     spans: BTreeMap<u64, Span>,
     len: usize,
+    /// To be told of, in the order of deadlines and bytes.
+    untold: VecDeque<BTreeMap<Millis, Bucket>>,
+    /// To be freed.
     dead: VecDeque<BTreeMap<Millis, Bucket>>,
 }
 
@@ -172,35 +163,25 @@ impl Deadlines {
         Some(due)
     }
 
-    /// Notes keys that are to be freed.
-    pub(super) fn bury(&mut self, due: Due) {
-        self.dead.push_back(due.buckets);
+    /// Notes keys that are to be freed, after each has been told of if that is wanted.
+    pub(super) fn bury(&mut self, due: Due, is_told_of: bool) {
+        let queue = if is_told_of { &mut self.untold } else { &mut self.dead };
+        queue.push_back(due.buckets);
+    }
+
+    /// The next item that is to be told of, and freed then.
+    pub(super) fn next_untold(&mut self) -> Option<Item> {
+        next_of(&mut self.untold)
     }
 
     /// The next item that is to be freed.
     pub(super) fn next_dead(&mut self) -> Option<Item> {
-        loop {
-            let Some(mut bucket) = self.dead.front_mut()?.first_entry() else {
-                self.dead.pop_front();
-                continue;
-            };
-            let item = match &mut bucket.get_mut().items {
-                Items::One(_) => match bucket.remove().items {
-                    Items::One(item) => Some(item),
-                    Items::Many(_) => None,
-                },
-                Items::Many(items) => {
-                    let item = items.pop_first();
-                    if items.is_empty() {
-                        bucket.remove();
-                    }
-                    item
-                }
-            };
-            if let Some(item) = item {
-                return Some(item.0);
-            }
-        }
+        next_of(&mut self.dead)
+    }
+
+    /// Whether there are keys to be told of.
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
     }
 
     /// Whether keys wait for being freed.
@@ -211,11 +192,40 @@ impl Deadlines {
     /// The next of all items, whatever their deadlines are: for what is to be freed as a whole.
     pub(super) fn next_of_all(&mut self) -> Option<Item> {
         loop {
-            if let Some(item) = self.next_dead() {
+            if let Some(item) = self.next_dead().or_else(|| self.next_untold()) {
                 return Some(item);
             }
             let (_, span) = self.spans.pop_first()?;
             self.dead.push_back(span.buckets);
+        }
+    }
+}
+
+/// Takes out the next item, in the order of deadlines and bytes.
+fn next_of(queue: &mut VecDeque<BTreeMap<Millis, Bucket>>) -> Option<Item> {
+    loop {
+        let Some(mut bucket) = queue.front_mut()?.first_entry() else {
+            queue.pop_front();
+            continue;
+        };
+        let item = match &mut bucket.get_mut().items {
+            Items::One(_) => match bucket.remove().items {
+                Items::One(item) => Some(item),
+                Items::Many(_) => None,
+            },
+            Items::Many(items) => {
+                let item = items.pop_first();
+                if items.is_empty() {
+                    bucket.remove();
+                }
+                item
+            }
+        };
+        if queue.front().is_some_and(BTreeMap::is_empty) {
+            queue.pop_front();
+        }
+        if let Some(item) = item {
+            return Some(item.0);
         }
     }
 }
@@ -243,8 +253,10 @@ mod tests {
             pops += 1;
             len += due.len;
             digest += due.digest;
-            due.for_each(|key| order.push(key.to_vec()));
-            deadlines.bury(due);
+            deadlines.bury(due, true);
+        }
+        while let Some(item) = deadlines.next_untold() {
+            order.push(item.key().to_vec());
         }
         // The spans that end before, and the milliseconds of the last.
         assert_eq!((len, deadlines.len()), (8_002, 1_998));
@@ -257,13 +269,13 @@ mod tests {
         while let Some(due) = deadlines.pop(Millis(1_000_000)) {
             len += due.len;
             digest += due.digest;
-            deadlines.bury(due);
+            deadlines.bury(due, false);
         }
         assert_eq!((len, digest), (10_000, sum));
         let mut freed = 0;
         while deadlines.next_dead().is_some() {
             freed += 1;
         }
-        assert!(freed == 10_000 && !deadlines.has_dead());
+        assert!(freed == 1_998 && !deadlines.has_dead() && !deadlines.has_untold());
     }
 }

@@ -44,9 +44,6 @@ impl Group {
     const EMPTY: Group = Group([const { None }; GROUP_LEN]);
 }
 
-/// Gets each key that dies.
-pub(crate) type Told<'a> = &'a mut dyn FnMut(&[u8]);
-
 /// All keys. A clone shares what neither side writes.
 #[derive(Clone)]
 pub(crate) struct Keyspace {
@@ -196,20 +193,32 @@ impl Keyspace {
         self.now
     }
 
-    /// Lets the replicated time go on, and the keys die whose deadline has come. `told` gets each of them, in the
-    /// order of deadlines and bytes; without it the cost does not depend on their number.
-    pub(crate) fn advance(&mut self, now: Millis, mut told: Option<Told<'_>>) {
+    /// Lets the replicated time go on, and the keys die whose deadline has come. The cost does not depend on their
+    /// number. If each is to be told of, [`Keyspace::take_untold`] has it next.
+    pub(crate) fn advance(&mut self, now: Millis, is_told_of: bool) {
         self.now = self.now.max(now);
         while let Some(due) = self.deadlines.pop(self.now) {
-            self.work.count(1 + if told.is_some() { due.len as u64 } else { 0 });
+            self.work.count(1);
             self.len -= due.len;
             self.died += due.len as u64;
             self.digest = self.digest.wrapping_sub(due.digest);
-            if let Some(told) = &mut told {
-                due.for_each(told);
-            }
-            self.deadlines.bury(due);
+            self.deadlines.bury(due, is_told_of);
         }
+    }
+
+    /// Takes out the next key that has died and is to be told of, in the order of deadlines and bytes. Nothing may be
+    /// written before there are none.
+    pub(crate) fn take_untold(&mut self) -> Option<Item> {
+        let dead = self.deadlines.next_untold()?;
+        let now = self.now;
+        self.take_out(dead.key(), |item| !item.is_alive(now));
+        self.work.count(1);
+        Some(dead)
+    }
+
+    /// Whether there are keys that have died and are to be told of.
+    pub(crate) fn has_untold(&self) -> bool {
+        self.deadlines.has_untold()
     }
 
     /// Frees about so many dead keys, or flushed ones, and says whether more are left. Nobody can see how many were
@@ -285,7 +294,7 @@ impl Keyspace {
     /// How many there are.
     pub(crate) fn len_of(&self, slot: usize) -> usize {
         let Some(kept) = self.slot(slot) else { return 0 };
-        if !self.deadlines.has_dead() {
+        if !self.deadlines.has_dead() && !self.deadlines.has_untold() {
             return kept.len();
         }
         self.work.count(kept.len() as u64);
@@ -631,8 +640,11 @@ mod tests {
             if random.below(4) == 0 {
                 now += random.next() % 20;
                 let mut told = Vec::new();
-                keys.advance(Millis(now), Some(&mut |key| told.push(key.to_vec())));
-                other.advance(Millis(now), None);
+                keys.advance(Millis(now), true);
+                while let Some(item) = keys.take_untold() {
+                    told.push(item.key().to_vec());
+                }
+                other.advance(Millis(now), false);
                 let dead: Vec<_> = twin.iter().filter(|(_, item)| item.1 <= now).collect();
                 let mut dead: Vec<_> = dead.iter().map(|(key, item)| (item.1, key.to_vec())).collect();
                 dead.sort();

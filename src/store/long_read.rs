@@ -433,7 +433,7 @@ mod tests {
         expected.sort();
         let mut number = 0;
         let (reply, steps) = run(LongRead::find(&keys.clone(), b"*"), 500, || {
-            keys.advance(Millis(10), None);
+            keys.advance(Millis(10), false);
             keys.remove(format!("key-{number}").as_bytes());
             keys.set(format!("new-{number}").as_bytes(), b"x", Index(2));
             number += 1;

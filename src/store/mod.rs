@@ -140,21 +140,6 @@ impl Store {
         }
     }
 
-    fn advance(&mut self, now: Millis) {
-        let Store { keys, events, .. } = self;
-        if self.tells_of_keys {
-            keys.advance(
-                now,
-                Some(&mut |key| {
-                    let key = key.into();
-                    events.push(Event::Key { class: EventClass::Expired, name: "expired", key });
-                }),
-            );
-        } else {
-            keys.advance(now, None);
-        }
-    }
-
     /// Tells subscribers that something happened to a key.
     fn note(&mut self, class: EventClass, name: &'static str, key: &[u8]) {
         if self.tells_of_keys {

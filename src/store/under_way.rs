@@ -30,6 +30,7 @@ use super::commands::strings::Assignment;
 use super::commands::transaction::Transaction;
 use super::commands::versions::Deletion;
 use super::error::CommandError;
+use super::event::EventClass;
 use super::long_read::{LongRead, LongReply};
 use super::sessions::Admission;
 use super::{Applied, Store};
@@ -88,15 +89,25 @@ pub(crate) fn work_of(count: usize, per_unit: usize) -> u64 {
 
 /// A command that has begun and is not done.
 pub struct UnderWay {
-    progress: Progress,
-    /// The place in a session under which its reply is to be kept.
-    kept_at: Option<SessionSeq>,
+    stage: Stage,
     want_reply: bool,
+}
+
+/// How far it has come.
+enum Stage {
+    /// The keys that have expired before it are being told of.
+    Telling,
+    /// So far, and the place in a session under which its reply is to be kept.
+    Doing(Progress, Option<SessionSeq>),
 }
 
 impl fmt::Debug for UnderWay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.progress {
+        let progress = match &self.stage {
+            Stage::Telling => return f.write_str("keys that have expired"),
+            Stage::Doing(progress, _) => progress,
+        };
+        match progress {
             Progress::Assignment(assignment) => write!(f, "{assignment:?}"),
             Progress::Deletion(deletion) => write!(f, "{deletion:?}"),
             Progress::Combination(_) => f.write_str("values put together bit by bit"),
@@ -238,13 +249,20 @@ impl Store {
     ) -> Option<Reply> {
         let before = self.work();
         let until = before.saturating_add(fund.0);
+        let piece = Piece { at, want_reply, until };
         let reply = match under_way {
             None => {
-                let piece = Piece { at, want_reply, until };
+                self.count_command(&command.arguments);
+                self.keys.advance(at.now, self.tells_of_keys);
                 self.begin_command(piece, command, under_way)
             }
-            Some(UnderWay { progress, kept_at, want_reply }) => {
-                let piece = Piece { at, want_reply: *want_reply, until };
+            Some(UnderWay { stage: Stage::Telling, want_reply }) => {
+                let piece = Piece { want_reply: *want_reply, ..piece };
+                *under_way = None;
+                self.begin_command(piece, command, under_way)
+            }
+            Some(UnderWay { stage: Stage::Doing(progress, kept_at), want_reply }) => {
+                let piece = Piece { want_reply: *want_reply, ..piece };
                 let answer = progress.go_on(self, piece, &command.arguments);
                 let reply = answer.map(|answer| self.end_command(*kept_at, answer));
                 if reply.is_some() {
@@ -269,8 +287,10 @@ impl Store {
         command: &BatchCommand<'_>,
         under_way: &mut Option<UnderWay>,
     ) -> Option<Reply> {
-        self.count_command(&command.arguments);
-        self.advance(piece.at.now);
+        if !self.tell_of_dead(piece) {
+            *under_way = Some(UnderWay { stage: Stage::Telling, want_reply: piece.want_reply });
+            return None;
+        }
         self.sessions.expire(piece.at.now, &self.limits);
         let kept_at = match command.session {
             None => None,
@@ -286,8 +306,21 @@ impl Store {
             None => Some(Err(CommandError::UnknownCode { code: command.code })),
             Some(spec) => self.begin(piece, spec, &command.arguments, &mut begun),
         };
-        *under_way = begun.map(|progress| UnderWay { progress, kept_at, want_reply: piece.want_reply });
+        let doing =
+            |progress| UnderWay { stage: Stage::Doing(progress, kept_at), want_reply: piece.want_reply };
+        *under_way = begun.map(doing);
         answer.map(|answer| self.end_command(kept_at, answer))
+    }
+
+    /// Tells subscribers of the keys that have just died, as far as this piece goes. Says whether that were all.
+    fn tell_of_dead(&mut self, piece: Piece) -> bool {
+        while let Some(item) = self.keys.take_untold() {
+            self.note(EventClass::Expired, "expired", item.key());
+            if piece.ends(self, usize::from(self.keys.has_untold())) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Asks the session of a command: where in it the reply is to be kept, or that this is the answer.

@@ -380,7 +380,7 @@ impl StoreBuilder {
     pub fn finish(self, limits: Limits, digest: u64) -> Result<Store, ImageError> {
         self.0.check_end(digest)?;
         let Building { mut keys, sessions } = self.0.sink;
-        keys.advance(self.0.time.unwrap_or_default(), None);
+        keys.advance(self.0.time.unwrap_or_default(), false);
         Ok(Store { keys, sessions, limits, ..Store::new(Limits::default(), 0) })
     }
 }

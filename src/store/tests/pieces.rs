@@ -248,21 +248,22 @@ fn bounded(store: &mut Store, given: &Given, share: u64) -> Reply {
 
 #[test]
 fn many_keys_are_set_in_bounded_pieces() {
-    let pairs: Vec<Vec<u8>> = names(30_000).into_iter().flat_map(|key| [key, b"new".to_vec()]).collect();
-    for share in [1, 100, 2_000] {
-        let mut store = filled(15_000);
+    for (share, count) in [(1, 2_000), (100, 10_000), (2_000, 30_000)] {
+        let pairs: Vec<Vec<u8>> = names(count).into_iter().flat_map(|key| [key, b"new".to_vec()]).collect();
+        let mut store = filled(count / 2);
         assert_eq!(bounded(&mut store, &Given::new("MSET", pairs.clone()), share), Reply::OK);
-        assert_eq!(store.key_count(), 30_000);
+        assert_eq!(store.key_count(), count);
         let fresh = pairs.iter().map(|word| [b"{other}", &word[..]].concat()).collect();
         assert_eq!(bounded(&mut store, &Given::new("MSETNX", fresh), share), Reply::Integer(1));
-        assert_eq!(bounded(&mut store, &Given::new("DEL", names(60_000)), share), Reply::Integer(30_000));
-        assert_eq!(store.key_count(), 30_000);
+        let deleted = Reply::Integer(i64::try_from(count).expect("small"));
+        assert_eq!(bounded(&mut store, &Given::new("DEL", names(2 * count)), share), deleted);
+        assert_eq!(store.key_count(), count);
     }
 }
 
 #[test]
 fn transactions_are_run_in_bounded_pieces() {
-    for share in [10, 100, 2_000] {
+    for share in [10, 2_000] {
         let mut store = filled(60_000);
         let deletions: Vec<Given> =
             names(50_000).chunks(100).map(|keys| Given::new("DEL", keys.to_vec())).collect();
@@ -285,6 +286,45 @@ fn transactions_are_run_in_bounded_pieces() {
         let watched: Vec<(&[u8], Index)> = watched.iter().map(|key| (&key[..], Index(0))).collect();
         bounded(&mut store, &Given::transaction(&watched, &reads), share);
     }
+}
+
+/// Keys that expire in the same moment, before a command that has nothing to do with them.
+#[test]
+fn the_dead_are_told_of_in_bounded_pieces() {
+    const COUNT: usize = 5_000;
+    let mut store = Store::new(Limits::default(), 1);
+    let mut names = names(COUNT);
+    for name in &names {
+        store.keys.set_until(name, b"value", Index(1), Some(Millis(10)));
+    }
+    store.tell_of_keys(true);
+    let at = Applied { index: Index(2), now: Millis(10) };
+    let (mut told, mut before) = (Vec::new(), store.work());
+    let given = Given::line("SET key-7 back");
+    let (reply, pieces) = in_pieces(
+        &mut store,
+        at,
+        &given,
+        true,
+        || 100,
+        |store| {
+            let work = store.work() - std::mem::replace(&mut before, store.work());
+            assert!(work <= 100 + OVER_MAX, "a piece of {work}");
+            assert!(store.key_count() <= 1, "they are dead, told of or not");
+            told.extend(store.take_events());
+        },
+    );
+    assert_eq!(reply, Reply::OK);
+    assert!(pieces > COUNT / 100, "{pieces} pieces");
+    names.sort();
+    let expired = names.into_iter().map(|key| (EventClass::Expired, "expired", key));
+    let expected: Vec<_> = expired.chain([(EventClass::String, "set", b"key-7".to_vec())]).collect();
+    let told = told.into_iter().map(|event| match event {
+        Event::Key { class, name, key } => (class, name, key.to_vec()),
+        Event::Published { .. } => panic!("nobody published anything"),
+    });
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert!(!store.has_expired() && store.digest() == store.digest_recomputed());
 }
 
 #[test]
