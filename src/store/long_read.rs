@@ -493,7 +493,7 @@ mod tests {
         let work: usize = texts.iter().map(|text| text.len().saturating_sub(400) * 400).sum();
         let steps = steps_of(1, 200);
         assert!(steps > work / 200 / 64, "{steps} steps for {work} comparisons");
-        for seed in 2..10 {
+        for seed in 2..5 {
             assert_eq!(steps_of(seed, 200), steps);
         }
     }

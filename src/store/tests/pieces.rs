@@ -156,7 +156,7 @@ fn random_command(random: &mut SplitMix, index: u64, depth: usize) -> Given {
 #[test]
 fn in_pieces_or_at_once_the_same_is_done() {
     let (mut most, mut transactions) = (0, 0);
-    for seed in 0..30 {
+    for seed in 0..15 {
         let mut random = SplitMix(seed);
         let new = |seed| {
             let mut store = Store::new(Limits { session_idle: Millis(700), ..Limits::default() }, seed);
@@ -203,7 +203,7 @@ fn in_pieces_or_at_once_the_same_is_done() {
             most = most.max(count);
         }
     }
-    assert!(most > 300 && transactions > 200, "{most} pieces, {transactions} transactions");
+    assert!(most > 300 && transactions > 100, "{most} pieces, {transactions} transactions");
 }
 
 /// How far a piece may go beyond its fund: the arguments of the largest command are looked at, a leaf and its group
