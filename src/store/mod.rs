@@ -125,8 +125,8 @@ pub struct Store {
     events: Vec<Event>,
     /// Whether what happens to keys is among it.
     tells_of_keys: bool,
-    /// Counts what was drawn at random, so that two draws differ. Each command of the total order begins with a count of
-    /// its own: what is drawn in one is the same on every node.
+    /// Counts what was drawn at random, so that two draws differ. Each command of the total order begins with a count
+    /// of its own: what is drawn in one is the same on every node.
     draws: Cell<u64>,
 }
 

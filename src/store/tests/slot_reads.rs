@@ -14,7 +14,7 @@ const AT: Applied = Applied { index: Index(7), now: Millis(10) };
 fn mixed(seed: u64, tagged: usize) -> Store {
     let mut store = Store::new(Limits::default(), seed);
     let mut put = |name: String, i: usize| {
-        let deadline = (i % 8 == 0).then_some(Millis(5));
+        let deadline = i.is_multiple_of(8).then_some(Millis(5));
         store.keys.set_until(name.as_bytes(), b"v", Index(1), deadline);
     };
     (0..tagged).for_each(|i| put(format!("{{t}}{i}"), i));
