@@ -19,9 +19,8 @@
 //! costs references and not copies.
 
 use std::collections::VecDeque;
-use std::vec;
 
-use crate::dialect::{ReplyStyle, encode, encode_array_head, encode_bulk};
+use crate::dialect::{ReplyStyle, encode};
 use crate::store::{Found, Fund, LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
 use crate::types::{Index, Item, Reply};
 use crate::wire::Reader;
@@ -29,13 +28,12 @@ use crate::wire::batch::SessionSeq;
 
 use super::backend::Backend;
 use super::commands::Question;
+use super::pouring::{Pouring, is_long};
 
 /// With so many unsent bytes a connection's replies are no longer turned into bytes, and it is not read.
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
-/// A reply with more elements than this is turned into bytes piece by piece.
-const POUR_COUNT: usize = 1024;
 /// So many elements of a connection's long replies are turned into bytes in a turn.
 pub(super) const POURED_PER_TURN: usize = 8192;
 /// A buffer that is empty and larger than this is given back.
@@ -231,55 +229,6 @@ enum LongReads {
     Wait,
     /// At once.
     Begin,
-}
-
-/// A long reply that is turned into bytes element by element.
-#[derive(Debug)]
-struct Pouring {
-    style: ReplyStyle,
-    /// What is left of it, and of those elements of it that are long as well, from the outside to the inside.
-    rest: Vec<Elements>,
-}
-
-#[derive(Debug)]
-enum Elements {
-    Replies(vec::IntoIter<Reply>),
-    /// The keys of these.
-    Keys(vec::IntoIter<Item>),
-}
-
-impl Pouring {
-    /// Turns the next element into bytes, and says whether there was one.
-    fn pour(&mut self, output: &mut Vec<u8>) -> bool {
-        let style = self.style;
-        while let Some(elements) = self.rest.last_mut() {
-            let poured = match elements {
-                Elements::Replies(replies) => match replies.next() {
-                    Some(reply) if is_long(&reply) => return self.begin(output, reply),
-                    next => next.inspect(|reply| encode(output, style, reply)).is_some(),
-                },
-                Elements::Keys(items) => {
-                    items.next().inspect(|item| encode_bulk(output, style, item.key())).is_some()
-                }
-            };
-            if poured {
-                return true;
-            }
-            self.rest.pop();
-        }
-        false
-    }
-
-    /// Begins with a long element.
-    fn begin(&mut self, output: &mut Vec<u8>, reply: Reply) -> bool {
-        match reply {
-            Reply::Array(elements) if encode_array_head(output, self.style, elements.len()) => {
-                self.rest.push(Elements::Replies(elements.into_iter()));
-            }
-            reply => encode(output, self.style, &reply),
-        }
-        true
-    }
 }
 
 /// What nobody waits for any more and would take long to free.
@@ -577,11 +526,8 @@ impl Queue {
     /// What nobody waits for any more and would take long to free.
     pub(super) fn into_remains(mut self) -> Remains {
         let mut remains = Remains::default();
-        for elements in self.pouring.take().into_iter().flat_map(|pouring| pouring.rest) {
-            match elements {
-                Elements::Replies(replies) => remains.replies.push(replies.collect()),
-                Elements::Keys(items) => remains.items.push(items.collect()),
-            }
+        if let Some(pouring) = self.pouring.take() {
+            pouring.leave_to(&mut remains);
         }
         for slot in self.slots {
             match slot.state {
@@ -626,19 +572,12 @@ impl Queue {
             self.settled -= 1;
             let style = slot.style;
             match slot.state {
-                State::Settled(reply) if is_long(&reply) => {
-                    let mut pouring = Pouring { style, rest: Vec::new() };
-                    pouring.begin(&mut self.output, reply);
-                    self.pouring = Some(pouring);
+                State::Settled(reply) => {
+                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Reply(reply));
                 }
-                State::Settled(reply) => encode(&mut self.output, style, &reply),
-                State::Found(found)
-                    if found.items.len() > POUR_COUNT && encode_head(&mut self.output, style, &found) =>
-                {
-                    let rest = vec![Elements::Keys(found.items.into_iter())];
-                    self.pouring = Some(Pouring { style, rest });
+                State::Found(found) => {
+                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Keys(found));
                 }
-                State::Found(found) => encode(&mut self.output, style, &LongReply::Keys(found).into_reply()),
                 _ => debug_assert!(false, "only settled slots are counted as such"),
             }
         }
@@ -646,28 +585,6 @@ impl Queue {
             self.slots = VecDeque::new();
         }
     }
-}
-
-/// Whether a reply has so many elements, with those of its elements, that they are turned into bytes one by one.
-fn is_long(reply: &Reply) -> bool {
-    fn exceeds(reply: &Reply, left: &mut usize) -> bool {
-        let Reply::Array(elements) = reply else { return false };
-        let Some(rest) = left.checked_sub(elements.len()) else { return true };
-        *left = rest;
-        elements.iter().any(|element| exceeds(element, left))
-    }
-    exceeds(reply, &mut POUR_COUNT.clone())
-}
-
-/// Appends what comes before the keys, if they may follow one by one. Says whether that is so.
-fn encode_head(output: &mut Vec<u8>, style: ReplyStyle, found: &Found) -> bool {
-    if let Some(cursor) = found.cursor {
-        if !encode_array_head(output, style, 2) {
-            return false;
-        }
-        encode(output, style, &Found::cursor_reply(cursor));
-    }
-    encode_array_head(output, style, found.items.len())
 }
 
 /// Keeps a read's arguments in one piece: each as length and bytes.

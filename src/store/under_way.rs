@@ -61,7 +61,8 @@ impl Fund {
 /// | 4096 bytes of a value that are read or written | 1 |
 /// | 8 pointers copied, because a snapshot holds them | 1 |
 /// | 64 steps of a pattern | 1 |
-/// | 16 keys listed as replies, elements of a reply measured, or slots without keys passed over by `SCAN` | 1 |
+/// | 16 keys listed as replies, elements of a reply measured, or slots passed over by `SCAN` or `RANDOMKEY` | 1 |
+/// | 8 slots passed over by `KEYS` | 1 |
 /// | 1024 cells of the table of `LCS` | 1 |
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Work(Cell<u64>);
