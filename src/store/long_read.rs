@@ -1,10 +1,10 @@
 //! Reads that take long: done a piece at a time, from the state as it was when they began.
 //!
 //! `KEYS` looks at every key, `MGET` and `EXISTS` may name tens of thousands, `LCS` fills a large table, and a single
-//! slot can have millions of keys for `SCAN` to list. Done in one
-//! go they would hold up every other client and the other nodes. So such a read freezes the keys, which costs a
-//! microsecond, or holds the two that it is about, and whoever runs it asks for so many keys' work at a time and does
-//! something else in between. The answer is that of the one moment when it began.
+//! slot can have millions of keys for `SCAN` to list. Done in one go they would hold up every other client and the
+//! other nodes. So such a read freezes the keys, which costs a microsecond, or holds the two that it is about, and
+//! whoever runs it asks for so many keys' work at a time and does something else in between. The answer is that of the
+//! one moment when it began.
 //!
 //! What is to be done is a [`Task`], which knows how far it has come and is shown the keys at each step; a read that
 //! turns out to be short is done with the keys as they are. What is found is sorted in short runs that are merged at
