@@ -15,7 +15,7 @@ use crate::store::{SLOT_COUNT, slot_of};
 use crate::types::{NodeId, Reply};
 
 use super::backend::Backend;
-use super::commands::{is, number, unknown_subcommand, wrong_arity};
+use super::commands::{is, unknown_subcommand, wrong_arity};
 
 pub(super) const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 
@@ -122,11 +122,15 @@ fn shares(backend: &Backend, endpoint: Endpoint) -> Vec<Share<'_>> {
     shares.map(|(place, &member)| Share { member, first: begin(place), last: begin(place + 1) - 1 }).collect()
 }
 
-/// Answers CLUSTER.
+/// Whether it is the store that answers these arguments of CLUSTER.
+pub(super) fn is_about_keys(arguments: &[&[u8]]) -> bool {
+    matches!(arguments, [word, ..] if is(word, "COUNTKEYSINSLOT") || is(word, "GETKEYSINSLOT"))
+}
+
+/// Answers CLUSTER, but for what is about keys.
 pub(super) fn cluster(backend: &Backend, endpoint: Endpoint, arguments: &[&[u8]]) -> Reply {
     let [subcommand, rest @ ..] = arguments else { return wrong_arity("cluster") };
     let of = |word: &str| is(subcommand, word);
-    let slot = |text: &[u8]| number(text).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < SLOT_COUNT);
     if !backend.settings.cluster_view.is_shown_at(endpoint) {
         return Reply::error(NO_CLUSTER);
     }
@@ -141,19 +145,6 @@ pub(super) fn cluster(backend: &Backend, endpoint: Endpoint, arguments: &[&[u8]]
         }
         [] if of("NODES") => Reply::Verbatim(nodes(backend, endpoint).into_bytes().into()),
         [key] if of("KEYSLOT") => integer(slot_of(key)),
-        [text] if of("COUNTKEYSINSLOT") => match slot(text) {
-            Some(slot) => integer(backend.store.key_count_in_slot(slot)),
-            None => Reply::error("ERR Invalid slot"),
-        },
-        [text, count] if of("GETKEYSINSLOT") => {
-            match (slot(text), number(count).and_then(|n| usize::try_from(n).ok())) {
-                (Some(slot), Some(count)) => {
-                    let keys = backend.store.keys_in_slot(slot, count);
-                    Reply::Array(keys.into_iter().map(|key| Reply::Bulk(key.into())).collect())
-                }
-                _ => Reply::error("ERR Invalid slot or number of keys"),
-            }
-        }
         _ => unknown_subcommand("CLUSTER", arguments),
     }
 }

@@ -12,11 +12,11 @@ use crate::wire::client::Consistency;
 use super::backend::{Backend, REDIS_VERSION};
 use super::client_command::{client_command, is_about_replies};
 use super::clients::{Client, Replies};
-use super::cluster_view::{Endpoint, NO_CLUSTER};
+use super::cluster_view::{Endpoint, NO_CLUSTER, is_about_keys};
 use super::config_command::config;
 use super::debug_command::debug;
 use super::describe;
-use super::queue::{Part, State};
+use super::queue::{Needs, Part, State, pack};
 use super::snapshots::Later;
 use super::subscribers::unsubscribe_all;
 
@@ -43,6 +43,8 @@ pub(super) enum Question {
 pub(super) enum Outcome {
     Reply(Reply),
     Ask(Question),
+    /// The store answers it, as it is.
+    Read,
     Later(Later),
     /// Nothing is answered.
     Silence,
@@ -72,6 +74,10 @@ pub(super) fn carry_out(
         Outcome::Silence => {}
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
+        }
+        Outcome::Read => {
+            let (code, arguments) = (spec.code, pack(arguments));
+            client.queue.push(style, State::Read { code, arguments, needs: Needs::Nothing });
         }
         Outcome::Later(later) => {
             let slot = client.queue.push(style, State::Later);
@@ -110,7 +116,7 @@ pub(super) fn carry_out_part(
     match outcome(client, backend, &mut style, spec, arguments) {
         Outcome::Reply(reply) => Part::Ready(reply),
         Outcome::Ask(question) => Part::Ask(question),
-        Outcome::Later(_) | Outcome::Silence => {
+        Outcome::Read | Outcome::Later(_) | Outcome::Silence => {
             Part::Ready(Reply::error("ERR Command not allowed inside a transaction"))
         }
     }
@@ -180,6 +186,11 @@ fn outcome(
         "WAIT" => wait(arguments),
         "CONFIG" => config(backend, client.endpoint, arguments).into(),
         "SNAPSHOT" => snapshot(arguments),
+        "CLUSTER"
+            if is_about_keys(arguments) && backend.settings.cluster_view.is_shown_at(client.endpoint) =>
+        {
+            Outcome::Read
+        }
         "CLUSTER" => Outcome::Ask(Question::Cluster(client.endpoint, owned(arguments))),
         "PUBSUB" => pubsub(backend, arguments).into(),
         "SCRIPT" => script(arguments).into(),

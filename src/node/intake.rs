@@ -296,13 +296,13 @@ impl Node {
                 self.multicast(now, client, &context, spec.code, rest, state);
             }
             (Class::Read, Consistency::Local)
-                if client.queue.unanswered() == 0
-                    && !spec.takes_long(rest)
-                    && !self.backend.holds_reads() =>
+                if client.queue.unanswered() == 0 && !self.backend.holds_reads() =>
             {
                 let backend = &self.backend;
-                let reply = backend.pay(|| backend.store.read(spec.code, rest));
-                client.queue.push_settled(context.style, reply);
+                match backend.pay(|| backend.store.read_briefly(spec.code, rest)) {
+                    Some(reply) => client.queue.push_settled(context.style, reply),
+                    None => client.queue.push_in_line(context.style, spec.code, rest),
+                }
             }
             (Class::Read, Consistency::Local) => {
                 let state = State::Read { code: spec.code, arguments: pack(rest), needs: Needs::Nothing };

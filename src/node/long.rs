@@ -4,7 +4,8 @@
 //! waits is a few words of memory, and is answered from the state as it is when its turn has come ([`LongRead`]).
 //! That it sees later writes than it would have seen at once does no harm, for it has not been answered yet. One
 //! exception: a write of its own connection behind it must not be seen, so it is frozen just before that is
-//! applied. The commands behind a long read on the same connection wait for it, all others go on.
+//! applied. The commands behind a long read on the same connection wait for it, all others go on. Some reads show only
+//! when they are tried that they are long ([`Store::read_briefly`](crate::store::Store::read_briefly)).
 //!
 //! **Long replies** become bytes some elements at a time. A client that does not read holds up nobody: what it has
 //! asked is read to its end, and waits as pointers. But a connection is in line only while it has no long output

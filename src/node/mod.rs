@@ -41,6 +41,7 @@ mod intake;
 mod keeper;
 mod long;
 mod patience;
+mod pouring;
 mod queue;
 mod replay;
 mod restore;

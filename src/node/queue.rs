@@ -20,21 +20,20 @@
 
 use std::collections::VecDeque;
 
-use crate::dialect::{ReplyStyle, encode, encode_array_head, encode_bulk};
-use crate::store::{Fund, LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
+use crate::dialect::{ReplyStyle, encode};
+use crate::store::{Found, Fund, LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
 use crate::types::{Index, Item, Reply};
 use crate::wire::Reader;
 use crate::wire::batch::SessionSeq;
 
 use super::backend::Backend;
 use super::commands::Question;
+use super::pouring::{Pouring, is_long};
 
 /// With so many unsent bytes a connection's replies are no longer turned into bytes, and it is not read.
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
-/// A reply with more elements than this is turned into bytes piece by piece.
-const POUR_COUNT: usize = 1024;
 /// So many elements of a connection's long replies are turned into bytes in a turn.
 pub(super) const POURED_PER_TURN: usize = 8192;
 /// A buffer that is empty and larger than this is given back.
@@ -99,7 +98,7 @@ pub(super) enum State {
     /// Answered.
     Settled(Reply),
     /// Answered with the keys of these.
-    Found(Vec<Item>),
+    Found(Found),
 }
 
 /// What one command of a transaction answers.
@@ -185,18 +184,21 @@ impl Slot {
     fn carry_out(&mut self, watched: &mut Watched, backend: &Backend, long: LongReads) -> bool {
         let reply = match &mut self.state {
             State::Watch { keys, generation, .. } => watched.note(backend, keys, *generation),
-            State::Read { code, arguments, .. } | State::InLine { code, arguments } => {
-                match read(backend, *code, arguments, long) {
-                    Outcome::Answer(reply) => reply,
-                    Outcome::Begun(read) => {
-                        self.state = State::Reading(read);
-                        return false;
-                    }
-                    Outcome::Long => {
+            State::Read { code, arguments, .. } => {
+                match unpacked(arguments, |all| backend.store.read_briefly(*code, all)) {
+                    Some(reply) => reply,
+                    None => {
                         self.state = State::InLine { code: *code, arguments: std::mem::take(arguments) };
+                        if long == LongReads::Begin {
+                            self.begin(backend);
+                        }
                         return false;
                     }
                 }
+            }
+            State::InLine { .. } => {
+                self.begin(backend);
+                return false;
             }
             State::Ask(question) => backend.answer(question),
             State::AskAll(parts) => Part::merge(parts, Vec::new(), &[], backend),
@@ -209,6 +211,15 @@ impl Slot {
         self.state = State::Settled(reply);
         true
     }
+
+    /// Begins a long read.
+    fn begin(&mut self, backend: &Backend) {
+        let State::InLine { code, arguments } = &self.state else { return };
+        self.state = match unpacked(arguments, |all| backend.store.begin_long_read(*code, all)) {
+            Some(read) => State::Reading(Box::new(read)),
+            None => State::Settled(Reply::error("ERR internal error: this read cannot be done in pieces")),
+        };
+    }
 }
 
 /// When a long read begins.
@@ -218,44 +229,6 @@ enum LongReads {
     Wait,
     /// At once.
     Begin,
-}
-
-/// What became of a read.
-enum Outcome {
-    Answer(Reply),
-    Begun(Box<LongRead>),
-    /// It takes long and has not begun.
-    Long,
-}
-
-/// A long reply that is turned into bytes element by element.
-#[derive(Debug)]
-struct Pouring {
-    style: ReplyStyle,
-    elements: Elements,
-}
-
-#[derive(Debug)]
-enum Elements {
-    Replies(std::vec::IntoIter<Reply>),
-    /// The keys of these.
-    Keys(std::vec::IntoIter<Item>),
-}
-
-impl Pouring {
-    /// Turns the next element into bytes, and says whether there was one.
-    fn pour(&mut self, output: &mut Vec<u8>) -> bool {
-        match &mut self.elements {
-            Elements::Replies(replies) => {
-                let next = replies.next();
-                next.inspect(|reply| encode(output, self.style, reply)).is_some()
-            }
-            Elements::Keys(items) => {
-                let next = items.next();
-                next.inspect(|item| encode_bulk(output, self.style, item.key())).is_some()
-            }
-        }
-    }
 }
 
 /// What nobody waits for any more and would take long to free.
@@ -289,6 +262,11 @@ impl Queue {
     pub(super) fn push(&mut self, style: ReplyStyle, state: State) -> u64 {
         self.slots.push_back(Slot { style, state });
         self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Takes in a read that takes long and can begin.
+    pub(super) fn push_in_line(&mut self, style: ReplyStyle, code: u8, arguments: &[&[u8]]) {
+        self.push(style, State::InLine { code, arguments: pack(arguments) });
     }
 
     /// Takes in a command that is answered already.
@@ -532,7 +510,7 @@ impl Queue {
         let State::Reading(read) = &mut slot.state else { return None };
         let state = match read.step(max)? {
             LongReply::Reply(reply) => State::Settled(reply),
-            LongReply::Keys(items) => State::Found(items),
+            LongReply::Keys(found) => State::Found(found),
         };
         match std::mem::replace(&mut slot.state, state) {
             State::Reading(read) => Some(read),
@@ -548,16 +526,14 @@ impl Queue {
     /// What nobody waits for any more and would take long to free.
     pub(super) fn into_remains(mut self) -> Remains {
         let mut remains = Remains::default();
-        match self.pouring.take().map(|pouring| pouring.elements) {
-            Some(Elements::Replies(replies)) => remains.replies.push(replies.collect()),
-            Some(Elements::Keys(items)) => remains.items.push(items.collect()),
-            None => {}
+        if let Some(pouring) = self.pouring.take() {
+            pouring.leave_to(&mut remains);
         }
         for slot in self.slots {
             match slot.state {
                 State::Reading(read) => remains.reads.push(*read),
                 State::Settled(Reply::Array(elements)) => remains.replies.push(elements),
-                State::Found(items) => remains.items.push(items),
+                State::Found(found) => remains.items.push(found.items),
                 _ => {}
             }
         }
@@ -596,21 +572,11 @@ impl Queue {
             self.settled -= 1;
             let style = slot.style;
             match slot.state {
-                State::Settled(Reply::Array(elements))
-                    if elements.len() > POUR_COUNT
-                        && encode_array_head(&mut self.output, style, elements.len()) =>
-                {
-                    self.pouring = Some(Pouring { style, elements: Elements::Replies(elements.into_iter()) });
+                State::Settled(reply) => {
+                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Reply(reply));
                 }
-                State::Settled(reply) => encode(&mut self.output, style, &reply),
-                State::Found(items)
-                    if items.len() > POUR_COUNT
-                        && encode_array_head(&mut self.output, style, items.len()) =>
-                {
-                    self.pouring = Some(Pouring { style, elements: Elements::Keys(items.into_iter()) });
-                }
-                State::Found(items) => {
-                    encode(&mut self.output, style, &LongReply::Keys(items).into_reply());
+                State::Found(found) => {
+                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Keys(found));
                 }
                 _ => debug_assert!(false, "only settled slots are counted as such"),
             }
@@ -619,10 +585,6 @@ impl Queue {
             self.slots = VecDeque::new();
         }
     }
-}
-
-fn is_long(reply: &Reply) -> bool {
-    matches!(reply, Reply::Array(elements) if elements.len() > POUR_COUNT)
 }
 
 /// Keeps a read's arguments in one piece: each as length and bytes.
@@ -636,20 +598,8 @@ pub(super) fn pack(arguments: &[&[u8]]) -> Box<[u8]> {
     bytes.into_boxed_slice()
 }
 
-/// Executes a read, unless it takes long; then begins it, if that is wanted.
-fn read(backend: &Backend, code: u8, packed: &[u8], long: LongReads) -> Outcome {
-    let execute = |arguments: &[&[u8]]| {
-        match long {
-            LongReads::Wait if backend.store.is_long_read(code, arguments) => return Outcome::Long,
-            LongReads::Wait => {}
-            LongReads::Begin => {
-                if let Some(read) = backend.store.begin_long_read(code, arguments) {
-                    return Outcome::Begun(Box::new(read));
-                }
-            }
-        }
-        Outcome::Answer(backend.store.read(code, arguments))
-    };
+/// Does something with arguments that were packed by [`pack`].
+fn unpacked<T>(packed: &[u8], act: impl FnOnce(&[&[u8]]) -> T) -> T {
     // Most reads have one argument: spare them the vector.
     let mut reader = Reader::new(packed);
     let next = |reader: &mut Reader<'_>| -> &[u8] {
@@ -659,15 +609,15 @@ fn read(backend: &Backend, code: u8, packed: &[u8], long: LongReads) -> Outcome 
         &packed[start..start + len]
     };
     if packed.is_empty() {
-        return execute(&[]);
+        return act(&[]);
     }
     let first = next(&mut reader);
     if reader.rest().is_empty() {
-        return execute(&[first]);
+        return act(&[first]);
     }
     let mut arguments = vec![first];
     while !reader.rest().is_empty() {
         arguments.push(next(&mut reader));
     }
-    execute(&arguments)
+    act(&arguments)
 }

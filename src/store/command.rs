@@ -15,9 +15,9 @@ use super::commands::{
     strings, transaction, versions,
 };
 use super::error::{CommandError, excerpt};
-use super::keyspace::Keyspace;
+use super::long_read::Task;
 use super::under_way::Progress;
-use super::{Applied, Limits, LongRead, Store};
+use super::{Applied, Limits, Store};
 
 /// What a command needs to be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,16 +157,28 @@ pub struct CommandSpec {
 /// How a read that takes long is done in pieces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Long {
-    /// With so many arguments or more it is.
-    pub(crate) count_min: usize,
+    /// When it does.
+    pub(crate) when: When,
     /// Begins it; the arguments are right.
-    pub(crate) begin: fn(&Keyspace, &[&[u8]]) -> LongRead,
+    pub(crate) begin: fn(&Store, &[&[u8]]) -> Task,
+}
+
+/// When a read takes long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum When {
+    /// With so many arguments or more.
+    Arguments(usize),
+    /// That shows when it is tried.
+    Tried,
 }
 
 impl CommandSpec {
-    /// Whether it takes so long with these arguments that it is done in pieces.
-    pub fn takes_long(&self, arguments: &[&[u8]]) -> bool {
-        self.long.is_some_and(|long| arguments.len() >= long.count_min)
+    /// How it is done in pieces, if with these arguments it takes long or may do so.
+    pub(crate) fn long_with(&self, arguments: &[&[u8]]) -> Option<Long> {
+        self.long.filter(|long| match long.when {
+            When::Arguments(count) => arguments.len() >= count,
+            When::Tried => true,
+        })
     }
 
     /// Refuses whatever can be refused without looking at the store.

@@ -52,6 +52,10 @@ pub enum CommandError {
     },
     /// A cursor that is no number.
     InvalidCursor,
+    /// No hash slot.
+    InvalidSlot,
+    /// No hash slot, or no number of keys.
+    InvalidSlotOrCount,
     /// Options of `EXPIRE` that exclude each other.
     MissingAndPresent,
     /// Options of `EXPIRE` that exclude each other.
@@ -205,6 +209,8 @@ impl fmt::Display for CommandError {
                 write!(f, "invalid {} DB index", if *second { "second" } else { "first" })
             }
             CommandError::InvalidCursor => f.write_str("invalid cursor"),
+            CommandError::InvalidSlot => f.write_str("Invalid slot"),
+            CommandError::InvalidSlotOrCount => f.write_str("Invalid slot or number of keys"),
             CommandError::MissingAndPresent => f.write_str(
                 "NX and XX, GT or LT options at the same time are not compatible",
             ),

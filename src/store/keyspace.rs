@@ -103,8 +103,10 @@ impl Flushed {
                     self.items.pop();
                 }
             } else if let Some(replies) = self.replies.last_mut() {
-                if replies.pop().is_none() {
-                    self.replies.pop();
+                match replies.pop() {
+                    None => drop(self.replies.pop()),
+                    Some(Reply::Array(elements)) => self.replies.push(elements),
+                    Some(_) => {}
                 }
             } else if let Some(leaf) = self.leaves.pop() {
                 freed += leaf.len();
@@ -244,6 +246,11 @@ impl Keyspace {
         self.deadlines.has_dead() || !self.flushed.is_empty()
     }
 
+    /// Whether dead keys lie in their slots.
+    pub(crate) fn has_unfreed(&self) -> bool {
+        self.deadlines.has_dead()
+    }
+
     /// What is kept of `key`, dead or alive.
     fn any(&self, key: &[u8]) -> Option<&Item> {
         self.slot(slot_of(key))?.get(self.hashing.of(key), key)
@@ -274,31 +281,12 @@ impl Keyspace {
         self.slot(slot).into_iter().flat_map(Slot::iter).filter(|item| item.is_alive(self.now))
     }
 
-    /// The items of a slot that are alive, in the order of their keys.
+    /// The items of a slot that are alive, in the order of their keys. All at once, however many they are: not for the
+    /// loop.
     pub(crate) fn sorted_items_of(&self, slot: usize) -> Vec<&Item> {
-        self.first_items_of(slot, usize::MAX)
-    }
-
-    /// At most so many of them, the first ones. Costs a look at each, and sorts only those.
-    pub(crate) fn first_items_of(&self, slot: usize, max: usize) -> Vec<&Item> {
         let mut items: Vec<&Item> = self.items_of(slot).collect();
-        self.work.count(items.len() as u64);
-        if max < items.len() {
-            items.select_nth_unstable_by_key(max, |item| item.key());
-            items.truncate(max);
-        }
         items.sort_unstable_by_key(|item| item.key());
         items
-    }
-
-    /// How many there are.
-    pub(crate) fn len_of(&self, slot: usize) -> usize {
-        let Some(kept) = self.slot(slot) else { return 0 };
-        if !self.deadlines.has_dead() && !self.deadlines.has_untold() {
-            return kept.len();
-        }
-        self.work.count(kept.len() as u64);
-        self.items_of(slot).count()
     }
 
     /// The value of `key`.

@@ -1,93 +1,66 @@
 //! Reads that take long: done a piece at a time, from the state as it was when they began.
 //!
-//! `KEYS` looks at every key, `MGET` and `EXISTS` may name tens of thousands, `LCS` fills a large table. Done in one
-//! go they would hold up every other client and the other nodes. So such a read freezes the keys, which costs a
-//! microsecond, or holds the two that it is about, and whoever runs it asks for so many keys' work at a time and does
-//! something else in between. The answer is that of the one moment when it began.
+//! `KEYS` looks at every key, `MGET` and `EXISTS` may name tens of thousands, `LCS` fills a large table, and a single
+//! slot can have millions of keys for `SCAN` to list. Done in one go they would hold up every other client and the
+//! other nodes. So such a read freezes the keys, which costs a microsecond, or holds the two that it is about, and
+//! whoever runs it asks for so many keys' work at a time and does something else in between. The answer is that of the
+//! one moment when it began.
 //!
-//! What is found by `KEYS` is sorted in short runs that are merged at the end, so that no step takes longer than
-//! any other. A single key can be more than a step's work, if the pattern makes it so: then the comparison goes on in
-//! the next one. A table lists its keys in an order that differs from process to process; neither the answer nor the
-//! number of steps depends on it. So keys and places of the pattern are counted in one sum, what a step does
-//! beyond its share is taken off the next one's, and a pattern is found too costly after whole slots.
+//! What is to be done is a [`Task`], which knows how far it has come and is shown the keys at each step; a read that
+//! turns out to be short is done with the keys as they are. What is found is sorted in short runs that are merged at
+//! the end, so that no step takes longer than any other. A single key can be more than a step's work, if the pattern
+//! makes it so: then the comparison goes on in the next one. A pattern is found too costly after whole slots, since
+//! the order within one must not show ([`walk`](super::walk)).
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
-use std::{fmt, vec};
+use std::fmt;
 
-use crate::types::{Item, Reply, limits};
+use crate::types::{Item, Reply, decimal, limits};
 use crate::wire::{Reader, Writer};
 
 use super::SLOT_COUNT;
-use super::by_key::ByKey;
 use super::commands::lcs::Comparison;
 use super::error::CommandError;
-use super::glob::{Matcher, StepBudget};
+use super::glob::StepBudget;
 use super::keyspace::Keyspace;
+use super::slot_read::{Pick, Scan, SlotCount, SlotKeys};
+use super::walk::{Filter, Sorter, Walk};
 
 /// A read with so many keys is done in pieces.
 pub(super) const LONG_COUNT: usize = 1024;
 /// Steps of patterns that one `KEYS` may take, a second's work or two: `*name*` over some fifty million keys.
 const PATTERN_STEPS_MAX: u64 = 1 << 30;
-/// So many steps of a pattern take about as long as a look at a key, which is hardly ever in the processor's cache.
-const STEPS_PER_KEY: i64 = 64;
-/// And so many as long as a look at a slot without keys, or at the end of one with keys.
+/// So many steps take as long as a look at a slot without keys, or at the end of one with keys.
 const STEPS_PER_SLOT: i64 = 8;
 /// So many cells of the table of `LCS` do.
 const CELLS_PER_KEY: usize = 1024;
-/// How many found keys are sorted at a time.
-const RUN_LEN: usize = 1024;
-/// What an element costs in a dialect beside its bytes, at most.
-const ELEMENT_OVERHEAD: usize = 16;
-
 /// A read on its way.
 pub struct LongRead {
     keys: Keyspace,
-    work: Work,
+    task: Task,
 }
 
-enum Work {
+/// What is to be done for a read, and how far it has come.
+pub(crate) enum Task {
     Find(Find),
     Values(Each<Vec<Reply>>),
     Count(Each<usize>),
-    /// LCS, or why it is refused. It holds the two items and needs nothing else.
-    Compare(Result<Box<Comparison>, CommandError>),
+    /// It holds the two items and needs nothing else.
+    Compare(Box<Comparison>),
+    Scan(Box<Scan>),
+    Pick(Pick),
+    SlotKeys(SlotKeys),
+    SlotCount(SlotCount),
+    Refused(CommandError),
 }
 
 /// KEYS.
-struct Find {
-    pattern: Box<[u8]>,
+pub(crate) struct Find {
+    filter: Filter,
     /// What is left of the steps of the pattern.
     budget: StepBudget,
-    /// What is left of this step's share, counted in steps of the pattern; below zero: taken off the next one.
-    share: i64,
-    at: Place,
-    /// How far the key at this place has been compared.
-    matcher: Matcher,
-    /// So many bytes has the reply, at most.
-    len: usize,
-    /// What was found, in sorted runs, the last one not sorted yet.
-    runs: Vec<Vec<Item>>,
-    merging: Option<Merging>,
-}
-
-/// The next item to be looked at.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    slot: usize,
-    /// Which table of the slot.
-    leaf: usize,
-    /// Which item of it.
-    item: usize,
-}
-
-struct Merging {
-    /// The first item of each run that is not merged yet, and which run.
-    heads: BinaryHeap<Reverse<(ByKey, usize)>>,
-    runs: Vec<vec::IntoIter<Item>>,
-    /// All the others, in order.
-    merged: Vec<Item>,
+    walk: Walk,
+    sorter: Sorter,
+    found: Vec<Item>,
 }
 
 /// What a long read answers.
@@ -95,8 +68,34 @@ struct Merging {
 pub enum LongReply {
     /// This.
     Reply(Reply),
-    /// The keys of these items. They are pointers as long as nobody can send them, an eighth of what replies take.
-    Keys(Vec<Item>),
+    /// Keys.
+    Keys(Found),
+}
+
+/// The keys of items. They are pointers as long as nobody can send them, an eighth of what replies take.
+#[derive(Debug)]
+pub struct Found {
+    /// What `SCAN` says in front of them: where to go on.
+    pub cursor: Option<usize>,
+    /// Whose keys.
+    pub items: Vec<Item>,
+}
+
+impl Found {
+    /// The cursor as `SCAN` tells it.
+    pub fn cursor_reply(cursor: usize) -> Reply {
+        let mut text = Vec::new();
+        decimal::push(&mut text, i64::try_from(cursor).unwrap_or(i64::MAX));
+        Reply::Bulk(text.into())
+    }
+
+    /// The whole reply, with the keys as elements of one.
+    pub fn reply_of(cursor: Option<usize>, keys: Vec<Reply>) -> Reply {
+        match cursor {
+            None => Reply::Array(keys),
+            Some(cursor) => Reply::Array(vec![Found::cursor_reply(cursor), Reply::Array(keys)]),
+        }
+    }
 }
 
 impl LongReply {
@@ -104,15 +103,16 @@ impl LongReply {
     pub fn into_reply(self) -> Reply {
         match self {
             LongReply::Reply(reply) => reply,
-            LongReply::Keys(items) => {
-                Reply::Array(items.into_iter().map(|item| Reply::Bulk(item.into_key_bytes())).collect())
-            }
+            LongReply::Keys(Found { cursor, items }) => Found::reply_of(
+                cursor,
+                items.into_iter().map(|item| Reply::Bulk(item.into_key_bytes())).collect(),
+            ),
         }
     }
 }
 
 /// MGET or EXISTS: one key after the other.
-struct Each<T> {
+pub(crate) struct Each<T> {
     /// Each with its length in front.
     packed: Box<[u8]>,
     /// So many bytes of them are done.
@@ -149,62 +149,60 @@ impl<T> Each<T> {
 
 impl fmt::Debug for LongRead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.work {
-            Work::Find(_) => "keys that fit a pattern",
-            Work::Values(_) => "values",
-            Work::Count(_) => "a count",
-            Work::Compare(_) => "what two values have in common",
+        let what = match self.task {
+            Task::Find(_) => "keys that fit a pattern",
+            Task::Values(_) => "values",
+            Task::Count(_) => "a count",
+            Task::Compare(_) => "what two values have in common",
+            Task::Scan(_) => "keys from a cursor on",
+            Task::Pick(_) => "some key",
+            Task::SlotKeys(_) => "keys of a slot",
+            Task::SlotCount(_) => "the number of a slot's keys",
+            Task::Refused(_) => "nothing",
         };
         write!(f, "{what} of {:?}", self.keys)
     }
 }
 
-impl LongRead {
+impl Task {
     /// All keys that fit a pattern.
-    pub(super) fn find(keys: &Keyspace, pattern: &[u8]) -> LongRead {
-        let find = Find {
-            pattern: pattern.into(),
+    pub(super) fn find(pattern: &[u8]) -> Task {
+        Task::Find(Find {
+            filter: Filter::new(pattern),
             budget: StepBudget(PATTERN_STEPS_MAX),
-            share: 0,
-            at: Place::default(),
-            matcher: Matcher::default(),
-            len: 0,
-            runs: Vec::new(),
-            merging: None,
-        };
-        LongRead { keys: keys.freeze(), work: Work::Find(find) }
+            walk: Walk::new(0, STEPS_PER_SLOT),
+            sorter: Sorter::default(),
+            found: Vec::new(),
+        })
     }
 
     /// The values of these keys.
-    pub(super) fn values(keys: &Keyspace, arguments: &[&[u8]]) -> LongRead {
-        LongRead { keys: keys.freeze(), work: Work::Values(Each::new(arguments, Vec::new())) }
+    pub(super) fn values(arguments: &[&[u8]]) -> Task {
+        Task::Values(Each::new(arguments, Vec::new()))
     }
 
     /// How many of these keys exist.
-    pub(super) fn count(keys: &Keyspace, arguments: &[&[u8]]) -> LongRead {
-        LongRead { keys: keys.freeze(), work: Work::Count(Each::new(arguments, 0)) }
+    pub(super) fn count(arguments: &[&[u8]]) -> Task {
+        Task::Count(Each::new(arguments, 0))
     }
 
     /// What the values of two keys have in common.
-    pub(super) fn compare(keys: &Keyspace, arguments: &[&[u8]]) -> LongRead {
-        let comparison = Comparison::begin(keys, arguments).map(Box::new);
-        LongRead { keys: keys.without_keys(), work: Work::Compare(comparison) }
+    pub(super) fn compare(keys: &Keyspace, arguments: &[&[u8]]) -> Task {
+        Comparison::begin(keys, arguments).map_or_else(Task::Refused, |begun| Task::Compare(Box::new(begun)))
     }
 
     /// Goes on for about so many keys, at least one, and returns the answer once it is there. Slots of the key space
-    /// without keys count as well, and so does a pattern that needs many steps.
-    pub fn step(&mut self, max: usize) -> Option<LongReply> {
+    /// without keys count as well, and so does a pattern that needs many steps. The keys must be the same every time.
+    pub(super) fn step(&mut self, keys: &Keyspace, max: usize) -> Option<LongReply> {
         let max = max.max(1);
-        let LongRead { keys, work } = self;
-        let answer = match work {
-            Work::Find(find) => {
-                let answer = find.step(keys, max);
-                // What was done beyond the share is counted when it is taken off the next one.
-                keys.work()
-                    .count((share_of(max) - find.share.max(0)).unsigned_abs() / STEPS_PER_KEY.unsigned_abs());
-                answer.transpose()?.map(LongReply::Keys)
+        let answer = match self {
+            Task::Find(find) => {
+                find.walk.grant(max);
+                let answer = find.step(keys);
+                keys.work().count(find.walk.done(max));
+                answer.transpose()?
             }
-            Work::Values(each) => {
+            Task::Values(each) => {
                 let has_more = each.visit(max, |key, replies, len| {
                     let item = keys.get(key);
                     *len += item.map_or(0, |item| item.value().len());
@@ -222,7 +220,7 @@ impl LongRead {
                     Ok(LongReply::Reply(Reply::Array(std::mem::take(&mut each.result))))
                 }
             }
-            Work::Count(each) => {
+            Task::Count(each) => {
                 let has_more =
                     each.visit(max, |key, count, _| *count += usize::from(keys.get(key).is_some()));
                 if has_more {
@@ -230,16 +228,45 @@ impl LongRead {
                 }
                 Ok(LongReply::Reply(super::commands::count_reply(each.result)))
             }
-            Work::Compare(Err(error)) => Err(error.clone()),
-            Work::Compare(Ok(comparison)) => {
+            Task::Compare(comparison) => {
                 let cells = max.saturating_mul(CELLS_PER_KEY);
                 let mut left = cells;
                 let reply = comparison.step(&mut left);
                 keys.work().count(((cells - left).div_ceil(CELLS_PER_KEY)) as u64);
                 Ok(LongReply::Reply(reply?))
             }
+            Task::Scan(scan) => scan.step(keys, max).transpose()?,
+            Task::Pick(pick) => Ok(pick.step(keys, max)?),
+            Task::SlotKeys(slot) => slot.step(keys, max).transpose()?,
+            Task::SlotCount(slot) => Ok(slot.step(keys, max)?),
+            Task::Refused(error) => Err(error.clone()),
         };
         Some(answer.unwrap_or_else(|error| LongReply::Reply(error.into())))
+    }
+
+    /// All of it at once.
+    pub(super) fn run(mut self, keys: &Keyspace) -> Reply {
+        loop {
+            if let Some(reply) = self.step(keys, usize::MAX) {
+                return reply.into_reply();
+            }
+        }
+    }
+}
+
+impl LongRead {
+    /// A read of the keys as they are now.
+    pub(super) fn new(keys: &Keyspace, task: Task) -> LongRead {
+        let keys = match task {
+            Task::Compare(_) | Task::Refused(_) => keys.without_keys(),
+            _ => keys.freeze(),
+        };
+        LongRead { keys, task }
+    }
+
+    /// Goes on for about so many keys, at least one, and returns the answer once it is there.
+    pub fn step(&mut self, max: usize) -> Option<LongReply> {
+        self.task.step(&self.keys, max)
     }
 
     /// What was done so far, in the units of a [`Fund`](super::Fund).
@@ -247,162 +274,63 @@ impl LongRead {
         self.keys.work().done()
     }
 
-    /// All of it at once. The work is counted with that of the keys that it was begun for.
-    pub(super) fn run(mut self, keys: &Keyspace) -> Reply {
-        loop {
-            if let Some(reply) = self.step(usize::MAX) {
-                keys.work().count(self.work());
-                return reply.into_reply();
-            }
-        }
-    }
-
     /// What it holds, to be freed in pieces: the keys as they were, and pointers to some of them.
     pub(super) fn into_parts(self) -> (Keyspace, Vec<Vec<Item>>, Vec<Reply>) {
-        let LongRead { keys, work } = self;
-        match work {
-            Work::Find(Find { mut runs, merging, .. }) => {
-                if let Some(merging) = merging {
-                    runs = merging.runs.into_iter().map(Iterator::collect).collect();
-                    runs.push(merging.heads.into_iter().map(|Reverse((ByKey(item), _))| item).collect());
-                    runs.push(merging.merged);
-                }
-                (keys, runs, Vec::new())
+        let LongRead { keys, task } = self;
+        let (items, replies) = match task {
+            Task::Find(Find { sorter, found, .. }) => {
+                let mut items = sorter.into_items();
+                items.push(found);
+                (items, Vec::new())
             }
-            Work::Values(each) => (keys, Vec::new(), each.result),
-            Work::Count(_) | Work::Compare(_) => (keys, Vec::new(), Vec::new()),
-        }
+            Task::Scan(scan) => (scan.into_items(), Vec::new()),
+            Task::SlotKeys(slot) => (slot.into_items(), Vec::new()),
+            Task::Values(each) => (Vec::new(), each.result),
+            Task::Count(_) | Task::Compare(_) | Task::Pick(_) | Task::SlotCount(_) | Task::Refused(_) => {
+                (Vec::new(), Vec::new())
+            }
+        };
+        (keys, items, replies)
     }
 }
 
 impl Find {
-    fn step(&mut self, keys: &Keyspace, max: usize) -> Result<Option<Vec<Item>>, CommandError> {
-        self.share = self.share.saturating_add(share_of(max));
-        while self.at.slot < SLOT_COUNT {
-            if self.share <= 0 {
+    fn step(&mut self, keys: &Keyspace) -> Result<Option<LongReply>, CommandError> {
+        let Find { filter, budget, walk, sorter, found } = self;
+        while walk.slot < SLOT_COUNT {
+            if walk.is_spent() {
                 return Ok(None);
             }
-            // They count like any others: how many steps there are depends on nothing but the keys.
-            let empty = keys.empty_run(self.at.slot);
-            if empty > 0 {
-                self.at.slot += empty;
-                self.share -= i64::try_from(empty).unwrap_or(i64::MAX) * STEPS_PER_SLOT;
-            } else {
-                self.look_at_leaf(keys)?;
-            }
-        }
-        if self.len > limits::REPLY_LEN_MAX {
-            return Err(CommandError::ReplyTooLong);
-        }
-        let merging = self.merging.get_or_insert_with(|| Merging::new(std::mem::take(&mut self.runs)));
-        while self.share > 0 {
-            if !merging.step() {
-                return Ok(Some(std::mem::take(&mut merging.merged)));
-            }
-            self.share -= STEPS_PER_KEY;
-        }
-        Ok(None)
-    }
-
-    /// Looks at the rest of a leaf, as far as the share goes, and moves on.
-    fn look_at_leaf(&mut self, keys: &Keyspace) -> Result<(), CommandError> {
-        let Place { slot, leaf, item } = self.at;
-        let Some(items) = keys.slot(slot).and_then(|slot| slot.items_of_leaf(leaf)) else {
-            if self.budget.0 == 0 {
+            let is_end = walk.go_on(keys, |item, share| {
+                let (fits, steps) = filter.compare(item.key(), budget.0.min(share.unsigned_abs()));
+                budget.0 -= steps;
+                *share -= i64::try_from(steps).unwrap_or(i64::MAX);
+                match fits {
+                    Some(true) => sorter.push(item),
+                    Some(false) => {}
+                    None if budget.0 > 0 => return false,
+                    // Without a budget the rest of the slot is only walked over.
+                    None => filter.leave(),
+                }
+                true
+            });
+            if is_end && budget.0 == 0 {
                 return Err(CommandError::PatternTooCostly);
             }
-            self.at = Place { slot: slot + 1, ..Place::default() };
-            self.share -= STEPS_PER_SLOT;
-            return Ok(());
-        };
-        for item in items.skip(item) {
-            if self.share <= 0 {
-                return Ok(());
-            }
-            if item.is_alive(keys.now()) && !self.look_at(item) {
-                return Ok(());
-            }
-            self.at.item += 1;
         }
-        self.at = Place { slot, leaf: leaf + 1, item: 0 };
-        Ok(())
-    }
-
-    /// Compares an item's key with the pattern. `false`: there is more to be done than the share allows.
-    fn look_at(&mut self, item: &Item) -> bool {
-        let key = item.key();
-        let steps = self.budget.0.min(self.share.unsigned_abs());
-        let mut budget = StepBudget(steps);
-        let fits = self.matcher.go_on(&self.pattern, key, &mut budget);
-        let spent = steps - budget.0;
-        self.budget.0 -= spent;
-        self.share -= i64::try_from(spent).unwrap_or(i64::MAX);
-        // Without a budget the rest of the slot is only walked over.
-        if fits.is_err() && self.budget.0 > 0 {
-            return false;
+        if sorter.is_too_long() {
+            return Err(CommandError::ReplyTooLong);
         }
-        self.matcher = Matcher::default();
-        self.share -= STEPS_PER_KEY;
-        if fits == Ok(true) {
-            self.len = self.len.saturating_add(key.len() + ELEMENT_OVERHEAD);
-            // What is refused anyway need not be held.
-            if self.len <= limits::REPLY_LEN_MAX {
-                self.push(item.clone());
-            }
-        }
-        true
-    }
-
-    fn push(&mut self, item: Item) {
-        match self.runs.last_mut() {
-            Some(run) if run.len() < RUN_LEN => run.push(item),
-            last => {
-                if let Some(run) = last {
-                    sort(run);
-                }
-                self.runs.push(vec![item]);
-            }
-        }
-    }
-}
-
-/// The share of a step with so many keys.
-fn share_of(max: usize) -> i64 {
-    i64::try_from(max).unwrap_or(i64::MAX).saturating_mul(STEPS_PER_KEY)
-}
-
-fn sort(run: &mut [Item]) {
-    run.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-}
-
-impl Merging {
-    fn new(mut runs: Vec<Vec<Item>>) -> Merging {
-        if let Some(run) = runs.last_mut() {
-            sort(run);
-        }
-        let merged = Vec::with_capacity(runs.iter().map(Vec::len).sum());
-        let mut runs: Vec<vec::IntoIter<Item>> = runs.into_iter().map(Vec::into_iter).collect();
-        let heads = runs.iter_mut().enumerate();
-        let heads = heads.filter_map(|(run, items)| Some(Reverse((ByKey(items.next()?), run))));
-        Merging { heads: heads.collect(), runs, merged }
-    }
-
-    /// Takes the next key over. Says whether there was one.
-    fn step(&mut self) -> bool {
-        let Some(mut head) = self.heads.peek_mut() else { return false };
-        let Reverse((ByKey(first), run)) = &mut *head;
-        let item = match self.runs[*run].next() {
-            Some(next) => std::mem::replace(first, next),
-            None => PeekMut::pop(head).0.0.0,
-        };
-        self.merged.push(item);
-        true
+        let is_sorted = !walk.is_spent() && sorter.drain(found, usize::MAX, &mut walk.share);
+        let items = |found: &mut Vec<Item>| Found { cursor: None, items: std::mem::take(found) };
+        Ok(is_sorted.then(|| LongReply::Keys(items(found))))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::walk::STEPS_PER_KEY;
     use crate::types::{Index, Millis};
 
     fn filled(count: usize) -> Keyspace {
@@ -432,7 +360,7 @@ mod tests {
         expected.push(b"key-mortal".to_vec());
         expected.sort();
         let mut number = 0;
-        let (reply, steps) = run(LongRead::find(&keys.clone(), b"*"), 500, || {
+        let (reply, steps) = run(LongRead::new(&keys.clone(), Task::find(b"*")), 500, || {
             keys.advance(Millis(10), false);
             keys.remove(format!("key-{number}").as_bytes());
             keys.set(format!("new-{number}").as_bytes(), b"x", Index(2));
@@ -442,8 +370,8 @@ mod tests {
         assert_eq!(reply, Reply::Array(expected));
         // So many slots and keys are looked at, and keys merged.
         assert!((82..120).contains(&steps), "{steps} steps");
-        let all_at_once = LongRead::find(&keys, b"key-1999?").run(&keys);
-        assert_eq!(all_at_once, run(LongRead::find(&keys, b"key-1999?"), 1, || {}).0);
+        let all_at_once = Task::find(b"key-1999?").run(&keys);
+        assert_eq!(all_at_once, run(LongRead::new(&keys, Task::find(b"key-1999?")), 1, || {}).0);
     }
 
     #[test]
@@ -456,9 +384,13 @@ mod tests {
         assert!(fresh.empty_run(0) > 0 && emptied.empty_run(0) == 0);
         let work = SLOT_COUNT / usize::try_from(STEPS_PER_KEY / STEPS_PER_SLOT).unwrap();
         for max in [1, 100, 1024, work, usize::MAX] {
-            let (reply, steps) = run(LongRead::find(&fresh, b"*"), max, || {});
+            let (reply, steps) = run(LongRead::new(&fresh, Task::find(b"*")), max, || {});
             assert_eq!((reply, steps), (Reply::Array(Vec::new()), work / max + 1));
-            assert_eq!(run(LongRead::find(&emptied, b"*"), max, || {}).1, steps, "{max} at a time");
+            assert_eq!(
+                run(LongRead::new(&emptied, Task::find(b"*")), max, || {}).1,
+                steps,
+                "{max} at a time"
+            );
         }
     }
 
@@ -467,9 +399,9 @@ mod tests {
         let mut keys = filled(5_000);
         let names: Vec<Vec<u8>> = (0..6_000).rev().map(|i| format!("key-{i}").into_bytes()).collect();
         let names: Vec<&[u8]> = names.iter().map(|name| &name[..]).collect();
-        let (count, steps) = run(LongRead::count(&keys, &names), 100, || {});
+        let (count, steps) = run(LongRead::new(&keys, Task::count(&names)), 100, || {});
         assert_eq!((count, steps), (Reply::Integer(5_000), 60));
-        let (values, steps) = run(LongRead::values(&keys.clone(), &names), 100, || keys.clear());
+        let (values, steps) = run(LongRead::new(&keys.clone(), Task::values(&names)), 100, || keys.clear());
         let Reply::Array(values) = values else { panic!("an array") };
         assert_eq!((values.len(), steps), (6_000, 60));
         assert_eq!((&values[0], &values[5_999]), (&Reply::Nil, &Reply::bulk(b"0")));
@@ -486,7 +418,7 @@ mod tests {
             for text in &texts {
                 keys.set(text.as_bytes(), b"", Index(1));
             }
-            let (reply, steps) = run(LongRead::find(&keys, pattern.as_bytes()), max, || {});
+            let (reply, steps) = run(LongRead::new(&keys, Task::find(pattern.as_bytes())), max, || {});
             assert_eq!(reply, Reply::Array(Vec::new()));
             steps
         };
@@ -504,12 +436,15 @@ mod tests {
         keys.set(&[b'a'; 60_000], b"", Index(1));
         let pattern = "*".to_owned() + &"a".repeat(16_000) + "b";
         let (refused, before) = (Reply::from(CommandError::PatternTooCostly), keys.work().done());
-        let mut read = LongRead::find(&keys, pattern.as_bytes());
-        let Work::Find(find) = &mut read.work else { panic!("a search") };
+        let mut task = Task::find(pattern.as_bytes());
+        let Task::Find(find) = &mut task else { panic!("a search") };
         find.budget = StepBudget(1 << 24);
-        assert_eq!(read.run(&keys), refused);
+        assert_eq!(task.run(&keys), refused);
         assert!(keys.work().done() - before >= 1 << 18, "counted as 64 steps to a key");
         let pattern = "*".to_owned() + &"a".repeat(100) + "b";
-        assert_eq!(run(LongRead::find(&keys, pattern.as_bytes()), 65_536, || {}).0, Reply::Array(Vec::new()));
+        assert_eq!(
+            run(LongRead::new(&keys, Task::find(pattern.as_bytes())), 65_536, || {}).0,
+            Reply::Array(Vec::new())
+        );
     }
 }

@@ -17,6 +17,8 @@
 //! | `sessions` | exactly-once for clients that repeat commands |
 //! | `image` | the state at one moment: taken in microseconds, turned into bytes and back |
 //! | `long_read` | reads that are done in pieces |
+//! | `slot_read` | reads of single slots, which seldom take long |
+//! | `walk` | what such reads are made of |
 //! | `under_way` | commands that are applied in pieces, and how work is counted |
 //! | `by_key` | items in the order of their keys |
 //! | `glob` | patterns |
@@ -39,13 +41,14 @@ mod leaves;
 mod long_read;
 mod sessions;
 mod sha1;
+mod slot_read;
 mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
 mod under_way;
+mod walk;
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -62,11 +65,11 @@ pub(crate) use error::excerpt;
 pub use event::{Event, EventClass};
 pub use glob::StepBudget;
 pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, StoreImage};
-pub use long_read::{LongRead, LongReply};
+pub use long_read::{Found, LongRead, LongReply};
 pub use slots::{SLOT_COUNT, slot_of};
 pub use under_way::{Fund, UnderWay};
 
-use command::{Answer, Run};
+use command::{Answer, Long, Run, When};
 use keyspace::Keyspace;
 use sessions::Sessions;
 
@@ -122,7 +125,8 @@ pub struct Store {
     events: Vec<Event>,
     /// Whether what happens to keys is among it.
     tells_of_keys: bool,
-    /// Counts what was drawn at random, so that two draws differ.
+    /// Counts what was drawn at random, so that two draws differ. Each command of the total order begins with a count
+    /// of its own: what is drawn in one is the same on every node.
     draws: Cell<u64>,
 }
 
@@ -190,16 +194,6 @@ impl Store {
         self.keys.get(key).map_or(Index(0), Item::revision)
     }
 
-    /// At most so many keys of a hash slot, in the order of their bytes.
-    pub fn keys_in_slot(&self, slot: usize, max: usize) -> Vec<Arc<[u8]>> {
-        self.keys.first_items_of(slot, max).into_iter().map(|item| item.key().into()).collect()
-    }
-
-    /// How many keys a hash slot has. While expired keys wait for being freed, this looks at each key of the slot.
-    pub fn key_count_in_slot(&self, slot: usize) -> usize {
-        self.keys.len_of(slot)
-    }
-
     /// A number that nobody foresees, for commands that choose at random and change nothing.
     fn draw(&self) -> u64 {
         self.draws.set(self.draws.get().wrapping_add(1));
@@ -212,17 +206,27 @@ impl Store {
         self.answer_read(code, arguments).unwrap_or_else(Reply::from)
     }
 
-    /// Whether this is a read that takes long, and its arguments are right.
-    pub fn is_long_read(&self, code: u8, arguments: &[&[u8]]) -> bool {
-        by_code(code).is_some_and(|spec| {
-            spec.takes_long(arguments) && spec.validate(arguments, limits::VALUE_LEN_CEILING).is_ok()
-        })
+    /// The same, unless it takes long: then `None`, and [`Store::begin_long_read`] is the way.
+    pub fn read_briefly(&self, code: u8, arguments: &[&[u8]]) -> Option<Reply> {
+        let Some((spec, long)) = long_of(code, arguments) else { return Some(self.read(code, arguments)) };
+        if let Err(error) = spec.validate(arguments, limits::VALUE_LEN_CEILING) {
+            return Some(error.into());
+        }
+        match long.when {
+            When::Arguments(_) => None,
+            When::Tried => {
+                let reply = (long.begin)(self, arguments).step(&self.keys, slot_read::BRIEF_MAX);
+                reply.map(LongReply::into_reply)
+            }
+        }
     }
 
-    /// Begins a read that takes long, if this is one and its arguments are right. It sees the store as it is now.
+    /// Begins a read that takes long or may do so, if this is one and its arguments are right. It sees the store as it
+    /// is now.
     pub fn begin_long_read(&self, code: u8, arguments: &[&[u8]]) -> Option<LongRead> {
-        let spec = by_code(code).filter(|_| self.is_long_read(code, arguments))?;
-        Some((spec.long?.begin)(&self.keys, arguments))
+        let (spec, long) = long_of(code, arguments)?;
+        spec.validate(arguments, limits::VALUE_LEN_CEILING).ok()?;
+        Some(LongRead::new(&self.keys, (long.begin)(self, arguments)))
     }
 
     /// Frees a read that is done, or that nobody waits for any more, in pieces ([`Store::free_expired`]).
@@ -277,6 +281,12 @@ impl Store {
     pub fn digest_recomputed(&self) -> u64 {
         combine(self.keys.digest_recomputed(), self.sessions.digest_recomputed(), self.keys.now())
     }
+}
+
+/// The command with this code, and how it is done in pieces, if with these arguments it takes long or may do so.
+fn long_of(code: u8, arguments: &[&[u8]]) -> Option<(&'static CommandSpec, Long)> {
+    let spec = by_code(code)?;
+    Some((spec, spec.long_with(arguments)?))
 }
 
 /// Whether all of a text fits a pattern of `KEYS`.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod pieces;
+mod slot_reads;
 
 use std::collections::BTreeMap;
 

@@ -31,7 +31,7 @@ use super::commands::transaction::Transaction;
 use super::commands::versions::Deletion;
 use super::error::CommandError;
 use super::event::EventClass;
-use super::long_read::{LongRead, LongReply};
+use super::long_read::{Found, LongRead, LongReply};
 use super::sessions::Admission;
 use super::{Applied, Store};
 
@@ -62,7 +62,8 @@ impl Fund {
 /// | 4096 bytes of a value that are read or written | 1 |
 /// | 8 pointers copied, because a snapshot holds them | 1 |
 /// | 64 steps of a pattern | 1 |
-/// | 16 keys listed as replies, elements of a reply measured, or slots without keys passed over by `SCAN` | 1 |
+/// | 16 keys listed as replies, elements of a reply measured, or slots passed over by `SCAN` or `RANDOMKEY` | 1 |
+/// | 8 slots passed over by `KEYS` | 1 |
 /// | 1024 cells of the table of `LCS` | 1 |
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Work(Cell<u64>);
@@ -77,6 +78,8 @@ impl Work {
     }
 }
 
+/// A command can draw so many numbers, two to this power, before the count is that of the next one.
+const DRAW_BITS: u32 = 24;
 /// So many arguments that are checked count as one look at a key.
 const ARGUMENTS_PER_UNIT: usize = 256;
 /// So many elements of a reply that are made or measured do.
@@ -174,6 +177,7 @@ pub(crate) enum Reading {
     Looking(Box<LongRead>),
     /// The keys that were found become a reply.
     Listing {
+        cursor: Option<usize>,
         found: vec::IntoIter<Item>,
         replies: Vec<Reply>,
     },
@@ -191,19 +195,21 @@ impl Reading {
                     self.end(store);
                     return Some(Ok(reply));
                 }
-                LongReply::Keys(items) => items,
+                LongReply::Keys(found) => found,
             };
             self.end(store);
-            *self = Reading::Listing { replies: Vec::with_capacity(found.len()), found: found.into_iter() };
+            let Found { cursor, items } = found;
+            let replies = Vec::with_capacity(items.len());
+            *self = Reading::Listing { cursor, replies, found: items.into_iter() };
         }
-        let Reading::Listing { found, replies } = self else { return None };
+        let Reading::Listing { cursor, found, replies } = self else { return None };
         loop {
             let step = found.by_ref().take(LISTED_PER_STEP);
             let before = replies.len();
             replies.extend(step.map(|item| Reply::Bulk(item.into_key_bytes())));
             store.keys.work().count(1 + work_of(replies.len() - before, ELEMENTS_PER_UNIT));
             if found.len() == 0 {
-                return Some(Ok(Reply::Array(std::mem::take(replies))));
+                return Some(Ok(Found::reply_of(*cursor, std::mem::take(replies))));
             }
             if piece.ends(store, found.len()) {
                 return None;
@@ -213,7 +219,7 @@ impl Reading {
 
     /// Lets go of what was frozen, before the next write has to copy any of it.
     fn end(&mut self, store: &mut Store) {
-        let listing = Reading::Listing { found: Vec::new().into_iter(), replies: Vec::new() };
+        let listing = Reading::Listing { cursor: None, found: Vec::new().into_iter(), replies: Vec::new() };
         if let Reading::Looking(read) = std::mem::replace(self, listing) {
             store.keys.discard_found(*read);
         }
@@ -253,6 +259,7 @@ impl Store {
         let reply = match under_way {
             None => {
                 self.count_command(&command.arguments);
+                self.draws.set(at.index.0.rotate_left(DRAW_BITS));
                 self.keys.advance(at.now, self.tells_of_keys);
                 self.begin_command(piece, command, under_way)
             }
@@ -374,10 +381,11 @@ impl Store {
         }
         let mut progress = match spec.run {
             Run::Write(write) => return Some(write(self, piece.at, arguments)),
-            Run::Read(read) => match spec.long.filter(|_| spec.takes_long(arguments)) {
+            Run::Read(read) => match spec.long_with(arguments) {
                 None => return Some(read(self, arguments)),
                 Some(long) => {
-                    Progress::Reading(Reading::Looking(Box::new((long.begin)(&self.keys, arguments))))
+                    let read = LongRead::new(&self.keys, (long.begin)(self, arguments));
+                    Progress::Reading(Reading::Looking(Box::new(read)))
                 }
             },
             Run::Pieces(begin) => match begin(arguments) {

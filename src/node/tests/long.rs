@@ -49,6 +49,27 @@ fn filled() -> Cluster {
     cluster
 }
 
+/// The same where clients are shown a cluster, with all keys under one hash tag.
+fn filled_slot() -> Cluster {
+    let adjust = |settings: &mut Settings| settings.read_per_turn = READ_PER_TURN;
+    let mut cluster = Cluster::with(1, "set cluster-view yes\n", adjust);
+    cluster.pass(100);
+    cluster.open(0, 1);
+    cluster.open(0, 2);
+    for begin in (0..KEY_COUNT).step_by(500) {
+        let mut mset = vec!["MSET".to_owned()];
+        mset.extend((begin..begin + 500).flat_map(|i| [tagged(i), i.to_string()]));
+        cluster.say(0, 1, &resp(&mset));
+        cluster.run();
+        assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+    }
+    cluster
+}
+
+fn tagged(i: usize) -> String {
+    format!("{{t}}{i:05}")
+}
+
 /// One turn, after which the disk has all that it was given.
 fn one_turn(cluster: &mut Cluster) {
     cluster.turn(0);
@@ -260,4 +281,87 @@ fn a_costly_pattern_is_compared_in_pieces() {
     assert_eq!(heard, expected);
     let work = (30_000 - 300) * 300 / STEPS_PER_TURN + SLOTS_WORK / 1024;
     assert!((work..work + 10).contains(&turns), "{turns} turns for the work of {work}");
+}
+
+/// What looks at whole slots has no more of a turn than others, if one has all the keys.
+#[test]
+fn a_slot_with_very_many_keys_is_read_in_pieces() {
+    let mut cluster = filled_slot();
+    let slot = crate::store::slot_of(b"{t}");
+    let all = array((0..KEY_COUNT).map(tagged));
+    let next = (slot + 1).to_string();
+    let scanned = format!("*2\r\n${}\r\n{next}\r\n{all}", next.len());
+    let looks = KEY_COUNT / LOOKED_AT_MAX;
+    for level in ["linearizable", "local", "ordered"] {
+        let ok = "+OK\r\n";
+        for (command, expected, work) in [
+            ("SCAN 0".to_owned(), scanned.clone(), 2 * looks),
+            (
+                format!("SCAN {slot} MATCH *9 COUNT 9 TYPE list"),
+                scanned[..scanned.len() - all.len()].to_owned() + "*0\r\n",
+                looks,
+            ),
+            (format!("CLUSTER GETKEYSINSLOT {slot} 99999"), all.clone(), 2 * looks),
+            (format!("CLUSTER GETKEYSINSLOT {slot} 2"), array((0..2).map(tagged)), looks),
+            (format!("CLUSTER COUNTKEYSINSLOT {slot}"), format!(":{KEY_COUNT}\r\n"), 0),
+        ] {
+            let asked = [format!("CONSISTENCY {level}"), command.clone()].map(|line| resp(&words(&line)));
+            cluster.say(0, 1, &asked.concat());
+            let (turns, heard) = turns_until(&mut cluster, ok.len() + expected.len());
+            assert!(heard == ok.to_owned() + &expected, "{level} {command}");
+            // What is applied has three times as much of a turn.
+            let is_applied = level == "ordered" && command.starts_with("SCAN");
+            let work = if is_applied { work / 3 } else { work };
+            assert!((work..work + 20).contains(&turns), "{level} {command}: {turns} turns instead of {work}");
+        }
+        cluster.say(0, 1, &resp(&words("RANDOMKEY")));
+        let (turns, heard) = turns_until(&mut cluster, 14);
+        assert!(heard.starts_with("$8\r\n{t}") && turns > looks / 3, "{level}: {heard} in {turns} turns");
+    }
+    cluster.run();
+    assert!(!cluster.hosts[0].node.has_work());
+}
+
+/// The replies of a transaction are long ones as well, however deep the keys are in them.
+#[test]
+fn what_a_transaction_lists_is_sent_in_pieces() {
+    let mut cluster = filled_slot();
+    let slot = crate::store::slot_of(b"{t}");
+    let all = array((0..KEY_COUNT).map(tagged));
+    let next = (slot + 1).to_string();
+    let transaction: Vec<u8> = [
+        "MULTI".to_owned(),
+        format!("SCAN {slot}"),
+        "SET {t}00000 new".to_owned(),
+        "KEYS *".to_owned(),
+        format!("CLUSTER COUNTKEYSINSLOT {slot}"),
+        "EXEC".to_owned(),
+    ]
+    .iter()
+    .flat_map(|line| resp(&words(line)))
+    .collect();
+    let refused = "-ERR Command not allowed inside a transaction\r\n";
+    let expected = "+OK\r\n".to_owned()
+        + &"+QUEUED\r\n".repeat(4)
+        + &format!("*4\r\n*2\r\n${}\r\n{next}\r\n{all}+OK\r\n{all}{refused}", next.len());
+    cluster.say(0, 1, &transaction);
+    let (turns, heard) = turns_until(&mut cluster, expected.len());
+    assert!(heard == expected, "{}", &heard[..200]);
+    assert!(turns > 2 * KEY_COUNT / 8192, "{turns} turns");
+    cluster.run();
+    assert!(!cluster.hosts[0].node.has_work());
+    // Whoever leaves in the middle of it leaves nothing that is freed at a stroke.
+    cluster.say(0, 1, &transaction);
+    while cluster.hear(0, 1).len() < 1_000 {
+        one_turn(&mut cluster);
+    }
+    one_turn(&mut cluster);
+    cluster.hosts[0].node.client_gone(key(1));
+    let mut turns = 0;
+    while cluster.hosts[0].node.store().has_expired() {
+        one_turn(&mut cluster);
+        turns += 1;
+    }
+    assert!(turns > KEY_COUNT / 512, "{turns} turns");
+    assert!(!cluster.hosts[0].node.has_work());
 }

@@ -1,8 +1,10 @@
 //! Commands about the connection or the node. They are listed here, so that every command is in one table; the
 //! node answers them, and they are never multicast.
 
-use crate::store::command::{Class, CommandSpec, Group, KeyPositions, Run, no_check};
+use crate::store::command::{Class, CommandSpec, Group, KeyPositions, Long, Run, When, no_check};
 use crate::store::error::CommandError;
+
+use super::listing::begin_slot;
 
 /// What they have in common.
 const NODE: CommandSpec = CommandSpec {
@@ -302,6 +304,8 @@ pub(crate) static COMMANDS: [CommandSpec; 41] = [
         group: Group::Server,
         usage: "subcommand [argument ...]",
         summary: "the nodes, as clients of a Redis Cluster want to know them",
+        // Those that ask for keys; the others are never asked here.
+        long: Some(Long { when: When::Tried, begin: begin_slot }),
         ..NODE
     },
     CommandSpec {

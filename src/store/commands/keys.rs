@@ -1,10 +1,10 @@
 //! Whole keys, whatever their value is, and the database as a whole.
 
-use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
+use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run, When};
 use crate::store::error::{CommandError, excerpt};
 use crate::store::keyspace::memory_len;
-use crate::store::long_read::LONG_COUNT;
-use crate::store::{Applied, EventClass, LongRead, Store};
+use crate::store::long_read::{LONG_COUNT, Task};
+use crate::store::{Applied, EventClass, Store};
 use crate::types::{Reply, decimal};
 
 use super::{READ, WRITE, check_database, count_reply, exactly, is, parse_integer};
@@ -31,7 +31,7 @@ const EXISTS: CommandSpec = CommandSpec {
     usage: "key [key ...]",
     summary: "answers how many of the keys exist, one that is named twice counted twice",
     run: Run::Read(exists),
-    long: Some(Long { count_min: LONG_COUNT, begin: LongRead::count }),
+    long: Some(Long { when: When::Arguments(LONG_COUNT), begin: |_, keys| Task::count(keys) }),
     ..READ
 };
 

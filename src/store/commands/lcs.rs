@@ -1,9 +1,10 @@
 //! `LCS`: the longest common subsequence of two values, by the usual table, which is filled in pieces.
 
-use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run};
+use crate::store::Store;
+use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run, When};
 use crate::store::error::CommandError;
 use crate::store::keyspace::Keyspace;
-use crate::store::{LongRead, Store};
+use crate::store::long_read::Task;
 use crate::types::{Item, Reply};
 
 use super::{READ, count_reply, is, parse_integer};
@@ -20,7 +21,10 @@ pub(crate) static COMMANDS: [CommandSpec; 1] = [CommandSpec {
     summary: "answers the longest sequence of bytes that two values have in common, not necessarily in one piece",
     check: check_lcs,
     run: Run::Read(lcs),
-    long: Some(Long { count_min: 2, begin: LongRead::compare }),
+    long: Some(Long {
+        when: When::Arguments(2),
+        begin: |store, arguments| Task::compare(&store.keys, arguments),
+    }),
     ..READ
 }];
 
@@ -210,7 +214,7 @@ fn value_of(item: &Option<Item>) -> &[u8] {
 }
 
 fn lcs(store: &Store, arguments: &[&[u8]]) -> Answer {
-    Ok(LongRead::compare(&store.keys, arguments).run(&store.keys))
+    Ok(Task::compare(&store.keys, arguments).run(&store.keys))
 }
 
 #[cfg(test)]

@@ -6,18 +6,14 @@
 //! A cursor of `SCAN` is the number of the hash slot that is next, so it means the same on every node and stays good
 //! for ever; a key that is there from the first to the last step is told exactly once.
 
-use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run};
+use crate::store::command::{Answer, CommandSpec, Group, KeyPositions, Long, Run, When};
 use crate::store::error::CommandError;
-use crate::store::under_way::work_of;
-use crate::store::{LongRead, SLOT_COUNT, StepBudget, Store, glob_fits};
-use crate::types::{Item, Reply, decimal};
+use crate::store::long_read::Task;
+use crate::store::slot_read::{Pick, Scan, ScanOptions, SlotCount, SlotKeys};
+use crate::store::{SLOT_COUNT, Store};
+use crate::types::decimal;
 
-use super::{READ, count_reply, exactly, is, parse_integer};
-
-/// So many steps of a pattern take about as long as a look at a key.
-const STEPS_PER_KEY: u64 = 64;
-/// So many slots without keys do.
-const SLOTS_PER_UNIT: usize = 16;
+use super::{READ, count_reply, is, parse_integer};
 
 pub(crate) static COMMANDS: [CommandSpec; 4] = [
     CommandSpec {
@@ -27,11 +23,8 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
         group: Group::Generic,
         usage: "pattern",
         summary: "answers all keys that fit a pattern, in the order of their bytes: * ? [a-z] [^a] \\x",
-        run: Run::Read(keys),
-        long: Some(Long {
-            count_min: 1,
-            begin: |keys, patterns| LongRead::find(keys, patterns.first().copied().unwrap_or_default()),
-        }),
+        run: Run::Read(|store, arguments| Ok(find(store, arguments).run(&store.keys))),
+        long: Some(Long { when: When::Arguments(1), begin: find }),
         ..READ
     },
     CommandSpec {
@@ -43,7 +36,8 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
         usage: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
         summary: "answers some of the keys and where to go on; begin with 0, the end has come with 0",
         check: check_scan,
-        run: Run::Read(scan),
+        run: Run::Read(|store, arguments| Ok(begin_scan(store, arguments).run(&store.keys))),
+        long: Some(Long { when: When::Tried, begin: begin_scan }),
         ..READ
     },
     CommandSpec {
@@ -54,7 +48,8 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
         group: Group::Generic,
         usage: "",
         summary: "answers some key",
-        run: Run::Read(randomkey),
+        run: Run::Read(|store, _| Ok(begin_randomkey(store, &[]).run(&store.keys))),
+        long: Some(Long { when: When::Tried, begin: begin_randomkey }),
         ..READ
     },
     CommandSpec {
@@ -70,16 +65,8 @@ pub(crate) static COMMANDS: [CommandSpec; 4] = [
     },
 ];
 
-fn keys(store: &Store, arguments: &[&[u8]]) -> Answer {
-    let [pattern] = exactly(arguments)?;
-    Ok(LongRead::find(&store.keys, pattern).run(&store.keys))
-}
-
-struct ScanOptions<'a> {
-    slot: usize,
-    pattern: Option<&'a [u8]>,
-    count: usize,
-    wants_strings: bool,
+fn find(_: &Store, arguments: &[&[u8]]) -> Task {
+    Task::find(arguments.first().copied().unwrap_or_default())
 }
 
 fn scan_options<'a>(arguments: &[&'a [u8]]) -> Result<ScanOptions<'a>, CommandError> {
@@ -113,52 +100,29 @@ fn check_scan(arguments: &[&[u8]]) -> Result<(), CommandError> {
     scan_options(arguments).map(|_| ())
 }
 
-fn scan(store: &Store, arguments: &[&[u8]]) -> Answer {
-    // However large a count is asked for, the loop is not held up longer than this takes.
-    const LOOKED_AT_MAX: usize = 1024;
-    // After so many steps of the pattern the next slot is left to the next call.
-    const STEPS_ENOUGH: u64 = 1 << 16;
-    // A cursor cannot point into a slot. If one takes more than these and what its keys cost anyway, it is refused.
-    const STEPS_MAX: u64 = 1 << 20;
-    let options = scan_options(arguments)?;
-    let (mut slot, mut looked_at, mut steps, mut found) = (options.slot, 0, 0, Vec::new());
-    while slot < SLOT_COUNT && looked_at < options.count.min(LOOKED_AT_MAX) && steps < STEPS_ENOUGH {
-        let items = store.keys.sorted_items_of(slot);
-        let steps_max = STEPS_MAX + STEPS_PER_KEY * items.len() as u64;
-        let mut budget = StepBudget(steps_max);
-        for item in items {
-            let key = item.key();
-            looked_at += 1;
-            let fits = match options.pattern {
-                None => true,
-                Some(pattern) => glob_fits(pattern, key, &mut budget)?,
-            };
-            if fits && options.wants_strings {
-                found.push(Reply::bulk(key));
-            }
-        }
-        steps += steps_max - budget.0;
-        slot += 1;
-    }
-    store.keys.work().count(work_of(slot - options.slot, SLOTS_PER_UNIT) + steps / STEPS_PER_KEY);
-    let mut cursor = Vec::new();
-    decimal::push(&mut cursor, i64::try_from(slot % SLOT_COUNT).unwrap_or(0));
-    Ok(Reply::Array(vec![Reply::Bulk(cursor.into()), Reply::Array(found)]))
+fn begin_scan(_: &Store, arguments: &[&[u8]]) -> Task {
+    scan_options(arguments).map_or_else(Task::Refused, |options| Task::Scan(Box::new(Scan::new(options))))
 }
 
-fn randomkey(store: &Store, _: &[&[u8]]) -> Answer {
-    let drawn = store.draw();
-    let place = |drawn: u64, count: usize| usize::try_from(drawn % count.max(1) as u64).unwrap_or(0);
-    let first = place(drawn, SLOT_COUNT);
-    for (passed, slot) in (first..SLOT_COUNT).chain(0..first).enumerate() {
-        let mut keys: Vec<&[u8]> = store.keys.items_of(slot).map(Item::key).collect();
-        if !keys.is_empty() {
-            store.keys.work().count(work_of(passed, SLOTS_PER_UNIT) + keys.len() as u64);
-            let place = place(drawn >> 14, keys.len());
-            return Ok(Reply::bulk(keys.select_nth_unstable(place).1));
-        }
+fn begin_randomkey(store: &Store, _: &[&[u8]]) -> Task {
+    Task::Pick(Pick::new(store.draw()))
+}
+
+/// COUNTKEYSINSLOT and GETKEYSINSLOT of `CLUSTER`.
+pub(super) fn begin_slot(store: &Store, arguments: &[&[u8]]) -> Task {
+    let number = |text: &[u8]| decimal::parse(text).and_then(|number| usize::try_from(number).ok());
+    let slot = |text: &[u8]| number(text).filter(|slot| *slot < SLOT_COUNT);
+    match arguments {
+        [word, text] if is(word, "COUNTKEYSINSLOT") => match slot(text) {
+            Some(slot) => Task::SlotCount(SlotCount::new(&store.keys, slot)),
+            None => Task::Refused(CommandError::InvalidSlot),
+        },
+        [word, text, count] if is(word, "GETKEYSINSLOT") => match (slot(text), number(count)) {
+            (Some(slot), Some(count)) => Task::SlotKeys(SlotKeys::new(slot, count)),
+            _ => Task::Refused(CommandError::InvalidSlotOrCount),
+        },
+        _ => Task::Refused(CommandError::Syntax),
     }
-    Ok(Reply::Nil)
 }
 
 fn dbsize(store: &Store, _: &[&[u8]]) -> Answer {
@@ -169,12 +133,16 @@ fn dbsize(store: &Store, _: &[&[u8]]) -> Answer {
 mod tests {
     use super::*;
     use crate::store::Limits;
-    use crate::types::Index;
+    use crate::types::{Index, Reply};
 
     /// One step of SCAN with a large count: the keys, and the next cursor.
     fn step(store: &Store, cursor: &str, pattern: &str) -> Result<(Vec<Reply>, String), CommandError> {
         let arguments = [cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", b"1000"];
-        let Reply::Array(parts) = scan(store, &arguments)? else { panic!("an array") };
+        let reply = begin_scan(store, &arguments).run(&store.keys);
+        if reply == Reply::from(CommandError::PatternTooCostly) {
+            return Err(CommandError::PatternTooCostly);
+        }
+        let Reply::Array(parts) = reply else { panic!("an array") };
         let [Reply::Bulk(next), Reply::Array(found)] = &parts[..] else { panic!("cursor and keys") };
         Ok((found.clone(), String::from_utf8(next.to_vec()).expect("a number")))
     }

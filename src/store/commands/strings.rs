@@ -1,10 +1,10 @@
 //! Values as strings of bytes: `SET`, `GET` and their relatives.
 
-use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run};
+use crate::store::command::{Answer, CommandSpec, KeyPositions, Long, Run, When};
 use crate::store::error::CommandError;
-use crate::store::long_read::LONG_COUNT;
+use crate::store::long_read::{LONG_COUNT, Task};
 use crate::store::under_way::{Piece, Progress};
-use crate::store::{Applied, EventClass, LongRead, Store};
+use crate::store::{Applied, EventClass, Store};
 use crate::types::{Millis, Reply, limits};
 
 use super::expiry::{Deadline, Unit};
@@ -112,7 +112,7 @@ pub(crate) static COMMANDS: [CommandSpec; 14] = [
         usage: "key [key ...]",
         summary: "answers the values of several keys",
         run: Run::Read(mget),
-        long: Some(Long { count_min: LONG_COUNT, begin: LongRead::values }),
+        long: Some(Long { when: When::Arguments(LONG_COUNT), begin: |_, keys| Task::values(keys) }),
         ..READ
     },
     CommandSpec {

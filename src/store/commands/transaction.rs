@@ -242,9 +242,9 @@ impl Transaction {
         const MEASURED_AT_ONCE: usize = 1024;
         let (Some(measured), Some(last)) = (self.measured, self.replies.last_mut()) else { return };
         self.measured = None;
-        if let Reply::Array(elements) = &*last {
+        if let Some((around, elements)) = elements_of(last) {
             let end = elements.len().min(measured + MEASURED_AT_ONCE);
-            self.len += if measured == 0 { reply_len(&Reply::Array(Vec::new())) } else { 0 };
+            self.len += if measured == 0 { around } else { 0 };
             self.len = elements[measured..end].iter().map(reply_len).fold(self.len, usize::saturating_add);
             store.keys.work().count(1 + work_of(end - measured, ELEMENTS_PER_UNIT));
             self.measured = Some(end).filter(|end| *end < elements.len());
@@ -257,6 +257,19 @@ impl Transaction {
                 store.discard_replies(elements);
             }
         }
+    }
+}
+
+/// Of a reply that can have very many elements: these, and the length of all that is around them.
+fn elements_of(reply: &Reply) -> Option<(usize, &[Reply])> {
+    let head = reply_len(&Reply::Array(Vec::new()));
+    match reply {
+        Reply::Array(elements) => match &elements[..] {
+            // What SCAN answers: a cursor and keys.
+            [cursor, Reply::Array(keys)] => Some((2 * head + reply_len(cursor), keys)),
+            elements => Some((head, elements)),
+        },
+        _ => None,
     }
 }
 

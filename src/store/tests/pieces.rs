@@ -5,25 +5,25 @@ use super::*;
 
 /// A command with arguments of its own.
 #[derive(Clone, Debug)]
-struct Given {
-    session: Option<SessionSeq>,
-    code: u8,
+pub(super) struct Given {
+    pub(super) session: Option<SessionSeq>,
+    pub(super) code: u8,
     arguments: Vec<Vec<u8>>,
 }
 
 impl Given {
-    fn new(name: &str, arguments: Vec<Vec<u8>>) -> Given {
+    pub(super) fn new(name: &str, arguments: Vec<Vec<u8>>) -> Given {
         Given { session: None, code: lookup(name.as_bytes()).expect("a command").code, arguments }
     }
 
     /// From a line of words.
-    fn line(line: &str) -> Given {
+    pub(super) fn line(line: &str) -> Given {
         let mut words = line.split(' ');
         let name = words.next().expect("a name");
         Given::new(name, words.map(|word| word.as_bytes().to_vec()).collect())
     }
 
-    fn transaction(watched: &[(&[u8], Index)], commands: &[Given]) -> Given {
+    pub(super) fn transaction(watched: &[(&[u8], Index)], commands: &[Given]) -> Given {
         let mut builder = TransactionBuilder::default();
         for (key, revision) in watched {
             builder.watch(key, *revision);
@@ -36,14 +36,14 @@ impl Given {
         Given { session: None, code: TRANSACTION_CODE, arguments }
     }
 
-    fn as_command(&self) -> BatchCommand<'_> {
+    pub(super) fn as_command(&self) -> BatchCommand<'_> {
         let arguments = self.arguments.iter().map(Vec::as_slice).collect();
         BatchCommand { session: self.session, code: self.code, arguments }
     }
 }
 
 /// Applies a command in pieces with the fund that is drawn for each; after each, `between` is called.
-fn in_pieces(
+pub(super) fn in_pieces(
     store: &mut Store,
     at: Applied,
     given: &Given,
@@ -208,7 +208,7 @@ fn in_pieces_or_at_once_the_same_is_done() {
 
 /// How far a piece may go beyond its fund: the arguments of the largest command are looked at, a leaf and its group
 /// are copied, or a group of empty slots is passed over.
-const OVER_MAX: u64 = 300;
+pub(super) const OVER_MAX: u64 = 300;
 
 fn filled(count: usize) -> Store {
     let mut store = Store::new(Limits::default(), 1);
@@ -364,29 +364,6 @@ fn long_values_are_compared_and_put_together_in_bounded_pieces() {
     assert_eq!(store.keys.value(b"c"), store.keys.value(b"a"), "the others cancel out");
 }
 
-/// However a slot is asked, it has the same keys: those that are alive.
-#[test]
-fn keys_of_a_slot_are_counted_and_listed_without_the_dead() {
-    let mut store = Store::new(Limits::default(), 1);
-    let slot = slot_of(b"{tag}");
-    for i in 0..1_000_u64 {
-        let deadline = (i % 4 == 0).then_some(Millis(5));
-        store.keys.set_until(format!("{{tag}}{i}").as_bytes(), b"", Index(1), deadline);
-    }
-    assert_eq!((store.key_count_in_slot(slot), store.key_count_in_slot(slot ^ 1)), (1_000, 0));
-    let at = Applied { index: Index(2), now: Millis(5) };
-    store.apply(at, &Given::line("DBSIZE").as_command(), true);
-    let all = store.keys_in_slot(slot, usize::MAX);
-    assert!(all.is_sorted() && all.len() == 750);
-    for max in [0, 1, 300, 749, 750, 751] {
-        assert_eq!(store.keys_in_slot(slot, max), all[..max.min(750)]);
-    }
-    for _ in 0..2 {
-        assert_eq!(store.key_count_in_slot(slot), 750);
-        while store.free_expired(100) {}
-    }
-}
-
 /// Everything that looks at many keys shows it.
 #[test]
 fn reads_show_their_work() {
@@ -404,7 +381,4 @@ fn reads_show_their_work() {
     let empty = filled(0);
     empty.read(Given::line("SCAN 0").code, &[b"0"]);
     assert!((1_000..=2_000).contains(&empty.work()), "slots without keys are cheap: {}", empty.work());
-    let before = store.work();
-    assert_eq!(store.keys_in_slot(slot_of(b"key-1"), 1).len(), 1);
-    assert!(store.work() > before);
 }
