@@ -13,7 +13,8 @@ use super::cluster_view::Endpoint;
 use super::commands::Question;
 use super::snapshots::Snapshots;
 use super::subscribers::{KeyEvents, Subscribers};
-use super::{Settings, cluster_view};
+use super::talk::Talk;
+use super::{Settings, cluster_view, talk};
 
 /// Redis' version that a client library may take this server for.
 pub(super) const REDIS_VERSION: &str = "7.2.0";
@@ -70,6 +71,8 @@ pub(super) struct Backend {
     pub(super) write_fund: Fund,
     /// And for reads.
     pub(super) read_fund: Cell<Fund>,
+    /// And for answers about the node itself.
+    pub(super) talk: Talk,
     /// Reads with this ticket or an earlier one may be executed.
     pub(super) ready_up_to: u64,
     /// Who is missing to found the cluster.
@@ -98,6 +101,7 @@ impl Backend {
         // Without any, nothing would ever be done.
         self.write_fund = Fund(self.settings.applied_per_turn.max(1));
         self.read_fund.set(Fund(self.settings.read_per_turn.max(1)));
+        self.talk = Talk::of_turn();
     }
 
     /// Whether no read may be executed now.
@@ -121,8 +125,15 @@ impl Backend {
         result
     }
 
-    /// Answers a question from the present state.
+    /// Answers a question from the present state. What that costs counts as work of the store, for who asks is answered
+    /// from the fund for reads.
     pub(super) fn answer(&self, question: &Question) -> Reply {
+        let reply = self.answer_for_nothing(question);
+        self.store.count_work(talk::work_of(&reply));
+        reply
+    }
+
+    fn answer_for_nothing(&self, question: &Question) -> Reply {
         match question {
             Question::Info(endpoint, sections) => {
                 Reply::Verbatim(self.info(*endpoint, sections).into_bytes().into())

@@ -215,6 +215,7 @@ impl Node {
     /// Answers CLIENT LIST and CLIENT KILL. `client` is not in the table at the moment.
     pub(super) fn about_clients(&mut self, client: &mut Client, style: ReplyStyle, arguments: &[&[u8]]) {
         let reply = self.list_or_kill(client, arguments).unwrap_or_else(|refusal| refusal);
+        self.backend.talk.pay(&reply);
         client.queue.push_settled(style, reply);
     }
 

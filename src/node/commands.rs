@@ -19,6 +19,7 @@ use super::describe;
 use super::queue::{Needs, Part, State, pack};
 use super::snapshots::Later;
 use super::subscribers::unsubscribe_all;
+use super::talk::Talk;
 
 /// What is asked of the node, to be answered when the commands before it are.
 #[derive(Debug)]
@@ -70,7 +71,10 @@ pub(super) fn carry_out(
     match outcome(client, backend, &mut style, spec, arguments) {
         // Who wants no replies is not told that either.
         _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
-        Outcome::Reply(reply) => client.queue.push_settled(style, reply),
+        Outcome::Reply(reply) => {
+            backend.talk.pay(&reply);
+            client.queue.push_settled(style, reply);
+        }
         Outcome::Silence => {}
         Outcome::Ask(question) => {
             client.queue.push(style, State::Ask(question));
@@ -102,20 +106,30 @@ fn snapshot(arguments: &[&[u8]]) -> Outcome {
     }
 }
 
-/// Carries a command out as part of a transaction.
+/// Carries a command out as part of a transaction, which may say so much about the node.
 pub(super) fn carry_out_part(
     client: &mut Client,
     backend: &mut Backend,
     mut style: ReplyStyle,
     spec: &CommandSpec,
     arguments: &[&[u8]],
+    talk: &mut Talk,
 ) -> Part {
+    if let Some(refusal) = talk.refusal() {
+        return Part::Ready(refusal);
+    }
     if let Err(reply) = store::check(spec, arguments, &backend.settings.store) {
         return Part::Ready(reply);
     }
     match outcome(client, backend, &mut style, spec, arguments) {
-        Outcome::Reply(reply) => Part::Ready(reply),
-        Outcome::Ask(question) => Part::Ask(question),
+        Outcome::Reply(reply) => {
+            talk.pay(&reply);
+            Part::Ready(reply)
+        }
+        Outcome::Ask(question) => {
+            talk.pay_question();
+            Part::Ask(question)
+        }
         Outcome::Read | Outcome::Later(_) | Outcome::Silence => {
             Part::Ready(Reply::error("ERR Command not allowed inside a transaction"))
         }

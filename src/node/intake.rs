@@ -140,6 +140,10 @@ impl Node {
     /// Goes on with connections that have undecoded bytes, each as far as a turn allows.
     pub fn run_backlog(&mut self, now: Now) {
         self.backend.now = now;
+        let first = self.kept_from_talk.take();
+        if let Some(place) = first.and_then(|first| self.backlog.iter().position(|key| *key == first)) {
+            self.backlog.rotate_left(place);
+        }
         for _ in 0..self.backlog.len() {
             if !self.takes_commands() {
                 break;
@@ -221,6 +225,15 @@ impl Node {
                     if client.queue.awaits_watch() && arguments[0].eq_ignore_ascii_case(b"EXEC") =>
                 {
                     break Stop::Watching;
+                }
+                Decoded::Request { arguments, .. }
+                    if self.backend.talk.is_spent() && is_about_node(arguments[0]) =>
+                {
+                    // Whoever has had nothing yet is the first in the next turn.
+                    if count == 0 {
+                        self.kept_from_talk.get_or_insert(client.key);
+                    }
+                    break Stop::Budget;
                 }
                 Decoded::Request { consumed: len, arguments, style, session, consistency } => {
                     consumed += len;
@@ -401,6 +414,11 @@ impl Node {
         client.last_reads = self.reads.join(client.key, client.last_reads, now.mono);
         Needs::Ticket(client.last_reads)
     }
+}
+
+/// Whether a command of this name is about the connection or the node.
+fn is_about_node(name: &[u8]) -> bool {
+    store::lookup(name).is_some_and(|spec| spec.class == Class::Connection)
 }
 
 /// The reply to a command that has the wrong number of arguments, or that a subscriber in RESP2 cannot give: it could

@@ -49,6 +49,7 @@ mod settings;
 mod snapshot;
 mod snapshots;
 mod subscribers;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -234,6 +235,8 @@ pub struct Node {
     leaving: bool,
     /// Connections with undecoded bytes.
     backlog: VecDeque<ClientKey>,
+    /// The first of them that was not decoded because others had asked so much about the node.
+    kept_from_talk: Option<ClientKey>,
     /// Connections with long replies, each once.
     busy: VecDeque<ClientKey>,
     /// Connections with long reads, each once. That of the first is being done.
@@ -271,6 +274,7 @@ impl Node {
             reads_wait: false,
             write_fund: Fund(0),
             read_fund: Cell::new(Fund(0)),
+            talk: talk::Talk::of_turn(),
             ready_up_to: 0,
             missing: NodeSet::EMPTY,
             started: now,
@@ -302,6 +306,7 @@ impl Node {
             full: false,
             leaving: false,
             backlog: VecDeque::new(),
+            kept_from_talk: None,
             busy: VecDeque::new(),
             line: VecDeque::new(),
             turn_budget: COMMANDS_PER_TURN,

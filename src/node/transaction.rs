@@ -15,6 +15,7 @@ use super::clients::Client;
 use super::commands;
 use super::intake::Context;
 use super::queue::{Part, State};
+use super::talk::Talk;
 use super::{Class, Node};
 
 /// Most commands of a transaction.
@@ -170,11 +171,19 @@ impl Node {
         for (key, revision) in watched {
             builder.watch(&key, revision);
         }
+        let mut talk = Talk::of_transaction();
         let parts = commands.into_iter().map(|command| match command {
             Queued::Store { code } => Part::Command { code },
             Queued::Node { spec, arguments } => {
                 let arguments: Vec<&[u8]> = arguments.iter().map(|argument| &**argument).collect();
-                commands::carry_out_part(client, &mut self.backend, context.style, spec, &arguments)
+                commands::carry_out_part(
+                    client,
+                    &mut self.backend,
+                    context.style,
+                    spec,
+                    &arguments,
+                    &mut talk,
+                )
             }
         });
         let parts: Vec<Part> = parts.collect();

@@ -288,6 +288,11 @@ impl Store {
         self.keys.work().done()
     }
 
+    /// Something else was done that counts as work.
+    pub fn count_work(&self, work: u64) {
+        self.keys.work().count(work);
+    }
+
     fn begin_command(
         &mut self,
         piece: Piece,

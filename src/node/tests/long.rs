@@ -78,6 +78,67 @@ fn one_turn(cluster: &mut Cluster) {
     host.node.handle(cluster.now, NodeInput::Persisted(host.submitted));
 }
 
+/// However many questions about the node stand in a pipeline: turns answer some of them, and somebody else's as well.
+#[test]
+fn questions_about_the_node_are_shared_out_over_turns() {
+    let mut cluster = one_node();
+    for client in 1..=3 {
+        cluster.open(0, client);
+    }
+    for (question, per_turn) in [("COMMAND", 3), ("COMMAND DOCS", 3), ("CONFIG GET *", 200), ("INFO", 200)] {
+        let len = cluster.ask(0, 1, &format!("{question}\r\n")).len();
+        let all = format!("{question}\r\n").repeat(4 * per_turn);
+        cluster.say(0, 1, all.as_bytes());
+        cluster.say(0, 2, all.as_bytes());
+        let (mut heard, mut turns) = ([0; 2], 0);
+        while heard.iter().sum::<usize>() < 7 * per_turn * len {
+            cluster.say(0, 3, b"PING\r\n");
+            one_turn(&mut cluster);
+            one_turn(&mut cluster);
+            one_turn(&mut cluster);
+            assert_eq!(cluster.hear(0, 3), "+PONG\r\n", "{question}: nobody waits for ever");
+            let news = [1, 2].map(|client| cluster.hear(0, client).len());
+            assert!(
+                news.iter().sum::<usize>() <= 4 * per_turn * len,
+                "{question}: {news:?} bytes of {len} each"
+            );
+            heard = [heard[0] + news[0], heard[1] + news[1]];
+            turns += 1;
+            assert!(turns < 100, "{question}: {heard:?}");
+        }
+        cluster.run();
+        cluster.hear(0, 1);
+        cluster.hear(0, 2);
+    }
+}
+
+/// A transaction answers at a stroke, so there is a limit to what it asks about the node.
+#[test]
+fn a_transaction_asks_so_much_about_the_node() {
+    const COUNT: usize = 5_000;
+    let mut cluster = one_node();
+    cluster.open(0, 1);
+    for (question, least, most) in [("INFO", 50, 200), ("COMMAND", 2, 10), ("PING", COUNT, COUNT)] {
+        for write in ["", "SET a 1\r\n"] {
+            cluster.ask(0, 1, "MULTI\r\n");
+            cluster.say(0, 1, format!("{question}\r\n").repeat(COUNT).as_bytes());
+            cluster.run();
+            assert_eq!(cluster.hear(0, 1), "+QUEUED\r\n".repeat(COUNT));
+            let mut reply = cluster.ask(0, 1, &format!("{write}EXEC\r\n"));
+            loop {
+                cluster.run();
+                match cluster.hear(0, 1) {
+                    rest if rest.is_empty() => break,
+                    rest => reply += &rest,
+                }
+            }
+            let refused = reply.matches("-ERR the transaction asks too much about the node").count();
+            assert!((least..=most).contains(&(COUNT - refused)), "{question}: {refused} refused");
+            assert_eq!(reply.ends_with("+OK\r\n"), !write.is_empty());
+        }
+    }
+}
+
 /// Turns until the client has so many bytes; how many turns, and what it heard. The other client is served meanwhile.
 fn turns_until(cluster: &mut Cluster, len: usize) -> (usize, String) {
     let mut heard = String::new();
