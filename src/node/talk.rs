@@ -13,7 +13,7 @@ const PER_TURN: u64 = 768;
 const PER_TRANSACTION: u64 = 2 * PER_TURN;
 /// So many elements of a reply, or bytes of a text, are one look at a key.
 const ELEMENTS_PER_UNIT: u64 = 8;
-const BYTES_PER_UNIT: u64 = 256;
+const BYTES_PER_UNIT: u64 = 128;
 /// What a question counts that is answered when the transaction is done.
 const QUESTION: u64 = 16;
 
