@@ -212,8 +212,11 @@ impl Measuring {
         Measuring { sum, head, path: vec![(array, 0)], bytes: Vec::new() }
     }
 
-    /// Looks at the next element and says how much work that was. `None`: that was all.
+    /// Looks at the next element and says how much work that was. `None`: that was all, or too much.
     fn measure(&mut self, outermost: &Elements) -> Option<usize> {
+        if !self.sum.fits() {
+            return None;
+        }
         let len = self.bytes.len();
         while let Some(((array, next), outer)) = self.path.split_last_mut() {
             let number = *next;

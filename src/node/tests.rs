@@ -3,6 +3,7 @@
 
 mod apply;
 mod long;
+mod pouring;
 mod redis;
 mod snapshots;
 
