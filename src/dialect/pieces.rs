@@ -1,9 +1,9 @@
 //! Arrays whose elements become bytes one by one, so that a long one need not be encoded at a stroke.
 //!
-//! The bytes are those of [`encode`](super::encode), but for what comes before a reply as a whole: the header of a frame
-//! is not written here, since it says how long all of the reply is. Arrays nest: what is on the way is one [`OpenArray`]
-//! for each of those around the next element. Nothing comes after an array's last element in any dialect, so none is
-//! closed.
+//! The bytes are those of [`encode`](super::encode), but for what comes before a reply as a whole: the header of a
+//! frame is not written here, since it says how long all of the reply is. Arrays nest: what is on the way is one
+//! [`OpenArray`] for each of those around the next element. Nothing comes after an array's last element in any
+//! dialect, so none is closed.
 
 use crate::types::{Plain, Reply};
 use crate::wire::client;

@@ -1,17 +1,18 @@
 //! Long replies become bytes some elements at a time, be the elements in the reply itself, as those of `KEYS`, or
-//! deeper, as the keys that `SCAN` has found or what a transaction tells of either. An element is let go of as soon as it
-//! is bytes, so what is left of a reply is never in memory twice, and nothing is freed at a stroke at the end.
+//! deeper, as the keys that `SCAN` has found or what a transaction tells of either. An element is let go of as soon as
+//! it is sent on its way, so there is nothing to be freed at the end but an empty array.
 //!
 //! In RESP an element looks the same wherever it stands. In text it has a number and an indentation, which each array
 //! on the way keeps ([`OpenArray`]).
 //!
-//! A frame begins with the length and the checksum of all that follows. So the elements are turned into bytes twice: the
-//! first time these are only counted and summed, and then the frame is poured like any other reply. That costs some
-//! fifty nanoseconds an element more than to build the frame in a buffer, and saves the buffer: it would have hundreds
-//! of megabytes, which are not copied or given back in one turn, and a client that does not read would keep them.
+//! A frame begins with the length and the checksum of all that follows. So the elements are turned into bytes twice:
+//! the first time these are only counted and summed, and then the frame is poured like any other reply. A buffer with
+//! the whole frame would spare the second time, and have hundreds of megabytes that are copied, given back, and kept
+//! for as long as the client does not read.
 //!
-//! Only arrays are looked at. Maps, sets and pushes tell about the node or its commands and are short, and so is what
-//! there is for people to read. A single value becomes bytes at a stroke, be it long or not.
+//! Elements are counted and so are the bytes in them, for a few values may be as much work as very many. Only arrays
+//! are looked at: maps, sets and pushes tell about the node or its commands and are short, and so is text for people
+//! to read. A single value becomes bytes at a stroke, be it long or not.
 
 use std::vec;
 
