@@ -16,6 +16,7 @@ mod binary;
 mod error;
 mod inline;
 mod line;
+mod pieces;
 mod resp;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::wire::batch::SessionSeq;
 use crate::wire::client::{Consistency, encode_response};
 
 pub use error::ProtocolError;
+pub use pieces::OpenArray;
 pub use resp::RespVersion;
 
 use line::{Ending, Line, read_line};
@@ -280,31 +282,9 @@ impl Decoder {
 pub fn encode(out: &mut Vec<u8>, style: ReplyStyle, reply: &Reply) {
     match style {
         ReplyStyle::Silent => {}
-        ReplyStyle::Text => text::encode(out, reply),
+        ReplyStyle::Text => text::encode(out, reply, 0),
         ReplyStyle::Resp2 => resp::encode(out, RespVersion::Resp2, reply),
         ReplyStyle::Resp3 => resp::encode(out, RespVersion::Resp3, reply),
         ReplyStyle::Binary { id } => encode_response(out, id, reply),
-    }
-}
-
-/// Appends what comes before the elements of an array, if they may follow one by one as replies of their own. Says
-/// whether that is so: text numbers them, and a frame begins with the length of them all.
-pub fn encode_array_head(out: &mut Vec<u8>, style: ReplyStyle, len: usize) -> bool {
-    match style {
-        ReplyStyle::Silent => true,
-        ReplyStyle::Resp2 | ReplyStyle::Resp3 => {
-            resp::push_head(out, b'*', len);
-            true
-        }
-        ReplyStyle::Text | ReplyStyle::Binary { .. } => false,
-    }
-}
-
-/// Appends a bulk with these bytes.
-pub fn encode_bulk(out: &mut Vec<u8>, style: ReplyStyle, bytes: &[u8]) {
-    match style {
-        ReplyStyle::Silent => {}
-        ReplyStyle::Resp2 | ReplyStyle::Resp3 => resp::push_bulk(out, bytes),
-        ReplyStyle::Text | ReplyStyle::Binary { .. } => encode(out, style, &Reply::bulk(bytes)),
     }
 }

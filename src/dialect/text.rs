@@ -7,48 +7,66 @@ use crate::types::{Plain, Reply, decimal};
 
 use super::resp::push_one_line;
 
-/// An array that is being listed.
-struct Level<'a> {
-    left: std::slice::Iter<'a, Reply>,
+/// Numbers the elements of an array.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbering {
     /// The number of the next element.
-    number: i64,
-    /// Where its numbers begin.
+    next: i64,
+    /// Where the numbers begin.
     indent: usize,
 }
 
-/// Appends a reply with its line end.
-pub(super) fn encode(out: &mut Vec<u8>, reply: &Reply) {
+impl Numbering {
+    /// For an array that begins in this column of its line.
+    pub(super) fn at(column: usize) -> Numbering {
+        Numbering { next: 1, indent: column }
+    }
+
+    /// Appends what comes before the next element, and returns the column in which that begins.
+    pub(super) fn push(&mut self, out: &mut Vec<u8>) -> usize {
+        // The first number stands on the line that the array's own number began.
+        if self.next > 1 {
+            out.resize(out.len() + self.indent, b' ');
+        }
+        let start = out.len();
+        decimal::push(out, self.next);
+        out.extend_from_slice(b") ");
+        self.next += 1;
+        self.indent + out.len() - start
+    }
+}
+
+/// An array that is being listed.
+struct Level<'a> {
+    left: std::slice::Iter<'a, Reply>,
+    numbering: Numbering,
+}
+
+/// Appends a reply that begins in this column, with its line end.
+pub(super) fn encode(out: &mut Vec<u8>, reply: &Reply, column: usize) {
     // The innermost last: an explicit stack instead of recursion.
     let mut open: Vec<Level<'_>> = Vec::new();
-    let mut next = Some((reply, 0));
+    let mut next = Some((reply, column));
     while let Some((reply, column)) = next {
         match reply.plain() {
             Plain::Array(items) if !items.is_empty() => {
-                open.push(Level { left: items.iter(), number: 1, indent: column });
+                open.push(Level { left: items.iter(), numbering: Numbering::at(column) });
             }
             leaf => encode_leaf(out, leaf),
         }
         next = None;
         while let Some(level) = open.last_mut() {
-            let Some(item) = level.left.next() else {
-                open.pop();
-                continue;
-            };
-            // The first number stands on the line that the array's own number began.
-            if level.number > 1 {
-                out.resize(out.len() + level.indent, b' ');
+            if let Some(item) = level.left.next() {
+                next = Some((item, level.numbering.push(out)));
+                break;
             }
-            let start = out.len();
-            decimal::push(out, level.number);
-            out.extend_from_slice(b") ");
-            level.number += 1;
-            next = Some((item, level.indent + out.len() - start));
-            break;
+            open.pop();
         }
     }
 }
 
-fn encode_leaf(out: &mut Vec<u8>, reply: Plain<'_>) {
+/// Appends what is no array, or an empty one, with its line end.
+pub(super) fn encode_leaf(out: &mut Vec<u8>, reply: Plain<'_>) {
     match reply {
         Plain::Nil => out.extend_from_slice(b"Not Found"),
         Plain::Status(text) => out.extend_from_slice(text.as_bytes()),

@@ -1,26 +1,51 @@
 //! Long replies become bytes some elements at a time, be the elements in the reply itself, as those of `KEYS`, or
-//! deeper, as the keys that `SCAN` has found or what a transaction tells of either.
+//! deeper, as the keys that `SCAN` has found or what a transaction tells of either. An element is let go of as soon as
+//! it is sent on its way, so there is nothing to be freed at the end but an empty array.
 //!
-//! That needs a dialect in which an element looks the same wherever it stands. Text numbers the elements and a frame
-//! begins with the length of all, so there a long reply is turned into bytes at a stroke.
+//! In RESP an element looks the same wherever it stands. In text it has a number and an indentation, which each array
+//! on the way keeps ([`OpenArray`]).
+//!
+//! A frame begins with the length and the checksum of all that follows. So the elements are turned into bytes twice:
+//! the first time these are only counted and summed, and then the frame is poured like any other reply. A buffer with
+//! the whole frame would spare the second time, and have hundreds of megabytes that are copied, given back, and kept
+//! for as long as the client does not read.
+//!
+//! Elements are counted and so are the bytes in them, for a few values may be as much work as very many. Only arrays
+//! are looked at: maps, sets and pushes tell about the node or its commands and are short, and so is text for people
+//! to read. A single value becomes bytes at a stroke, be it long or not.
 
 use std::vec;
 
-use crate::dialect::{ReplyStyle, encode, encode_array_head, encode_bulk};
+use crate::dialect::{OpenArray, ReplyStyle, encode};
 use crate::store::{Found, LongReply};
-use crate::types::{Item, Reply};
+use crate::types::{Item, Reply, limits};
+use crate::wire::client::ResponseSum;
 
 use super::queue::Remains;
 
-/// A reply with more elements than this, those of its elements counted, is turned into bytes piece by piece.
-const POUR_COUNT: usize = 1024;
+/// A reply that is more work than this is turned into bytes piece by piece.
+const POUR_WORK: usize = 1024;
+/// So many bytes are as much work as an element.
+const BYTES_PER_ELEMENT: usize = 256;
+/// Bytes are summed when there are so many, and not for each element.
+const SUMMED_LEN: usize = 4 << 10;
+/// A longer element's bytes do not keep their memory.
+const SUMMED_LEN_KEPT: usize = 64 << 10;
 
 /// What is left of a long reply.
 #[derive(Debug)]
 pub(super) struct Pouring {
-    style: ReplyStyle,
+    /// How long it is has to be found out first.
+    measuring: Option<Box<Measuring>>,
     /// The rest of it and of those elements that are long as well, from the outside to the inside.
-    rest: Vec<Elements>,
+    rest: Vec<Rest>,
+}
+
+/// What is left of an array.
+#[derive(Debug)]
+struct Rest {
+    array: OpenArray,
+    elements: Elements,
 }
 
 #[derive(Debug)]
@@ -32,65 +57,113 @@ enum Elements {
 
 /// Whether a reply is turned into bytes piece by piece.
 pub(super) fn is_long(reply: &Reply) -> bool {
-    fn exceeds(reply: &Reply, left: &mut usize) -> bool {
-        let Reply::Array(elements) = reply else { return false };
+    matches!(reply, Reply::Array(elements) if is_much(elements))
+}
+
+fn is_much(elements: &[Reply]) -> bool {
+    fn exceeds(elements: &[Reply], left: &mut usize) -> bool {
         let Some(rest) = left.checked_sub(elements.len()) else { return true };
         *left = rest;
-        elements.iter().any(|element| exceeds(element, left))
+        elements.iter().any(|element| match element {
+            Reply::Array(inner) => exceeds(inner, left),
+            Reply::Bulk(bytes) => match left.checked_sub(bytes.len() / BYTES_PER_ELEMENT) {
+                Some(rest) => {
+                    *left = rest;
+                    false
+                }
+                None => true,
+            },
+            _ => false,
+        })
     }
-    let mut left = POUR_COUNT;
-    exceeds(reply, &mut left)
+    let mut left = POUR_WORK;
+    exceeds(elements, &mut left)
+}
+
+/// How much work an element was that became so many bytes.
+fn work_of(len: usize) -> usize {
+    1 + len / BYTES_PER_ELEMENT
 }
 
 impl Pouring {
     /// Turns a reply into bytes, or the beginning of a long one; then what is returned goes on.
     pub(super) fn begin(output: &mut Vec<u8>, style: ReplyStyle, reply: LongReply) -> Option<Pouring> {
-        let rest = match reply {
-            LongReply::Reply(reply) if is_long(&reply) => open(output, style, reply),
-            LongReply::Keys(found)
-                if found.items.len() > POUR_COUNT && encode_head(output, style, &found) =>
-            {
-                Some(Elements::Keys(found.items.into_iter()))
-            }
-            reply => {
-                encode(output, style, &reply.into_reply());
+        let is_long = match &reply {
+            LongReply::Reply(reply) => is_long(reply),
+            LongReply::Keys(found) => found.items.len() > POUR_WORK,
+        };
+        if !is_long {
+            encode(output, style, &reply.into_reply());
+            return None;
+        }
+        let mut head = Vec::new();
+        let rest = open(&mut head, style, reply)?;
+        let measuring = match style {
+            ReplyStyle::Binary { id } => Some(Box::new(Measuring::new(id, rest.array, head))),
+            _ => {
+                output.extend_from_slice(&head);
                 None
             }
         };
-        rest.map(|rest| Pouring { style, rest: vec![rest] })
+        Some(Pouring { measuring, rest: vec![rest] })
     }
 
-    /// Turns the next element into bytes, and says whether there was one.
-    pub(super) fn pour(&mut self, output: &mut Vec<u8>) -> bool {
-        let style = self.style;
-        while let Some(elements) = self.rest.last_mut() {
+    /// Does the next element's work and says how much that was, or that all is done.
+    pub(super) fn pour(&mut self, output: &mut Vec<u8>) -> Option<usize> {
+        if let Some(measuring) = &mut self.measuring {
+            let work = self.rest.first().and_then(|rest| measuring.measure(&rest.elements));
+            if work.is_none()
+                && let Some(measuring) = self.measuring.take()
+            {
+                self.begin_frame(output, *measuring);
+            }
+            return Some(work.unwrap_or(1));
+        }
+        let len = output.len();
+        while let Some(Rest { array, elements }) = self.rest.last_mut() {
             match elements {
                 Elements::Replies(replies) => match replies.next() {
-                    Some(reply) if is_long(&reply) => {
-                        self.rest.extend(open(output, style, reply));
-                        return true;
+                    Some(Reply::Array(inner)) if is_much(&inner) => {
+                        let array = array.open(output, inner.len());
+                        self.rest.push(Rest { array, elements: Elements::Replies(inner.into_iter()) });
+                        return Some(1);
                     }
                     Some(reply) => {
-                        encode(output, style, &reply);
-                        return true;
+                        array.push(output, &reply);
+                        return Some(work_of(output.len() - len));
                     }
                     None => {}
                 },
                 Elements::Keys(items) => {
                     if let Some(item) = items.next() {
-                        encode_bulk(output, style, item.key());
-                        return true;
+                        array.push_bulk(output, item.key());
+                        return Some(work_of(output.len() - len));
                     }
                 }
             }
             self.rest.pop();
         }
-        false
+        None
+    }
+
+    /// Turns what comes before the elements into bytes, now that it is known.
+    fn begin_frame(&mut self, output: &mut Vec<u8>, measured: Measuring) {
+        if measured.sum.fits() {
+            measured.sum.encode_head(output);
+            output.extend_from_slice(&measured.head);
+            return;
+        }
+        let text = format!("ERR reply exceeds {} bytes, ask for less at a time", limits::FRAME_LEN_MAX);
+        encode(output, ReplyStyle::Binary { id: measured.sum.id() }, &Reply::error(text));
+        // The elements are let go of some at a time, as if they were sent.
+        for rest in &mut self.rest {
+            rest.array = OpenArray::silent();
+        }
     }
 
     /// Nobody waits for it any more.
     pub(super) fn leave_to(self, remains: &mut Remains) {
-        for elements in self.rest {
+        for Rest { elements, .. } in self.rest {
             match elements {
                 Elements::Replies(replies) => remains.replies.push(replies.collect()),
                 Elements::Keys(items) => remains.items.push(items.collect()),
@@ -99,26 +172,101 @@ impl Pouring {
     }
 }
 
-/// Appends what comes before the elements of a long reply, and returns these; or all of it.
-fn open(output: &mut Vec<u8>, style: ReplyStyle, reply: Reply) -> Option<Elements> {
+/// Appends what comes before the elements of a long reply, and returns these.
+fn open(output: &mut Vec<u8>, style: ReplyStyle, reply: LongReply) -> Option<Rest> {
     match reply {
-        Reply::Array(elements) if encode_array_head(output, style, elements.len()) => {
-            Some(Elements::Replies(elements.into_iter()))
+        LongReply::Reply(Reply::Array(elements)) => {
+            let array = OpenArray::begin(output, style, elements.len());
+            Some(Rest { array, elements: Elements::Replies(elements.into_iter()) })
         }
-        reply => {
-            encode(output, style, &reply);
-            None
+        LongReply::Reply(_) => None,
+        LongReply::Keys(Found { cursor, items }) => {
+            let array = match cursor {
+                None => OpenArray::begin(output, style, items.len()),
+                Some(cursor) => {
+                    let mut pair = OpenArray::begin(output, style, 2);
+                    pair.push(output, &Found::cursor_reply(cursor));
+                    pair.open(output, items.len())
+                }
+            };
+            Some(Rest { array, elements: Elements::Keys(items.into_iter()) })
         }
     }
 }
 
-/// Appends what comes before keys, if they may follow one by one. Says whether that is so.
-fn encode_head(output: &mut Vec<u8>, style: ReplyStyle, found: &Found) -> bool {
-    if let Some(cursor) = found.cursor {
-        if !encode_array_head(output, style, 2) {
-            return false;
-        }
-        encode(output, style, &Found::cursor_reply(cursor));
+/// Goes through the elements of a frame's reply before they are sent.
+#[derive(Debug)]
+struct Measuring {
+    sum: ResponseSum,
+    /// What comes before the elements.
+    head: Vec<u8>,
+    /// How far it is, from the outside to the inside: arrays, and the number of the next element in each.
+    path: Vec<(OpenArray, usize)>,
+    /// What is not in the sum yet.
+    bytes: Vec<u8>,
+}
+
+impl Measuring {
+    fn new(id: u64, array: OpenArray, head: Vec<u8>) -> Measuring {
+        let mut sum = ResponseSum::new(id);
+        sum.add(&head);
+        Measuring { sum, head, path: vec![(array, 0)], bytes: Vec::new() }
     }
-    encode_array_head(output, style, found.items.len())
+
+    /// Looks at the next element and says how much work that was. `None`: that was all, or too much.
+    fn measure(&mut self, outermost: &Elements) -> Option<usize> {
+        if !self.sum.fits() {
+            return None;
+        }
+        let len = self.bytes.len();
+        while let Some(((array, next), outer)) = self.path.split_last_mut() {
+            let number = *next;
+            *next += 1;
+            match outermost {
+                Elements::Keys(items) => {
+                    if let Some(item) = items.as_slice().get(number) {
+                        array.push_bulk(&mut self.bytes, item.key());
+                        return Some(self.sum_up(len));
+                    }
+                }
+                Elements::Replies(replies) => match innermost(replies.as_slice(), outer).get(number) {
+                    Some(Reply::Array(inner)) if is_much(inner) => {
+                        let array = array.open(&mut self.bytes, inner.len());
+                        self.path.push((array, 0));
+                        return Some(1);
+                    }
+                    Some(reply) => {
+                        array.push(&mut self.bytes, reply);
+                        return Some(self.sum_up(len));
+                    }
+                    None => {}
+                },
+            }
+            self.path.pop();
+        }
+        self.sum.add(&self.bytes);
+        None
+    }
+
+    /// Sums what has come together since there were `len` bytes, if it is enough.
+    fn sum_up(&mut self, len: usize) -> usize {
+        let work = work_of(self.bytes.len() - len);
+        if self.bytes.len() >= SUMMED_LEN {
+            self.sum.add(&self.bytes);
+            self.bytes.clear();
+            self.bytes.shrink_to(SUMMED_LEN_KEPT);
+        }
+        work
+    }
+}
+
+/// The elements of the innermost of these arrays, of which each has been entered at the element before its next one.
+fn innermost<'a>(outermost: &'a [Reply], outer: &[(OpenArray, usize)]) -> &'a [Reply] {
+    let mut elements = outermost;
+    for (_, next) in outer {
+        if let Some(Reply::Array(inner)) = elements.get(next - 1) {
+            elements = inner;
+        }
+    }
+    elements
 }

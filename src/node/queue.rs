@@ -34,7 +34,7 @@ use super::pouring::{Pouring, is_long};
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
-/// So many elements of a connection's long replies are turned into bytes in a turn.
+/// So many elements of a connection's long replies are turned into bytes in a turn, or fewer if they are long.
 pub(super) const POURED_PER_TURN: usize = 8192;
 /// A buffer that is empty and larger than this is given back.
 pub(super) const BUFFER_KEPT_MAX: usize = 64 << 10;
@@ -117,14 +117,14 @@ pub(super) enum Part {
 
 impl Part {
     /// The reply of a transaction. `published`: how many got each message, which the store does not know.
-    fn merge(parts: &[Part], replies: Vec<Reply>, published: &[usize], backend: &Backend) -> Reply {
+    fn merge(parts: Box<[Part]>, replies: Vec<Reply>, published: &[usize], backend: &Backend) -> Reply {
         let (mut replies, mut published) = (replies.into_iter(), published.iter());
         let publish = crate::store::lookup(b"PUBLISH").map(|spec| spec.code);
-        let merged = parts.iter().map(|part| match part {
-            Part::Ready(reply) => reply.clone(),
-            Part::Ask(question) => backend.answer(question),
+        let merged = parts.into_iter().map(|part| match part {
+            Part::Ready(reply) => reply,
+            Part::Ask(question) => backend.answer(&question),
             Part::Command { code } => match replies.next() {
-                Some(Reply::Integer(_)) if Some(*code) == publish => count(published.next()),
+                Some(Reply::Integer(_)) if Some(code) == publish => count(published.next()),
                 reply => reply.unwrap_or(Reply::Nil),
             },
         });
@@ -201,7 +201,7 @@ impl Slot {
                 return false;
             }
             State::Ask(question) => backend.answer(question),
-            State::AskAll(parts) => Part::merge(parts, Vec::new(), &[], backend),
+            State::AskAll(parts) => Part::merge(std::mem::take(parts), Vec::new(), &[], backend),
             State::Settled(_)
             | State::Found(_)
             | State::Multicast { .. }
@@ -250,7 +250,7 @@ pub(super) struct Queue {
     watched: Watched,
     /// What is left of a long reply at the front.
     pouring: Option<Pouring>,
-    /// So many more elements of long replies may be turned into bytes in this turn.
+    /// So much more of the work of long replies may be done in this turn.
     pour_budget: usize,
     output: Vec<u8>,
     /// So many bytes of `output` are sent.
@@ -365,8 +365,8 @@ impl Queue {
         let Some(slot) = self.slot_mut(number) else { return };
         if let State::Later = slot.state {
             slot.state = State::Settled(reply);
-        } else if let State::Multicast { parts, .. } = &slot.state {
-            let reply = match (parts, reply) {
+        } else if let State::Multicast { parts, .. } = &mut slot.state {
+            let reply = match (parts.take(), reply) {
                 (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published, backend),
                 (None, Reply::Integer(_)) if !published.is_empty() => count(published.first()),
                 (_, reply) => reply,
@@ -558,9 +558,9 @@ impl Queue {
                 if self.pour_budget == 0 {
                     break;
                 }
-                self.pour_budget -= 1;
-                if !pouring.pour(&mut self.output) {
-                    self.pouring = None;
+                match pouring.pour(&mut self.output) {
+                    Some(work) => self.pour_budget = self.pour_budget.saturating_sub(work),
+                    None => self.pouring = None,
                 }
                 continue;
             }

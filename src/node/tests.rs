@@ -3,6 +3,7 @@
 
 mod apply;
 mod long;
+mod pouring;
 mod redis;
 mod snapshots;
 
@@ -244,6 +245,19 @@ impl Cluster {
         self.say(index, client, bytes.as_bytes());
         self.run();
         self.hear(index, client)
+    }
+
+    /// The same for a long reply, of which more comes when some is read.
+    fn ask_much(&mut self, index: usize, client: u32, bytes: &str) -> String {
+        let mut heard = self.ask(index, client, bytes);
+        loop {
+            self.run();
+            let more = self.hear(index, client);
+            if more.is_empty() {
+                return heard;
+            }
+            heard += &more;
+        }
     }
 
     fn request(&mut self, index: usize, client: u32, place: Option<SessionSeq>, words: &[&str]) -> WireReply {

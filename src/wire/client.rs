@@ -11,7 +11,7 @@
 use crate::types::{Plain, Reply, SessionId, limits};
 
 use super::batch::SessionSeq;
-use super::{DecodeError, Reader, Writer, begin_frame, end_frame};
+use super::{DecodeError, PayloadSum, Reader, Writer, begin_frame, end_frame};
 
 /// Frame kind of a request.
 pub const KIND_REQUEST: u8 = 0x41;
@@ -165,10 +165,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply) {
                 w.u8(1);
                 w.blob(text.as_bytes());
             }
-            Plain::Bulk(bytes) => {
-                w.u8(2);
-                w.blob(bytes);
-            }
+            Plain::Bulk(bytes) => encode_bulk(out, bytes),
             Plain::Integer(value) => {
                 w.u8(3);
                 w.i64(value);
@@ -178,11 +175,65 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply) {
                 w.blob(text.as_bytes());
             }
             Plain::Array(items) => {
-                w.u8(5);
-                w.count(items.len());
+                encode_array_head(out, items.len());
                 todo.extend(items.iter().rev());
             }
         }
+    }
+}
+
+/// Appends a bulk with these bytes as it is in a response.
+pub fn encode_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    let mut w = Writer::new(out);
+    w.u8(2);
+    w.blob(bytes);
+}
+
+/// Appends what comes before the elements of an array in a response.
+pub fn encode_array_head(out: &mut Vec<u8>, len: usize) {
+    let mut w = Writer::new(out);
+    w.u8(5);
+    w.count(len);
+}
+
+/// A response whose bytes are gone through twice and never kept: first to learn what its header says, then to be sent.
+#[derive(Debug)]
+pub struct ResponseSum {
+    id: u64,
+    payload: PayloadSum,
+}
+
+impl ResponseSum {
+    /// For the response to the request with this id.
+    pub fn new(id: u64) -> ResponseSum {
+        let mut payload = PayloadSum::default();
+        payload.add(&id.to_le_bytes());
+        ResponseSum { id, payload }
+    }
+
+    /// The request's id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Takes in the next bytes of the reply.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.payload.add(piece);
+    }
+
+    /// Whether so long a response can be sent.
+    pub fn fits(&self) -> bool {
+        self.payload.payload_len() <= limits::FRAME_LEN_MAX
+    }
+
+    /// Appends what comes before the reply.
+    ///
+    /// # Panics
+    /// If it does not fit.
+    pub fn encode_head(&self, out: &mut Vec<u8>) {
+        assert!(self.fits(), "whoever measures a response looks at the limit");
+        self.payload.encode_header(out, KIND_RESPONSE);
+        Writer::new(out).u64(self.id);
     }
 }
 

@@ -158,14 +158,51 @@ pub fn begin_frame(out: &mut Vec<u8>, kind: u8) -> usize {
 /// # Panics
 /// If `start` is not from [`begin_frame`] on the same vector, or the payload has 4 GiB.
 pub fn end_frame(out: &mut [u8], start: usize) {
-    let frame = &mut out[start..];
-    let len = u32::try_from(frame.len() - FRAME_HEADER_LEN).expect("payloads are limited below 4 GiB");
-    frame[4..8].copy_from_slice(&len.to_le_bytes());
-    let header = frame.first_chunk().expect("a frame has a header");
+    let (header, payload) = out[start..]
+        .split_first_chunk_mut()
+        .expect("a frame begins with the header that begin_frame appended");
+    fill_header(header, payload.len(), |crc| crc32c::crc32c_append(crc, payload));
+}
+
+/// Fills in what depends on the payload. `append` gets the checksum of what stands before it, and returns that of both.
+fn fill_header(header: &mut [u8; FRAME_HEADER_LEN], len: usize, append: impl FnOnce(u32) -> u32) {
+    let len = u32::try_from(len).expect("payloads are limited below 4 GiB");
+    header[4..8].copy_from_slice(&len.to_le_bytes());
     let check = header_check(header);
-    frame[2..4].copy_from_slice(&check.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..8]), &frame[FRAME_HEADER_LEN..]);
-    frame[8..12].copy_from_slice(&crc.to_le_bytes());
+    header[2..4].copy_from_slice(&check.to_le_bytes());
+    let crc = append(crc32c::crc32c(&header[..8]));
+    header[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// What the header says about a payload, gathered piece by piece: for one that is never in memory as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PayloadSum {
+    len: usize,
+    /// CRC32C of the payload alone.
+    crc: u32,
+}
+
+impl PayloadSum {
+    /// Takes in the next bytes of the payload.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.len += piece.len();
+        self.crc = crc32c::crc32c_append(self.crc, piece);
+    }
+
+    /// Payload bytes so far.
+    pub fn payload_len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends the header of the frame with this payload, which has to follow.
+    ///
+    /// # Panics
+    /// If the payload has 4 GiB.
+    pub fn encode_header(&self, out: &mut Vec<u8>, kind: u8) {
+        let start = begin_frame(out, kind);
+        let header = out[start..].first_chunk_mut().expect("it was just appended");
+        fill_header(header, self.len, |crc| crc32c::crc32c_combine(crc, self.crc, self.len));
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +234,20 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(split_frame(&bad, 100).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_payload_in_pieces_has_the_same_header() {
+        let payload: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        for (len, piece_len) in [(0, 1), (1, 1), (12, 5), (1000, 7), (payload.len(), 4099)] {
+            let mut sum = PayloadSum::default();
+            payload[..len].chunks(piece_len).for_each(|piece| sum.add(piece));
+            assert_eq!(sum.payload_len(), len);
+            let mut out = vec![7];
+            sum.encode_header(&mut out, 9);
+            out.extend_from_slice(&payload[..len]);
+            assert!(out[1..] == frame(9, &payload[..len]), "{len} bytes");
         }
     }
 

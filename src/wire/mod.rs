@@ -9,4 +9,6 @@ mod cursor;
 mod frame;
 
 pub use cursor::{DecodeError, Reader, Writer};
-pub use frame::{FRAME_HEADER_LEN, FrameError, FrameHeader, MAGIC, begin_frame, end_frame, split_frame};
+pub use frame::{
+    FRAME_HEADER_LEN, FrameError, FrameHeader, MAGIC, PayloadSum, begin_frame, end_frame, split_frame,
+};

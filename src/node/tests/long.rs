@@ -2,16 +2,16 @@
 
 use super::*;
 
-const KEY_COUNT: usize = 20_000;
+pub(super) const KEY_COUNT: usize = 20_000;
 /// What it takes to look at all slots, without their keys.
 const SLOTS_WORK: usize = crate::store::SLOT_COUNT / 8;
 const READ_PER_TURN: u64 = 1024;
 /// Slots and keys that a turn looks at, and some of the last slot.
 const LOOKED_AT_MAX: usize = READ_PER_TURN as usize + 200;
 /// What a turn may add to a client's output.
-const OUTPUT_MAX: usize = 256 << 10;
+pub(super) const OUTPUT_MAX: usize = 256 << 10;
 
-fn name(i: usize) -> String {
+pub(super) fn name(i: usize) -> String {
     format!("key-{i:05}")
 }
 
@@ -35,7 +35,7 @@ fn one_node() -> Cluster {
 }
 
 /// The same with many keys, and two clients.
-fn filled() -> Cluster {
+pub(super) fn filled() -> Cluster {
     let mut cluster = one_node();
     cluster.open(0, 1);
     cluster.open(0, 2);
@@ -71,7 +71,7 @@ fn tagged(i: usize) -> String {
 }
 
 /// One turn, after which the disk has all that it was given.
-fn one_turn(cluster: &mut Cluster) {
+pub(super) fn one_turn(cluster: &mut Cluster) {
     cluster.turn(0);
     let host = &mut cluster.hosts[0];
     host.durable = host.submitted;
@@ -124,14 +124,7 @@ fn a_transaction_asks_so_much_about_the_node() {
             cluster.say(0, 1, format!("{question}\r\n").repeat(COUNT).as_bytes());
             cluster.run();
             assert_eq!(cluster.hear(0, 1), "+QUEUED\r\n".repeat(COUNT));
-            let mut reply = cluster.ask(0, 1, &format!("{write}EXEC\r\n"));
-            loop {
-                cluster.run();
-                match cluster.hear(0, 1) {
-                    rest if rest.is_empty() => break,
-                    rest => reply += &rest,
-                }
-            }
+            let reply = cluster.ask_much(0, 1, &format!("{write}EXEC\r\n"));
             let refused = reply.matches("-ERR the transaction asks too much about the node").count();
             assert!((least..=most).contains(&(COUNT - refused)), "{question}: {refused} refused");
             assert_eq!(reply.ends_with("+OK\r\n"), !write.is_empty());

@@ -330,7 +330,7 @@ fn what_a_connection_may_collect_is_limited() {
     for _ in 0..61 {
         cluster.ask(0, 1, &"GET a\n".repeat(1000));
     }
-    assert_eq!(cluster.ask(0, 1, "EXEC\n").lines().count(), 61_000);
+    assert_eq!(cluster.ask_much(0, 1, "EXEC\n").lines().count(), 61_000);
     assert_eq!(cluster.ask(0, 1, &format!("WATCH{keys}\nUNWATCH\nWATCH again\n")), "OK\nOK\nOK\n");
     // A subscriber that does not read is cut off; those that do are not.
     cluster.open(0, 3);
