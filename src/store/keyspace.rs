@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::types::{Index, Item, Millis, Reply};
 
 use super::deadlines::{DEADLINE_LEN, Deadlines};
+use super::doomed::Doomed;
 use super::leaves::{Hashing, Leaf, PLACE_LEN, Slot};
 use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
@@ -81,6 +82,8 @@ struct Flushed {
     deadlines: Vec<Deadlines>,
     items: Vec<Vec<Item>>,
     replies: Vec<Vec<Reply>>,
+    /// What is left of all that is items.
+    doomed: Doomed,
 }
 
 impl Flushed {
@@ -91,6 +94,7 @@ impl Flushed {
             && self.deadlines.is_empty()
             && self.items.is_empty()
             && self.replies.is_empty()
+            && self.doomed.is_empty()
     }
 
     /// Frees at most so many keys, or a leaf's more, and says whether there is something left.
@@ -110,18 +114,22 @@ impl Flushed {
                 }
             } else if let Some(leaf) = self.leaves.pop() {
                 freed += leaf.len();
+                // What a clone still holds is freed with it.
+                if let Ok(leaf) = Arc::try_unwrap(leaf) {
+                    leaf.into_items().for_each(|item| self.doomed.push(item));
+                }
             } else if let Some(slot) = self.slots.pop() {
                 self.leaves = slot.into_leaves();
             } else if let Some(group) = self.groups.pop() {
-                // What a clone still holds is freed with it.
                 if let Ok(group) = Arc::try_unwrap(group) {
                     self.slots.extend(group.0.into_iter().flatten());
                 }
             } else if let Some(deadlines) = self.deadlines.last_mut() {
-                if deadlines.next_of_all().is_none() {
-                    self.deadlines.pop();
+                match deadlines.next_of_all() {
+                    Some(item) => self.doomed.push(item),
+                    None => drop(self.deadlines.pop()),
                 }
-            } else {
+            } else if !self.doomed.free_next() {
                 return false;
             }
         }
@@ -231,7 +239,10 @@ impl Keyspace {
             let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
             let now = self.now;
-            self.take_out(dead.key(), |item| !item.is_alive(now));
+            if let Some(item) = self.take_out(dead.key(), |item| !item.is_alive(now)) {
+                self.flushed.doomed.push(item);
+            }
+            self.flushed.doomed.push(dead);
         }
         let has_more = self.deadlines.has_dead() || self.flushed.free(max);
         let may_be_freed_elsewhere = Arc::strong_count(&self.clones) > 1;

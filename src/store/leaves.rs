@@ -106,6 +106,11 @@ impl Leaf {
         Leaf { tags: Vec::with_capacity(tags_room(len)), items: Vec::with_capacity(items_room(len)) }
     }
 
+    /// Its items.
+    pub(crate) fn into_items(self) -> impl Iterator<Item = Item> {
+        self.items.into_iter()
+    }
+
     /// Where the item of a key is.
     fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
         let tag = tag(hash);

@@ -31,6 +31,7 @@ mod by_key;
 mod command;
 mod commands;
 mod deadlines;
+mod doomed;
 mod error;
 mod event;
 mod extended;

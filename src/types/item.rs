@@ -57,6 +57,11 @@ impl Item {
         }
     }
 
+    /// Where it lies in memory.
+    pub(crate) fn address(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
     /// The same value under another key, or with another revision or deadline. A long value is shared.
     pub fn with(&self, key: &[u8], revision: Index, deadline: Option<Millis>) -> Item {
         match self.long_value() {
