@@ -21,10 +21,11 @@ use std::mem::size_of;
 
 use crate::protocol::{Delivery, OfferTicket, ReadTicket, Verdict};
 use crate::store::{Applied, Fund, UnderWay};
-use crate::types::{Entry, Index, Now};
+use crate::types::{Entry, Index, Now, Reply};
 use crate::wire::batch::{BatchPlace, BatchReader};
 
 use super::flight::Route;
+use super::pouring::is_long;
 use super::{Node, Observed, settle, subscribers};
 
 /// Bytes of entries that wait to be applied.
@@ -198,6 +199,7 @@ impl Node {
         let Applying { delivery, place, index, done, routes, begun } = applying;
         let wants_key_events = subscribers::wants_key_events(&self.backend);
         self.backend.store.tell_of_keys(wants_key_events);
+        self.backend.store.tell_of_expired(wants_key_events && subscribers::wants_expired(&self.backend));
         let mut commands = BatchReader::from_place(&delivery.entry.batch, *place);
         loop {
             *place = commands.place();
@@ -223,15 +225,22 @@ impl Node {
             let Some(Begun { is_awaited, under_way, published }) = begun else { return false };
             let at = Applied { index: *index, now: delivery.now };
             let reply = backend.store.apply_some(at, &command, *is_awaited, under_way, fund);
-            published.extend(subscribers::tell(backend, clients, backlog, effects, now));
             let was_torn = std::mem::replace(&mut backend.torn, reply.is_none());
+            published.extend(subscribers::tell(backend, clients, backlog, effects, now));
             let Some(reply) = reply else { return false };
             backend.applied_index = *index;
+            let mut unwanted = Some(reply);
             if let Some(route) = route
                 && let Some(client) = clients.get_mut(route.client)
+                && let Some(reply) = unwanted.take()
             {
-                client.queue.answer(route.slot, reply, published, backend);
+                unwanted =
+                    backend.pay_from(fund, || client.queue.answer(route.slot, reply, published, backend));
                 settle(client, backend, backlog, effects, now);
+            }
+            // Whoever asked has left meanwhile.
+            if let Some(Reply::Array(replies)) = unwanted.filter(is_long) {
+                backend.store.discard_replies(replies);
             }
             *begun = None;
             *index = Index(index.0 + 1);

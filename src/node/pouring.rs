@@ -12,8 +12,10 @@ use crate::types::{Item, Reply};
 
 use super::queue::Remains;
 
-/// A reply with more elements than this, those of its elements counted, is turned into bytes piece by piece.
+/// A reply that counts for more elements than this is turned into bytes piece by piece.
 const POUR_COUNT: usize = 1024;
+/// So many bytes of a long reply count as another element.
+const BYTES_PER_ELEMENT: usize = 256;
 
 /// What is left of a long reply.
 #[derive(Debug)]
@@ -30,16 +32,38 @@ enum Elements {
     Keys(vec::IntoIter<Item>),
 }
 
-/// Whether a reply is turned into bytes piece by piece.
-pub(super) fn is_long(reply: &Reply) -> bool {
+/// For how many elements a reply counts: those that it has, those of its elements, and what long ones count for.
+/// `None`: too many.
+fn count_of(reply: &Reply) -> Option<usize> {
     fn exceeds(reply: &Reply, left: &mut usize) -> bool {
-        let Reply::Array(elements) = reply else { return false };
-        let Some(rest) = left.checked_sub(elements.len()) else { return true };
+        let (count, elements): (usize, &[Reply]) = match reply {
+            Reply::Array(elements) => (elements.len(), elements),
+            Reply::Bulk(bytes) => (bytes.len() / BYTES_PER_ELEMENT, &[]),
+            _ => return false,
+        };
+        let Some(rest) = left.checked_sub(count) else { return true };
         *left = rest;
         elements.iter().any(|element| exceeds(element, left))
     }
     let mut left = POUR_COUNT;
-    exceeds(reply, &mut left)
+    (!exceeds(reply, &mut left)).then(|| POUR_COUNT - left)
+}
+
+/// Whether a reply is turned into bytes piece by piece.
+pub(super) fn is_long(reply: &Reply) -> bool {
+    matches!(reply, Reply::Array(_)) && count_of(reply).is_none()
+}
+
+/// The same for keys.
+fn are_long(items: &[Item]) -> bool {
+    let mut left = POUR_COUNT;
+    items.iter().any(|item| match left.checked_sub(1 + item.key().len() / BYTES_PER_ELEMENT) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    })
 }
 
 impl Pouring {
@@ -47,9 +71,7 @@ impl Pouring {
     pub(super) fn begin(output: &mut Vec<u8>, style: ReplyStyle, reply: LongReply) -> Option<Pouring> {
         let rest = match reply {
             LongReply::Reply(reply) if is_long(&reply) => open(output, style, reply),
-            LongReply::Keys(found)
-                if found.items.len() > POUR_COUNT && encode_head(output, style, &found) =>
-            {
+            LongReply::Keys(found) if are_long(&found.items) && encode_head(output, style, &found) => {
                 Some(Elements::Keys(found.items.into_iter()))
             }
             reply => {
@@ -60,32 +82,38 @@ impl Pouring {
         rest.map(|rest| Pouring { style, rest: vec![rest] })
     }
 
-    /// Turns the next element into bytes, and says whether there was one.
-    pub(super) fn pour(&mut self, output: &mut Vec<u8>) -> bool {
+    /// Turns the next element into bytes. Returns for how many it counts, with those in it and what their bytes take, or
+    /// `None` if there was none.
+    pub(super) fn pour(&mut self, output: &mut Vec<u8>) -> Option<usize> {
+        let before = output.len();
+        let count = self.pour_element(output)?;
+        Some(count + (output.len() - before) / BYTES_PER_ELEMENT)
+    }
+
+    fn pour_element(&mut self, output: &mut Vec<u8>) -> Option<usize> {
         let style = self.style;
         while let Some(elements) = self.rest.last_mut() {
             match elements {
-                Elements::Replies(replies) => match replies.next() {
-                    Some(reply) if is_long(&reply) => {
-                        self.rest.extend(open(output, style, reply));
-                        return true;
+                Elements::Replies(replies) => {
+                    if let Some(reply) = replies.next() {
+                        let count = count_of(&reply);
+                        match count {
+                            Some(_) => encode(output, style, &reply),
+                            None => self.rest.extend(open(output, style, reply)),
+                        }
+                        return Some(1 + count.unwrap_or(0));
                     }
-                    Some(reply) => {
-                        encode(output, style, &reply);
-                        return true;
-                    }
-                    None => {}
-                },
+                }
                 Elements::Keys(items) => {
                     if let Some(item) = items.next() {
                         encode_bulk(output, style, item.key());
-                        return true;
+                        return Some(1);
                     }
                 }
             }
             self.rest.pop();
         }
-        false
+        None
     }
 
     /// Nobody waits for it any more.

@@ -34,8 +34,11 @@ use super::pouring::{Pouring, is_long};
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
-/// So many elements of a connection's long replies are turned into bytes in a turn.
+/// So many elements of a connection's long replies are turned into bytes in a turn; those in elements count, and long
+/// values for several.
 pub(super) const POURED_PER_TURN: usize = 8192;
+/// So many replies that are put into that of a transaction take as long as a look at a key.
+const PARTS_PER_UNIT: usize = 32;
 /// A buffer that is empty and larger than this is given back.
 pub(super) const BUFFER_KEPT_MAX: usize = 64 << 10;
 
@@ -118,6 +121,7 @@ pub(super) enum Part {
 impl Part {
     /// The reply of a transaction. `published`: how many got each message, which the store does not know.
     fn merge(parts: &[Part], replies: Vec<Reply>, published: &[usize], backend: &Backend) -> Reply {
+        backend.store.count_work((parts.len() / PARTS_PER_UNIT) as u64);
         let (mut replies, mut published) = (replies.into_iter(), published.iter());
         let publish = crate::store::lookup(b"PUBLISH").map(|spec| spec.code);
         let merged = parts.iter().map(|part| match part {
@@ -359,20 +363,27 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are handed back.
     /// `published`: how many got each message that the command published.
-    pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize], backend: &Backend) {
-        let Some(slot) = self.slot_mut(number) else { return };
-        if let State::Later = slot.state {
-            slot.state = State::Settled(reply);
-        } else if let State::Multicast { parts, .. } = &slot.state {
-            let reply = match (parts, reply) {
+    pub(super) fn answer(
+        &mut self,
+        number: u64,
+        reply: Reply,
+        published: &[usize],
+        backend: &Backend,
+    ) -> Option<Reply> {
+        let Some(slot) = self.slot_mut(number) else { return Some(reply) };
+        let reply = match &slot.state {
+            State::Later => reply,
+            State::Multicast { parts, .. } => match (parts, reply) {
                 (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published, backend),
                 (None, Reply::Integer(_)) if !published.is_empty() => count(published.first()),
                 (_, reply) => reply,
-            };
-            slot.state = State::Settled(reply);
-        }
+            },
+            _ => return Some(reply),
+        };
+        slot.state = State::Settled(reply);
+        None
     }
 
     /// Answers a multicast command without its having been applied as far as this node knows, and with it
@@ -558,9 +569,9 @@ impl Queue {
                 if self.pour_budget == 0 {
                     break;
                 }
-                self.pour_budget -= 1;
-                if !pouring.pour(&mut self.output) {
-                    self.pouring = None;
+                match pouring.pour(&mut self.output) {
+                    Some(count) => self.pour_budget = self.pour_budget.saturating_sub(count),
+                    None => self.pouring = None,
                 }
                 continue;
             }

@@ -31,6 +31,9 @@ const WAITING_LEN_MAX: usize = 32 << 20;
 const STEPS_FREE: u64 = 1 << 10;
 /// Steps beyond these that all comparisons of a turn may take together: some milliseconds.
 const STEPS_PER_TURN: u64 = 1 << 22;
+/// So many channels that are passed over, or steps of a pattern, take as long as a look at a key.
+const CHANNELS_PER_UNIT: u64 = 16;
+const STEPS_PER_UNIT: u64 = 64;
 /// So many channels and patterns a connection may subscribe to.
 const SUBSCRIPTION_COUNT_MAX: usize = 65_536;
 
@@ -138,12 +141,22 @@ impl Subscribers {
         receivers
     }
 
-    /// The channels that somebody subscribes to, those that fit a pattern.
-    pub(super) fn channels(&self, pattern: Option<&[u8]>) -> Reply {
+    /// The channels that somebody subscribes to, those that fit a pattern. `count` is told how many looks at keys would
+    /// have been as much work.
+    pub(super) fn channels(&self, pattern: Option<&[u8]>, count: impl Fn(u64)) -> Reply {
         let mut budget = StepBudget(STEPS_PER_TURN / 4 + 64 * self.channels.len() as u64);
+        let allowed = budget.0;
+        let reply = self.fitting_channels(pattern, &mut budget);
+        count(
+            (self.channels.len() as u64).div_ceil(CHANNELS_PER_UNIT) + (allowed - budget.0) / STEPS_PER_UNIT,
+        );
+        reply
+    }
+
+    fn fitting_channels(&self, pattern: Option<&[u8]>, budget: &mut StepBudget) -> Reply {
         let mut found = Vec::new();
         for name in self.channels.keys() {
-            match pattern.map_or(Ok(true), |pattern| glob_fits(pattern, name, &mut budget)) {
+            match pattern.map_or(Ok(true), |pattern| glob_fits(pattern, name, budget)) {
                 Ok(true) => found.push(Reply::Bulk(Arc::clone(name).into())),
                 Ok(false) => {}
                 Err(error) => return error.into(),
@@ -331,6 +344,11 @@ impl KeyEvents {
 /// Whether the store is to tell what happens to keys.
 pub(super) fn wants_key_events(backend: &Backend) -> bool {
     backend.key_events.any() && !backend.subscribers.is_empty()
+}
+
+/// Whether keys that expire are among it.
+pub(super) fn wants_expired(backend: &Backend) -> bool {
+    backend.key_events.wants(EventClass::Expired)
 }
 
 /// Tells subscribers what the last command brought about. Returns how many got each message that was published.

@@ -4,6 +4,7 @@
 mod apply;
 mod long;
 mod redis;
+mod shares;
 mod snapshots;
 
 use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};
