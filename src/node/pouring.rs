@@ -82,8 +82,8 @@ impl Pouring {
         rest.map(|rest| Pouring { style, rest: vec![rest] })
     }
 
-    /// Turns the next element into bytes. Returns for how many it counts, with those in it and what their bytes take, or
-    /// `None` if there was none.
+    /// Turns the next element into bytes. Returns for how many it counts, with those in it and what their bytes take,
+    /// or `None` if there was none.
     pub(super) fn pour(&mut self, output: &mut Vec<u8>) -> Option<usize> {
         let before = output.len();
         let count = self.pour_element(output)?;

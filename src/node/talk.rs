@@ -1,10 +1,10 @@
 //! Answers about the node itself: `COMMAND`, `INFO`, `CONFIG GET`, `CLIENT LIST` and their like.
 //!
-//! They cost what their replies are long, and what is looked at for them, which is counted as work of the store. A
-//! pipeline may ask for thousands of them. So a turn has a fund for them, as it has for reads and for what is delivered:
-//! who asks when it is used up is not decoded further in this turn. Within a transaction they come at a stroke, so there
-//! each has a limit for all of them together; the turn pays for those too, and whoever delivers the transaction for what
-//! is only answered then.
+//! They cost what their replies are long, and what is looked at for them, which is counted as work of the store.
+//! A pipeline may ask for thousands of them. So a turn has a fund for them, as it has for reads and for what is
+//! delivered: who asks when it is used up is not decoded further in this turn. Within a transaction they come at a
+//! stroke, so there each has a limit for all of them together. The turn pays for those too, and for what is answered
+//! only when the transaction is done, that in which it is.
 
 use crate::store::Fund;
 use crate::types::Reply;

@@ -351,7 +351,16 @@ fn what_was_freed_under_a_read_is_freed_in_pieces_when_that_ends() {
             store.keys.set_until(format!("{{t}}{i}").as_bytes(), b"value", Index(1), Some(Millis(10)));
         }
         let at = Applied { index: Index(2), now: Millis(10) };
-        in_pieces(&mut store, at, &Given::line(line), true, || 50, |store| drop(store.free_expired(200)));
+        in_pieces(
+            &mut store,
+            at,
+            &Given::line(line),
+            true,
+            || 50,
+            |store| {
+                store.free_expired(200);
+            },
+        );
         while store.keys.has_unfreed() {
             store.free_expired(200);
         }
