@@ -34,9 +34,6 @@ use super::pouring::{Pouring, is_long};
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
-/// So many elements of a connection's long replies are turned into bytes in a turn; those in elements count, and long
-/// values for several.
-pub(super) const POURED_PER_TURN: usize = 8192;
 /// So many replies that are put into that of a transaction take as long as a look at a key.
 const PARTS_PER_UNIT: usize = 32;
 /// A buffer that is empty and larger than this is given back.
@@ -529,9 +526,9 @@ impl Queue {
         }
     }
 
-    /// Some elements more of long replies may be turned into bytes, as in every turn.
-    pub(super) fn allow_pouring(&mut self) {
-        self.pour_budget = POURED_PER_TURN;
+    /// So many elements of long replies may be turned into bytes until the next turn.
+    pub(super) fn allow_pouring(&mut self, share: usize) {
+        self.pour_budget = share;
     }
 
     /// What nobody waits for any more and would take long to free.

@@ -185,3 +185,87 @@ fn long_values_are_sent_in_pieces() {
     }
     assert!(heard == expected && most < 3 << 20, "{most} bytes in a turn");
 }
+
+/// However many listen, and whatever they are told of: the messages of one publisher, those of a transaction, or keys
+/// that have expired.
+#[test]
+fn messages_to_many_subscribers_are_shared_out_over_turns() {
+    const SUBSCRIBERS: usize = 40;
+    const MESSAGES: usize = 200;
+    let mut cluster = one_node(3);
+    cluster.ask(0, 1, "CONFIG SET notify-keyspace-events Ex\r\n");
+    let subscribers = 10..10 + u32::try_from(SUBSCRIBERS).unwrap();
+    for client in subscribers.clone() {
+        cluster.open(0, client);
+        cluster.ask(0, client, "SUBSCRIBE news __keyevent@0__:expired\r\n");
+    }
+    let publish: String = (0..MESSAGES).map(|i| format!("PUBLISH news {i:03}\r\n")).collect();
+    let publish_all = format!("MULTI\r\n{publish}SET a b\r\nEXEC\r\n");
+    let told = format!(":{SUBSCRIBERS}\r\n").repeat(MESSAGES);
+    let replies_of_all = "+OK\r\n".to_owned()
+        + &"+QUEUED\r\n".repeat(MESSAGES + 1)
+        + &format!("*{}\r\n{told}+OK\r\n", MESSAGES + 1);
+    let deadline = cluster.now.wall.0 + 10_000;
+    let sets: String = (0..MESSAGES).map(|i| format!("SET {i:03} x PXAT {deadline}\r\n")).collect();
+    cluster.ask(0, 1, &sets);
+    for (asked, expected) in
+        [(publish, told), (publish_all, replies_of_all), ("SET a c\r\n".into(), "+OK\r\n".into())]
+    {
+        if asked.starts_with("SET") {
+            cluster.now.wall = cluster.now.wall.plus(Millis(20_000));
+        }
+        cluster.say(0, 1, asked.as_bytes());
+        cluster.say(0, 2, b"CONSISTENCY local\r\n");
+        let (mut heard, mut messages, mut turns) = (String::new(), vec![String::new(); SUBSCRIBERS], 0);
+        while heard.len() < expected.len() {
+            cluster.say(0, 3, b"PING\r\n");
+            one_turn(&mut cluster);
+            assert_eq!(cluster.hear(0, 3), "+PONG\r\n");
+            heard += &cluster.hear(0, 1);
+            let mut count = 0;
+            for (client, messages) in subscribers.clone().zip(&mut messages) {
+                let news = cluster.hear(0, client);
+                count += news.matches("message").count();
+                messages.push_str(&news);
+            }
+            assert!(count <= 2 * usize::try_from(WORK).unwrap() + SUBSCRIBERS, "{count} messages in a turn");
+            turns += 1;
+            assert!(turns < 1_000, "{heard}");
+        }
+        assert!(heard == expected && turns >= SUBSCRIBERS * MESSAGES / 1_000, "{turns} turns: {heard}");
+        for messages in &messages {
+            let numbers: Vec<&str> = messages.split("$3\r\n").skip(1).map(|rest| &rest[..3]).collect();
+            assert_eq!(
+                numbers,
+                (0..MESSAGES).map(|i| format!("{i:03}")).collect::<Vec<_>>(),
+                "each once, in order"
+            );
+        }
+        cluster.run();
+        assert!(!cluster.hosts[0].node.has_work());
+    }
+}
+
+/// Whoever has a long reply to send shares a turn with all who have.
+#[test]
+fn many_long_replies_are_sent_a_little_of_each() {
+    const CLIENTS: u32 = 100;
+    const COUNT: usize = 4_000;
+    let mut cluster = Cluster::with(1, "", |settings| settings.applied_per_turn = 1 << 30);
+    let mget = command("MGET", (0..COUNT).map(|i| i.to_string()));
+    for client in 1..=CLIENTS {
+        cluster.open(0, client);
+        assert_eq!(cluster.ask(0, client, "CONSISTENCY ordered\r\n"), "+OK\r\n");
+    }
+    (1..=CLIENTS).for_each(|client| cluster.say(0, client, mget.as_bytes()));
+    let element = "$-1\r\n";
+    let (mut turns, mut heard) = (0, 0);
+    while heard < COUNT * CLIENTS as usize {
+        one_turn(&mut cluster);
+        let news: usize = (1..=CLIENTS).map(|client| cluster.hear(0, client).matches(element).count()).sum();
+        assert!(news <= 40_000, "{news} elements in a turn");
+        heard += news;
+        turns += 1;
+        assert!(turns < 100, "{heard} elements");
+    }
+}
