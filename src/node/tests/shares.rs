@@ -269,3 +269,65 @@ fn many_long_replies_are_sent_a_little_of_each() {
         assert!(turns < 100, "{heard} elements");
     }
 }
+
+/// Two nodes tell of keys all the time, one in the smallest pieces and one at a stroke; the third changes its mind
+/// between the pieces.
+#[test]
+fn whoever_tells_of_keys_the_state_and_the_events_are_the_same() {
+    let funds = std::cell::Cell::new(0);
+    let mut cluster = Cluster::with(3, "", |settings| {
+        settings.applied_per_turn = [1, u64::MAX, 30][funds.replace(funds.get() + 1) % 3];
+    });
+    cluster.greet_all();
+    cluster.pass(100);
+    for index in 0..3 {
+        (1..=3).for_each(|client| cluster.open(index, client));
+        cluster.ask(index, 2, "CONFIG SET notify-keyspace-events KEA\r\n");
+        cluster.ask(index, 3, "PSUBSCRIBE __key* x*\r\n");
+        cluster.hear(index, 3);
+    }
+    let (mut told, mut changes) = ([String::new(), String::new()], 0);
+    for round in 0..12_u64 {
+        for index in 0..3 {
+            let deadline = cluster.now.wall.0 + 20 + round % 3;
+            let sets: String =
+                (0..40).map(|i| format!("SET {{t}}{} {round} PXAT {deadline}\r\n", (i * 7) % 50)).collect();
+            let transaction =
+                "MULTI\r\nRANDOMKEY\r\nSCAN 0\r\nSET a b PX 10\r\nPUBLISH x y\r\nKEYS *\r\nEXEC\r\n";
+            cluster.say(index, 1, (sets + transaction + "DEL {t}3 {t}4 {t}5\r\n").as_bytes());
+        }
+        let step = Millis(12 * (round % 5));
+        (cluster.now.mono, cluster.now.wall) = (cluster.now.mono.plus(step), cluster.now.wall.plus(step));
+        // One more entry, before which many of them die.
+        cluster.say(0, 2, b"SET b c\r\n");
+        for _ in 0..40 {
+            cluster.step_all();
+            let kinds = ["KEA", "", "Ex", "Kg"][changes % 4];
+            changes += 1;
+            cluster.say(2, 2, command("CONFIG", words(&["SET", "notify-keyspace-events", kinds])).as_bytes());
+        }
+        cluster.run();
+        let digests = [0, 1, 2].map(|index| {
+            let store = cluster.hosts[index].node.store();
+            assert_eq!(store.digest(), store.digest_recomputed());
+            store.digest()
+        });
+        assert_eq!(digests, [digests[0]; 3], "round {round}");
+        for index in 0..3 {
+            assert!(!cluster.hear(index, 1).contains("-ERR"));
+            cluster.hear(index, 2);
+            let news = cluster.hear(index, 3);
+            told.get_mut(index).into_iter().for_each(|told| told.push_str(&news));
+        }
+    }
+    assert!(told[0] == told[1], "the same events in the same order");
+    assert!(
+        told[0].matches("__keyevent@0__:expired").count() > 200,
+        "{} keys have expired",
+        told[0].matches("__keyevent@0__:expired").count()
+    );
+}
+
+fn words<'a>(words: &'a [&str]) -> impl Iterator<Item = String> + use<'a> {
+    words.iter().map(|word| (*word).to_owned())
+}
