@@ -72,7 +72,7 @@ struct Begun {
     under_way: Option<UnderWay>,
     /// Whether somebody waits for its reply.
     is_awaited: bool,
-    /// A turn has ended with a part of it.
+    /// A piece of it was done without the rest, and reads were held back.
     was_torn: bool,
     /// Its reply, once it is done and perhaps not all is told of it.
     reply: Option<Reply>,
