@@ -11,6 +11,9 @@
 //! when the command is done, before the next one begins. Reads have a fund of their own, so that neither a crowd of
 //! costly ones holds up a turn nor a crowd of writes the reads.
 //!
+//! **Subscribers** are told what a command has brought about before the next one begins. That costs what they are many,
+//! which the same fund pays for; so a command that is done can wait with its reply until all is told of it.
+//!
 //! **What waits here is bounded.** Above [`WAITING_LEN_MAX`] bytes a turn does what there is to do, however long that
 //! takes: the loop does not read its sockets meanwhile, and the flow of entries slows down to what the store can take.
 //! The same holds for a snapshot that is due and has found the line occupied for [`PATIENCE_TURNS`] turns, as one can
@@ -21,10 +24,12 @@ use std::mem::size_of;
 
 use crate::protocol::{Delivery, OfferTicket, ReadTicket, Verdict};
 use crate::store::{Applied, Fund, UnderWay};
-use crate::types::{Entry, Index, Now};
+use crate::types::{Entry, Index, Now, Reply};
 use crate::wire::batch::{BatchPlace, BatchReader};
 
 use super::flight::Route;
+use super::pouring::is_long;
+use super::subscribers::Telling;
 use super::{Node, Observed, settle, subscribers};
 
 /// Bytes of entries that wait to be applied.
@@ -62,13 +67,16 @@ struct Applying {
 }
 
 /// A command that has begun and is not done.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Begun {
     under_way: Option<UnderWay>,
     /// Whether somebody waits for its reply.
     is_awaited: bool,
-    /// How many got each message that it has published.
-    published: Vec<usize>,
+    /// A piece of it was done without the rest, and reads were held back.
+    was_torn: bool,
+    /// Its reply, once it is done and perhaps not all is told of it.
+    reply: Option<Reply>,
+    telling: Telling,
 }
 
 /// What the core has said and the store has not caught up with.
@@ -198,6 +206,7 @@ impl Node {
         let Applying { delivery, place, index, done, routes, begun } = applying;
         let wants_key_events = subscribers::wants_key_events(&self.backend);
         self.backend.store.tell_of_keys(wants_key_events);
+        self.backend.store.tell_of_expired(wants_key_events && subscribers::wants_expired(&self.backend));
         let mut commands = BatchReader::from_place(&delivery.entry.batch, *place);
         loop {
             *place = commands.place();
@@ -218,21 +227,38 @@ impl Node {
                     }
                     is_awaited = client.queue.awaits(route.slot);
                 }
-                *begun = Some(Begun { is_awaited, under_way: None, published: Vec::new() });
+                *begun = Some(Begun { is_awaited, ..Begun::default() });
             }
-            let Some(Begun { is_awaited, under_way, published }) = begun else { return false };
-            let at = Applied { index: *index, now: delivery.now };
-            let reply = backend.store.apply_some(at, &command, *is_awaited, under_way, fund);
-            published.extend(subscribers::tell(backend, clients, backlog, effects, now));
-            let was_torn = std::mem::replace(&mut backend.torn, reply.is_none());
-            let Some(reply) = reply else { return false };
-            backend.applied_index = *index;
+            let Some(Begun { is_awaited, under_way, was_torn, reply, telling }) = begun else { return false };
+            if telling.events.is_empty() {
+                let at = Applied { index: *index, now: delivery.now };
+                *reply = backend.store.apply_some(at, &command, *is_awaited, under_way, fund);
+                backend.torn = reply.is_none();
+                *was_torn |= backend.torn;
+                if reply.is_some() {
+                    backend.applied_index = *index;
+                }
+                telling.events = backend.store.take_events().into();
+            }
+            subscribers::tell(backend, clients, backlog, effects, now, telling, fund);
+            if !telling.events.is_empty() {
+                return false;
+            }
+            let Some(reply) = reply.take() else { return false };
+            let mut unwanted = Some(reply);
             if let Some(route) = route
                 && let Some(client) = clients.get_mut(route.client)
+                && let Some(reply) = unwanted.take()
             {
-                client.queue.answer(route.slot, reply, published, backend);
+                unwanted = backend
+                    .pay_from(fund, || client.queue.answer(route.slot, reply, &telling.published, backend));
                 settle(client, backend, backlog, effects, now);
             }
+            // Whoever asked has left meanwhile.
+            if let Some(Reply::Array(replies)) = unwanted.filter(is_long) {
+                backend.store.discard_replies(replies);
+            }
+            let was_torn = *was_torn;
             *begun = None;
             *index = Index(index.0 + 1);
             *done += 1;

@@ -68,11 +68,12 @@ pub(super) fn carry_out(
     spec: &CommandSpec,
     arguments: &[&[u8]],
 ) {
-    match outcome(client, backend, &mut style, spec, arguments) {
+    let (outcome, looks) = weighed_outcome(client, backend, &mut style, spec, arguments);
+    match outcome {
         // Who wants no replies is not told that either.
         _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
         Outcome::Reply(reply) => {
-            backend.talk.pay(&reply);
+            backend.talk.pay(&reply, looks);
             client.queue.push_settled(style, reply);
         }
         Outcome::Silence => {}
@@ -121,9 +122,10 @@ pub(super) fn carry_out_part(
     if let Err(reply) = store::check(spec, arguments, &backend.settings.store) {
         return Part::Ready(reply);
     }
-    match outcome(client, backend, &mut style, spec, arguments) {
+    let (outcome, looks) = weighed_outcome(client, backend, &mut style, spec, arguments);
+    match outcome {
         Outcome::Reply(reply) => {
-            talk.pay(&reply);
+            talk.pay(&reply, looks);
             Part::Ready(reply)
         }
         Outcome::Ask(question) => {
@@ -134,6 +136,19 @@ pub(super) fn carry_out_part(
             Part::Ready(Reply::error("ERR Command not allowed inside a transaction"))
         }
     }
+}
+
+/// What becomes of a command, and the work of looking for that.
+fn weighed_outcome(
+    client: &mut Client,
+    backend: &mut Backend,
+    style: &mut ReplyStyle,
+    spec: &CommandSpec,
+    arguments: &[&[u8]],
+) -> (Outcome, u64) {
+    let before = backend.store.work();
+    let outcome = outcome(client, backend, style, spec, arguments);
+    (outcome, backend.store.work().wrapping_sub(before))
 }
 
 fn outcome(
@@ -465,8 +480,10 @@ fn pubsub(backend: &Backend, arguments: &[&[u8]]) -> Reply {
     let count = |count: usize| Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX));
     let subscribers = &backend.subscribers;
     match arguments {
-        [word] if is(word, "CHANNELS") => subscribers.channels(None),
-        [word, pattern] if is(word, "CHANNELS") => subscribers.channels(Some(pattern)),
+        [word] if is(word, "CHANNELS") => subscribers.channels(None, |work| backend.store.count_work(work)),
+        [word, pattern] if is(word, "CHANNELS") => {
+            subscribers.channels(Some(pattern), |work| backend.store.count_work(work))
+        }
         [word, channels @ ..] if is(word, "NUMSUB") => {
             let pairs = channels.iter().flat_map(|name| [Reply::bulk(name), count(subscribers.count(name))]);
             Reply::Array(pairs.collect())

@@ -11,6 +11,9 @@ use super::subscribers::KeyEvents;
 /// The one setting that can be changed while the node runs.
 const KEY_EVENTS: &str = "notify-keyspace-events";
 
+/// So many names that are compared with a pattern take as long as a look at a key.
+const NAMES_PER_UNIT: usize = 64;
+
 pub(super) fn config(backend: &mut Backend, endpoint: Endpoint, arguments: &[&[u8]]) -> Reply {
     let [subcommand, rest @ ..] = arguments else {
         return wrong_arity("config");
@@ -72,6 +75,7 @@ fn get(backend: &Backend, endpoint: Endpoint, patterns: &[&[u8]]) -> Reply {
             }
         }
     }
+    backend.store.count_work((patterns.len() * settings.len() / NAMES_PER_UNIT) as u64);
     let found = settings.iter().zip(fits).filter(|(_, fits)| *fits);
     let bulks = |((name, value), _): (&(&str, String), bool)| {
         [Reply::bulk(name.as_bytes()), Reply::bulk(value.as_bytes())]

@@ -20,6 +20,13 @@ use crate::types::Now;
 use super::queue::Queue;
 use super::{Node, settle};
 
+/// So many elements of a connection's long replies are turned into bytes in a turn, if there are few such connections;
+/// those in elements count, and long values for several.
+pub(super) const POURED_PER_TURN: usize = 8192;
+/// Of very many connections not more than so many together, or at least so many of each.
+const POURED_BY_ALL: usize = 4 * POURED_PER_TURN;
+const POURED_MIN: usize = 32;
+
 impl Node {
     /// Goes on with the long read that is first in line, with what other reads have left of the turn's fund, and a
     /// quarter of it at least.
@@ -37,7 +44,7 @@ impl Node {
                 self.line.pop_front();
                 client.in_line = false;
                 if !client.is_busy {
-                    client.queue.allow_pouring();
+                    client.queue.allow_pouring(POURED_PER_TURN);
                 }
                 // The next one of this connection joins the end of the line.
                 settle(client, backend, backlog, effects, now);
@@ -60,12 +67,14 @@ impl Node {
 
     /// Goes on with the long replies.
     pub(super) fn run_busy(&mut self, now: Now) {
-        for _ in 0..self.busy.len() {
+        let count = self.busy.len();
+        let share = (POURED_BY_ALL / count.max(1)).clamp(POURED_MIN, POURED_PER_TURN);
+        for _ in 0..count {
             let Some(key) = self.busy.pop_front() else { break };
             let Node { backend, clients, backlog, effects, .. } = self;
             let Some(client) = clients.get_mut(key) else { continue };
             client.is_busy = false;
-            client.queue.allow_pouring();
+            client.queue.allow_pouring(share);
             settle(client, backend, backlog, effects, now);
         }
     }

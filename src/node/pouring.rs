@@ -55,12 +55,8 @@ enum Elements {
     Keys(vec::IntoIter<Item>),
 }
 
-/// Whether a reply is turned into bytes piece by piece.
-pub(super) fn is_long(reply: &Reply) -> bool {
-    matches!(reply, Reply::Array(elements) if is_much(elements))
-}
-
-fn is_much(elements: &[Reply]) -> bool {
+/// How much work the elements of an array are, with those in them. `None`: more than is done at a stroke.
+fn count_of(elements: &[Reply]) -> Option<usize> {
     fn exceeds(elements: &[Reply], left: &mut usize) -> bool {
         let Some(rest) = left.checked_sub(elements.len()) else { return true };
         *left = rest;
@@ -77,12 +73,37 @@ fn is_much(elements: &[Reply]) -> bool {
         })
     }
     let mut left = POUR_WORK;
-    exceeds(elements, &mut left)
+    (!exceeds(elements, &mut left)).then(|| POUR_WORK - left)
 }
 
-/// How much work an element was that became so many bytes.
+/// Whether a reply is turned into bytes piece by piece.
+pub(super) fn is_long(reply: &Reply) -> bool {
+    matches!(reply, Reply::Array(elements) if count_of(elements).is_none())
+}
+
+/// The same for keys.
+fn are_long(items: &[Item]) -> bool {
+    let mut left = POUR_WORK;
+    items.iter().any(|item| match left.checked_sub(work_of(item.key().len())) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    })
+}
+
+/// How much work an element was that became so many bytes, without what is in it.
 fn work_of(len: usize) -> usize {
     1 + len / BYTES_PER_ELEMENT
+}
+
+/// How much work what is in an element is, if it is not too much to be done at a stroke.
+fn work_within(reply: &Reply) -> Option<usize> {
+    match reply {
+        Reply::Array(inner) => count_of(inner),
+        _ => Some(0),
+    }
 }
 
 impl Pouring {
@@ -90,7 +111,7 @@ impl Pouring {
     pub(super) fn begin(output: &mut Vec<u8>, style: ReplyStyle, reply: LongReply) -> Option<Pouring> {
         let is_long = match &reply {
             LongReply::Reply(reply) => is_long(reply),
-            LongReply::Keys(found) => found.items.len() > POUR_WORK,
+            LongReply::Keys(found) => are_long(&found.items),
         };
         if !is_long {
             encode(output, style, &reply.into_reply());
@@ -122,18 +143,20 @@ impl Pouring {
         let len = output.len();
         while let Some(Rest { array, elements }) = self.rest.last_mut() {
             match elements {
-                Elements::Replies(replies) => match replies.next() {
-                    Some(Reply::Array(inner)) if is_much(&inner) => {
-                        let array = array.open(output, inner.len());
-                        self.rest.push(Rest { array, elements: Elements::Replies(inner.into_iter()) });
-                        return Some(1);
+                Elements::Replies(replies) => {
+                    match replies.next().map(|reply| (work_within(&reply), reply)) {
+                        Some((None, Reply::Array(inner))) => {
+                            let array = array.open(output, inner.len());
+                            self.rest.push(Rest { array, elements: Elements::Replies(inner.into_iter()) });
+                            return Some(1);
+                        }
+                        Some((within, reply)) => {
+                            array.push(output, &reply);
+                            return Some(work_of(output.len() - len) + within.unwrap_or(0));
+                        }
+                        None => {}
                     }
-                    Some(reply) => {
-                        array.push(output, &reply);
-                        return Some(work_of(output.len() - len));
-                    }
-                    None => {}
-                },
+                }
                 Elements::Keys(items) => {
                     if let Some(item) = items.next() {
                         array.push_bulk(output, item.key());
@@ -229,18 +252,21 @@ impl Measuring {
                         return Some(self.sum_up(len));
                     }
                 }
-                Elements::Replies(replies) => match innermost(replies.as_slice(), outer).get(number) {
-                    Some(Reply::Array(inner)) if is_much(inner) => {
-                        let array = array.open(&mut self.bytes, inner.len());
-                        self.path.push((array, 0));
-                        return Some(1);
+                Elements::Replies(replies) => {
+                    let next = innermost(replies.as_slice(), outer).get(number);
+                    match next.map(|reply| (work_within(reply), reply)) {
+                        Some((None, Reply::Array(inner))) => {
+                            let array = array.open(&mut self.bytes, inner.len());
+                            self.path.push((array, 0));
+                            return Some(1);
+                        }
+                        Some((within, reply)) => {
+                            array.push(&mut self.bytes, reply);
+                            return Some(self.sum_up(len) + within.unwrap_or(0));
+                        }
+                        None => {}
                     }
-                    Some(reply) => {
-                        array.push(&mut self.bytes, reply);
-                        return Some(self.sum_up(len));
-                    }
-                    None => {}
-                },
+                }
             }
             self.path.pop();
         }

@@ -34,8 +34,8 @@ use super::pouring::{Pouring, is_long};
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
 /// With so many unanswered commands a connection is not read.
 pub(super) const UNANSWERED_MAX: usize = 1024;
-/// So many elements of a connection's long replies are turned into bytes in a turn, or fewer if they are long.
-pub(super) const POURED_PER_TURN: usize = 8192;
+/// So many replies that are put into that of a transaction take as long as a look at a key.
+const PARTS_PER_UNIT: usize = 32;
 /// A buffer that is empty and larger than this is given back.
 pub(super) const BUFFER_KEPT_MAX: usize = 64 << 10;
 
@@ -118,6 +118,7 @@ pub(super) enum Part {
 impl Part {
     /// The reply of a transaction. `published`: how many got each message, which the store does not know.
     fn merge(parts: Box<[Part]>, replies: Vec<Reply>, published: &[usize], backend: &Backend) -> Reply {
+        backend.store.count_work((parts.len() / PARTS_PER_UNIT) as u64);
         let (mut replies, mut published) = (replies.into_iter(), published.iter());
         let publish = crate::store::lookup(b"PUBLISH").map(|spec| spec.code);
         let merged = parts.into_iter().map(|part| match part {
@@ -359,20 +360,27 @@ impl Queue {
         self.slot_mut(number).is_some_and(|slot| matches!(slot.state, State::Multicast { .. }))
     }
 
-    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are ignored.
+    /// Answers a multicast command, or one that waits for the keeper; later answers to the same one are handed back.
     /// `published`: how many got each message that the command published.
-    pub(super) fn answer(&mut self, number: u64, reply: Reply, published: &[usize], backend: &Backend) {
-        let Some(slot) = self.slot_mut(number) else { return };
-        if let State::Later = slot.state {
-            slot.state = State::Settled(reply);
-        } else if let State::Multicast { parts, .. } = &mut slot.state {
-            let reply = match (parts.take(), reply) {
+    pub(super) fn answer(
+        &mut self,
+        number: u64,
+        reply: Reply,
+        published: &[usize],
+        backend: &Backend,
+    ) -> Option<Reply> {
+        let Some(slot) = self.slot_mut(number) else { return Some(reply) };
+        let reply = match &mut slot.state {
+            State::Later => reply,
+            State::Multicast { parts, .. } => match (parts.take(), reply) {
                 (Some(parts), Reply::Array(replies)) => Part::merge(parts, replies, published, backend),
                 (None, Reply::Integer(_)) if !published.is_empty() => count(published.first()),
                 (_, reply) => reply,
-            };
-            slot.state = State::Settled(reply);
-        }
+            },
+            _ => return Some(reply),
+        };
+        slot.state = State::Settled(reply);
+        None
     }
 
     /// Answers a multicast command without its having been applied as far as this node knows, and with it
@@ -518,9 +526,9 @@ impl Queue {
         }
     }
 
-    /// Some elements more of long replies may be turned into bytes, as in every turn.
-    pub(super) fn allow_pouring(&mut self) {
-        self.pour_budget = POURED_PER_TURN;
+    /// So many elements of long replies may be turned into bytes until the next turn.
+    pub(super) fn allow_pouring(&mut self, share: usize) {
+        self.pour_budget = share;
     }
 
     /// What nobody waits for any more and would take long to free.
@@ -559,7 +567,7 @@ impl Queue {
                     break;
                 }
                 match pouring.pour(&mut self.output) {
-                    Some(work) => self.pour_budget = self.pour_budget.saturating_sub(work),
+                    Some(count) => self.pour_budget = self.pour_budget.saturating_sub(count),
                     None => self.pouring = None,
                 }
                 continue;

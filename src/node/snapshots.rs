@@ -435,7 +435,7 @@ impl Node {
     fn answer_later(&mut self, now: Now, client: ClientKey, slot: u64, reply: Reply) {
         let Node { backend, clients, backlog, effects, .. } = self;
         if let Some(client) = clients.get_mut(client) {
-            client.queue.answer(slot, reply, &[], backend);
+            let _ = client.queue.answer(slot, reply, &[], backend);
             settle(client, backend, backlog, effects, now);
         }
     }

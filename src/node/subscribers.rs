@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::dialect::ReplyStyle;
-use crate::store::{Event, EventClass, StepBudget, glob_fits};
+use crate::store::{Event, EventClass, Fund, StepBudget, glob_fits};
 use crate::types::{Now, Reply, limits};
 
 use super::backend::Backend;
@@ -31,6 +31,12 @@ const WAITING_LEN_MAX: usize = 32 << 20;
 const STEPS_FREE: u64 = 1 << 10;
 /// Steps beyond these that all comparisons of a turn may take together: some milliseconds.
 const STEPS_PER_TURN: u64 = 1 << 22;
+/// So many channels that are passed over, or steps of a pattern, take as long as a look at a key.
+const CHANNELS_PER_UNIT: u64 = 16;
+const STEPS_PER_UNIT: u64 = 64;
+/// So many messages to subscribers, or patterns that a channel is compared with, take as long as a look at a key.
+const MESSAGES_PER_UNIT: usize = 2;
+const PATTERNS_PER_UNIT: usize = 16;
 /// So many channels and patterns a connection may subscribe to.
 const SUBSCRIPTION_COUNT_MAX: usize = 65_536;
 
@@ -138,12 +144,22 @@ impl Subscribers {
         receivers
     }
 
-    /// The channels that somebody subscribes to, those that fit a pattern.
-    pub(super) fn channels(&self, pattern: Option<&[u8]>) -> Reply {
+    /// The channels that somebody subscribes to, those that fit a pattern. `count` is told how many looks at keys would
+    /// have been as much work.
+    pub(super) fn channels(&self, pattern: Option<&[u8]>, count: impl Fn(u64)) -> Reply {
         let mut budget = StepBudget(STEPS_PER_TURN / 4 + 64 * self.channels.len() as u64);
+        let allowed = budget.0;
+        let reply = self.fitting_channels(pattern, &mut budget);
+        count(
+            (self.channels.len() as u64).div_ceil(CHANNELS_PER_UNIT) + (allowed - budget.0) / STEPS_PER_UNIT,
+        );
+        reply
+    }
+
+    fn fitting_channels(&self, pattern: Option<&[u8]>, budget: &mut StepBudget) -> Reply {
         let mut found = Vec::new();
         for name in self.channels.keys() {
-            match pattern.map_or(Ok(true), |pattern| glob_fits(pattern, name, &mut budget)) {
+            match pattern.map_or(Ok(true), |pattern| glob_fits(pattern, name, budget)) {
                 Ok(true) => found.push(Reply::Bulk(Arc::clone(name).into())),
                 Ok(false) => {}
                 Err(error) => return error.into(),
@@ -333,19 +349,40 @@ pub(super) fn wants_key_events(backend: &Backend) -> bool {
     backend.key_events.any() && !backend.subscribers.is_empty()
 }
 
-/// Tells subscribers what the last command brought about. Returns how many got each message that was published.
+/// Whether keys that expire are among it.
+pub(super) fn wants_expired(backend: &Backend) -> bool {
+    backend.key_events.wants(EventClass::Expired)
+}
+
+/// What a command has brought about.
+#[derive(Debug, Default)]
+pub(super) struct Telling {
+    /// Of this nobody has been told yet.
+    pub(super) events: VecDeque<Event>,
+    /// How many got each message that was published.
+    pub(super) published: Vec<usize>,
+}
+
+/// Tells subscribers what has happened, as far as the fund goes, but of one event at least.
 pub(super) fn tell(
     backend: &mut Backend,
     clients: &mut ClientTable,
     backlog: &mut VecDeque<ClientKey>,
     effects: &mut Effects,
     now: Now,
-) -> Vec<usize> {
-    let mut counts = Vec::new();
-    for event in backend.store.take_events() {
+    telling: &mut Telling,
+    fund: &mut Fund,
+) {
+    while let Some(event) = telling.events.pop_front() {
+        let mut reached = 0;
+        let mut send = |channel: &Arc<[u8]>, message: &Arc<[u8]>, backend: &mut Backend| {
+            let count = send(backend, clients, backlog, effects, now, channel, message);
+            reached += count;
+            count
+        };
         match event {
             Event::Published { channel, message } => {
-                counts.push(send(backend, clients, backlog, effects, now, &channel, &message));
+                telling.published.push(send(&channel, &message, backend));
             }
             Event::Key { class, name, key } => {
                 if !backend.key_events.wants(class) {
@@ -353,16 +390,21 @@ pub(super) fn tell(
                 }
                 if backend.key_events.by_key {
                     let channel: Arc<[u8]> = [&b"__keyspace@0__:"[..], &key].concat().into();
-                    send(backend, clients, backlog, effects, now, &channel, &Arc::from(name.as_bytes()));
+                    send(&channel, &Arc::from(name.as_bytes()), backend);
                 }
                 if backend.key_events.by_event {
                     let channel: Arc<[u8]> = [&b"__keyevent@0__:"[..], name.as_bytes()].concat().into();
-                    send(backend, clients, backlog, effects, now, &channel, &key);
+                    send(&channel, &key, backend);
                 }
             }
         }
+        let work = reached / MESSAGES_PER_UNIT + backend.subscribers.pattern_count() / PATTERNS_PER_UNIT;
+        backend.store.count_work(work as u64);
+        fund.spend(work as u64);
+        if fund.is_spent() {
+            break;
+        }
     }
-    counts
 }
 
 fn send(

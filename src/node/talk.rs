@@ -1,8 +1,10 @@
 //! Answers about the node itself: `COMMAND`, `INFO`, `CONFIG GET`, `CLIENT LIST` and their like.
 //!
-//! They cost what their replies are long, and a pipeline may ask for thousands of them. So a turn has a fund for them,
-//! as it has for reads and for what is delivered: who asks when it is used up is not decoded further in this turn.
-//! Within a transaction they would come at a stroke, so there each has a limit for all of them together.
+//! They cost what their replies are long, and what is looked at for them, which is counted as work of the store.
+//! A pipeline may ask for thousands of them. So a turn has a fund for them, as it has for reads and for what is
+//! delivered: who asks when it is used up is not decoded further in this turn. Within a transaction they come at a
+//! stroke, so there each has a limit for all of them together. The turn pays for those too, and for what is answered
+//! only when the transaction is done, that in which it is.
 
 use crate::store::Fund;
 use crate::types::Reply;
@@ -56,9 +58,14 @@ impl Talk {
         self.0.is_spent()
     }
 
-    /// This was answered.
-    pub(super) fn pay(&mut self, reply: &Reply) {
-        self.0.spend(work_of(reply));
+    /// This was answered, and something was looked at for it.
+    pub(super) fn pay(&mut self, reply: &Reply, looks: u64) {
+        self.0.spend(work_of(reply).saturating_add(looks));
+    }
+
+    /// A transaction was answered, with this left of what it may ask.
+    pub(super) fn pay_transaction(&mut self, rest: &Talk) {
+        self.0.spend(PER_TRANSACTION - rest.0.0);
     }
 
     /// Another question will be answered within the transaction.

@@ -5,6 +5,7 @@ mod apply;
 mod long;
 mod pouring;
 mod redis;
+mod shares;
 mod snapshots;
 
 use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};

@@ -187,6 +187,7 @@ impl Node {
             }
         });
         let parts: Vec<Part> = parts.collect();
+        self.backend.talk.pay_transaction(&talk);
         if is_local {
             client.queue.push(context.style, State::AskAll(parts.into()));
             return;

@@ -496,7 +496,14 @@ impl Keyspace {
 
     /// Takes what a read has found, and lets go of all else that it holds: then no write has to copy it any more.
     pub(crate) fn discard_found(&mut self, read: LongRead) {
-        let (_, items, replies) = read.into_parts();
+        let (keys, items, replies) = read.into_parts();
+        // Of a group that was changed meanwhile, as the dead in it were freed, there are items that only the read has.
+        for (frozen, own) in keys.groups.into_iter().zip(&self.groups) {
+            let is_same = |own: &Arc<Group>| frozen.as_ref().is_some_and(|frozen| Arc::ptr_eq(frozen, own));
+            if !own.as_ref().is_some_and(is_same) {
+                self.flushed.groups.extend(frozen);
+            }
+        }
         items.into_iter().for_each(|items| self.discard_items(items));
         self.discard_replies(replies);
     }

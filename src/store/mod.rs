@@ -126,6 +126,8 @@ pub struct Store {
     events: Vec<Event>,
     /// Whether what happens to keys is among it.
     tells_of_keys: bool,
+    /// Whether that they expire is.
+    tells_of_expired: bool,
     /// Counts what was drawn at random, so that two draws differ. Each command of the total order begins with a count
     /// of its own: what is drawn in one is the same on every node.
     draws: Cell<u64>,
@@ -141,6 +143,7 @@ impl Store {
             limits,
             events: Vec::new(),
             tells_of_keys: false,
+            tells_of_expired: false,
             draws: Cell::new(0),
         }
     }
@@ -155,7 +158,12 @@ impl Store {
     /// Whether [`Store::take_events`] is to tell what happens to keys. This node's own choice: the state does not
     /// depend on it.
     pub fn tell_of_keys(&mut self, wanted: bool) {
-        self.tells_of_keys = wanted;
+        (self.tells_of_keys, self.tells_of_expired) = (wanted, wanted);
+    }
+
+    /// Whether that they expire is to be among it: then each is told of before the next command begins.
+    pub fn tell_of_expired(&mut self, wanted: bool) {
+        self.tells_of_expired = wanted;
     }
 
     /// What has happened since the last time, in order: for subscribers at this node. To be called after each

@@ -260,7 +260,7 @@ impl Store {
             None => {
                 self.count_command(&command.arguments);
                 self.draws.set(at.index.0.rotate_left(DRAW_BITS));
-                self.keys.advance(at.now, self.tells_of_keys);
+                self.keys.advance(at.now, self.tells_of_expired);
                 self.begin_command(piece, command, under_way)
             }
             Some(UnderWay { stage: Stage::Telling, want_reply }) => {

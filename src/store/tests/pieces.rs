@@ -129,7 +129,16 @@ fn random_command(random: &mut SplitMix, index: u64, depth: usize) -> Given {
             Given::new(name, keys.iter().cycle().take(keys.len() * 40).cloned().collect())
         }
         10 => {
-            let lines = ["DBSIZE", "INCR number", "GET k1", "APPEND k2 x", "PUBLISH a b", "SCAN 0"];
+            let lines = [
+                "DBSIZE",
+                "INCR number",
+                "GET k1",
+                "APPEND k2 x",
+                "PUBLISH a b",
+                "SCAN 0",
+                "RANDOMKEY",
+                "SCAN 0 COUNT 999",
+            ];
             Given::line(lines[random.below(lines.len())])
         }
         11 => {
@@ -180,13 +189,18 @@ fn in_pieces_or_at_once_the_same_is_done() {
             let expected = whole.apply(at, &given.as_command(), true);
             let told = whole.take_events();
             let mut frees = SplitMix(random.next());
+            let mut moods = SplitMix(frees.0 ^ 1);
             let mut draw = || *random.pick(&[0, 1, 2, 5, 20, 100]);
             let mut events = Vec::new();
             let (reply, count) = in_pieces(&mut pieces, at, &given, true, &mut draw, |store| {
                 events.extend(store.take_events());
                 store.free_expired(frees.below(4));
             });
-            in_pieces(&mut silent, at, &given, false, &mut draw, |_| {});
+            // Here somebody listens at times, perhaps to a half of it.
+            in_pieces(&mut silent, at, &given, false, &mut draw, |store| {
+                store.tell_of_keys(moods.below(3) == 0);
+                store.free_expired(moods.below(3));
+            });
             silent.take_events();
             let what = format!("seed {seed}: {index} {given:?}");
             assert_eq!(format!("{reply:?}"), format!("{expected:?}"), "{what}");
@@ -325,6 +339,38 @@ fn the_dead_are_told_of_in_bounded_pieces() {
     });
     assert_eq!(told.collect::<Vec<_>>(), expected);
     assert!(!store.has_expired() && store.digest() == store.digest_recomputed());
+}
+
+/// What died before a read began and was freed under it is held by nothing but the read in the end.
+#[test]
+fn what_was_freed_under_a_read_is_freed_in_pieces_when_that_ends() {
+    const COUNT: usize = 20_000;
+    for line in ["KEYS *", "SCAN 0 COUNT 1000"] {
+        let mut store = filled(100);
+        for i in 0..COUNT {
+            store.keys.set_until(format!("{{t}}{i}").as_bytes(), b"value", Index(1), Some(Millis(10)));
+        }
+        let at = Applied { index: Index(2), now: Millis(10) };
+        in_pieces(
+            &mut store,
+            at,
+            &Given::line(line),
+            true,
+            || 50,
+            |store| {
+                store.free_expired(200);
+            },
+        );
+        while store.keys.has_unfreed() {
+            store.free_expired(200);
+        }
+        let mut pieces = 0;
+        while store.free_expired(200) {
+            pieces += 1;
+        }
+        assert!(pieces >= COUNT / 400, "{line}: {pieces} pieces");
+        assert_eq!(store.digest(), store.digest_recomputed());
+    }
 }
 
 #[test]
