@@ -276,6 +276,17 @@ impl Cluster {
     }
 }
 
+fn name(i: usize) -> String {
+    format!("key-{i:05}")
+}
+
+/// A command in RESP.
+fn command(word: &str, arguments: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = std::iter::once(word.to_owned()).chain(arguments).collect();
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len())
+}
+
 #[test]
 fn pipelined_commands_of_a_turn_share_a_batch_and_are_answered_in_order() {
     let mut cluster = Cluster::new(3);

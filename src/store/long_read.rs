@@ -278,11 +278,7 @@ impl LongRead {
     pub(super) fn into_parts(self) -> (Keyspace, Vec<Vec<Item>>, Vec<Reply>) {
         let LongRead { keys, task } = self;
         let (items, replies) = match task {
-            Task::Find(Find { sorter, found, .. }) => {
-                let mut items = sorter.into_items();
-                items.push(found);
-                (items, Vec::new())
-            }
+            Task::Find(Find { sorter, found, .. }) => (sorter.into_items(found), Vec::new()),
             Task::Scan(scan) => (scan.into_items(), Vec::new()),
             Task::SlotKeys(slot) => (slot.into_items(), Vec::new()),
             Task::Values(each) => (Vec::new(), each.result),

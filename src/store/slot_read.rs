@@ -146,9 +146,7 @@ impl Scan {
 
     /// What it holds, to be freed in pieces.
     pub(super) fn into_items(self) -> Vec<Vec<Item>> {
-        let mut items = self.sorter.into_items();
-        items.push(self.found);
-        items
+        self.sorter.into_items(self.found)
     }
 }
 
@@ -239,9 +237,7 @@ impl SlotKeys {
 
     /// What it holds, to be freed in pieces.
     pub(super) fn into_items(self) -> Vec<Vec<Item>> {
-        let mut items = self.sorter.into_items();
-        items.push(self.found);
-        items
+        self.sorter.into_items(self.found)
     }
 }
 

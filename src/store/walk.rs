@@ -204,9 +204,10 @@ impl Sorter {
         false
     }
 
-    /// What it holds, to be freed in pieces.
-    pub(super) fn into_items(self) -> Vec<Vec<Item>> {
+    /// What it holds, and what it has put in order, to be freed in pieces.
+    pub(super) fn into_items(self, sorted: Vec<Item>) -> Vec<Vec<Item>> {
         let mut items = self.runs;
+        items.push(sorted);
         if let Some(merging) = self.merging {
             items.extend(merging.runs.into_iter().map(Iterator::collect));
             items.push(merging.heads.into_iter().map(|Reverse((ByKey(item), _))| item).collect());

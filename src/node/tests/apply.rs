@@ -5,17 +5,7 @@ use super::*;
 
 const KEY_COUNT: usize = 6_000;
 /// What a turn may do for what was delivered, and for what clients read.
-const WORK: u64 = 256;
-
-fn name(i: usize) -> String {
-    format!("key-{i:05}")
-}
-
-fn command(word: &str, arguments: impl Iterator<Item = String>) -> String {
-    let words: Vec<String> = std::iter::once(word.to_owned()).chain(arguments).collect();
-    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{bulks}", words.len())
-}
+pub(super) const WORK: u64 = 256;
 
 fn mset(value: &str) -> String {
     command("MSET", (0..KEY_COUNT).flat_map(|i| [name(i), value.to_owned()]))
@@ -26,7 +16,7 @@ fn del() -> String {
 }
 
 /// One node, with so many clients.
-fn one_node(clients: u32) -> Cluster {
+pub(super) fn one_node(clients: u32) -> Cluster {
     one_node_with(clients, WORK)
 }
 
@@ -39,7 +29,7 @@ fn one_node_with(clients: u32, work: u64) -> Cluster {
 }
 
 /// One turn, in which the disk has all that it was given before. Returns how much work the store has had in it.
-fn one_turn(cluster: &mut Cluster) -> u64 {
+pub(super) fn one_turn(cluster: &mut Cluster) -> u64 {
     let before = cluster.hosts[0].node.store().work();
     let host = &mut cluster.hosts[0];
     host.durable = host.submitted;

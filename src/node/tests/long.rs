@@ -11,16 +11,8 @@ const LOOKED_AT_MAX: usize = READ_PER_TURN as usize + 200;
 /// What a turn may add to a client's output.
 pub(super) const OUTPUT_MAX: usize = 256 << 10;
 
-pub(super) fn name(i: usize) -> String {
-    format!("key-{i:05}")
-}
-
 fn resp(words: &[String]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend(format!("${}\r\n{word}\r\n", word.len()).into_bytes());
-    }
-    bytes
+    command(&words[0], words[1..].iter().cloned()).into_bytes()
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -34,19 +26,20 @@ fn one_node() -> Cluster {
     cluster
 }
 
-/// The same with many keys, and two clients.
-pub(super) fn filled() -> Cluster {
-    let mut cluster = one_node();
+/// Gives it many keys, and two clients.
+fn fill(mut cluster: Cluster, name: fn(usize) -> String) -> Cluster {
     cluster.open(0, 1);
     cluster.open(0, 2);
     for begin in (0..KEY_COUNT).step_by(500) {
-        let mut mset = vec!["MSET".to_owned()];
-        mset.extend((begin..begin + 500).flat_map(|i| [name(i), i.to_string()]));
-        cluster.say(0, 1, &resp(&mset));
-        cluster.run();
-        assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+        let pairs = (begin..begin + 500).flat_map(|i| [name(i), i.to_string()]);
+        assert_eq!(cluster.ask(0, 1, &command("MSET", pairs)), "+OK\r\n");
     }
     cluster
+}
+
+/// The same with many keys, and two clients.
+pub(super) fn filled() -> Cluster {
+    fill(one_node(), name)
 }
 
 /// The same where clients are shown a cluster, with all keys under one hash tag.
@@ -54,16 +47,7 @@ fn filled_slot() -> Cluster {
     let adjust = |settings: &mut Settings| settings.read_per_turn = READ_PER_TURN;
     let mut cluster = Cluster::with(1, "set cluster-view yes\n", adjust);
     cluster.pass(100);
-    cluster.open(0, 1);
-    cluster.open(0, 2);
-    for begin in (0..KEY_COUNT).step_by(500) {
-        let mut mset = vec!["MSET".to_owned()];
-        mset.extend((begin..begin + 500).flat_map(|i| [tagged(i), i.to_string()]));
-        cluster.say(0, 1, &resp(&mset));
-        cluster.run();
-        assert_eq!(cluster.hear(0, 1), "+OK\r\n");
-    }
-    cluster
+    fill(cluster, tagged)
 }
 
 fn tagged(i: usize) -> String {
@@ -133,9 +117,9 @@ fn a_transaction_asks_so_much_about_the_node() {
     }
 }
 
-/// Turns until the client has so many bytes; how many turns, and what it heard. The other client is served meanwhile.
-fn turns_until(cluster: &mut Cluster, len: usize) -> (usize, String) {
-    let mut heard = String::new();
+/// Turns until the client has so many bytes: how many, and the bytes. Another client is served in each of them.
+pub(super) fn listen(cluster: &mut Cluster, len: usize) -> (usize, Vec<u8>) {
+    let mut heard = Vec::new();
     for turns in 1..1_000 {
         cluster.say(0, 2, b"LLEN\r\n");
         one_turn(cluster);
@@ -144,12 +128,18 @@ fn turns_until(cluster: &mut Cluster, len: usize) -> (usize, String) {
         let output = node.client_output(key(1)).to_vec();
         assert!(output.len() <= OUTPUT_MAX + 64, "{} bytes in a turn", output.len());
         node.client_sent(cluster.now, key(1), output.len());
-        heard.push_str(str::from_utf8(&output).unwrap());
+        heard.extend(output);
         if heard.len() >= len {
             return (turns, heard);
         }
     }
     panic!("only {} of {len} bytes", heard.len());
+}
+
+/// Turns until the client has so many bytes; how many turns, and what it heard. The other client is served meanwhile.
+fn turns_until(cluster: &mut Cluster, len: usize) -> (usize, String) {
+    let (turns, heard) = listen(cluster, len);
+    (turns, String::from_utf8(heard).unwrap())
 }
 
 fn array(elements: impl Iterator<Item = String>) -> String {

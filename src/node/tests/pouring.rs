@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::long::{KEY_COUNT, OUTPUT_MAX, filled, name, one_turn};
+use super::long::{KEY_COUNT, OUTPUT_MAX, filled, listen, one_turn};
 use super::*;
 use crate::dialect::{ReplyStyle, encode};
 use crate::node::long::POURED_PER_TURN;
@@ -124,25 +124,6 @@ fn what_is_left_behind_is_all_that_was_not_sent() {
             assert_eq!(left, 3_000 - poured.saturating_sub(measured).min(3_000), "{style:?} after {steps}");
         }
     }
-}
-
-/// Turns until the client has so many bytes: how many, and the bytes. Another client is served in each of them.
-fn listen(cluster: &mut Cluster, len: usize) -> (usize, Vec<u8>) {
-    let mut heard = Vec::new();
-    for turns in 1..1_000 {
-        cluster.say(0, 2, b"LLEN\r\n");
-        one_turn(cluster);
-        assert!(cluster.hear(0, 2).starts_with("-ERR unknown"), "others are answered in every turn");
-        let node = &mut cluster.hosts[0].node;
-        let output = node.client_output(key(1)).to_vec();
-        assert!(output.len() <= OUTPUT_MAX + 64, "{} bytes in a turn", output.len());
-        node.client_sent(cluster.now, key(1), output.len());
-        heard.extend(output);
-        if heard.len() >= len {
-            return (turns, heard);
-        }
-    }
-    panic!("only {} of {len} bytes", heard.len());
 }
 
 fn command(style: ReplyStyle, words: &[&str]) -> Vec<u8> {

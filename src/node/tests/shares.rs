@@ -1,41 +1,20 @@
 //! What one connection asks for, in whatever way it is wrapped up, is no more than its share of a turn. The work is
 //! counted, not timed.
 
+use super::apply::{WORK, one_turn};
 use super::*;
 
-/// What a turn may do for what was delivered, and for what clients read.
-const WORK: u64 = 256;
-
 fn one_node(clients: u32) -> Cluster {
-    let mut cluster = Cluster::with(1, "", |settings| {
-        (settings.applied_per_turn, settings.read_per_turn) = (WORK, WORK);
-    });
-    (1..=clients).for_each(|client| cluster.open(0, client));
+    let mut cluster = super::apply::one_node(clients);
     cluster.run();
     cluster
 }
 
-fn command(word: &str, arguments: impl Iterator<Item = String>) -> String {
-    let words: Vec<String> = std::iter::once(word.to_owned()).chain(arguments).collect();
-    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{bulks}", words.len())
-}
-
 fn fill(cluster: &mut Cluster, count: usize) {
     for begin in (0..count).step_by(1_000) {
-        let pairs = (begin..begin + 1_000).flat_map(|i| [format!("key-{i:05}"), "x".to_owned()]);
+        let pairs = (begin..begin + 1_000).flat_map(|i| [name(i), "x".to_owned()]);
         assert_eq!(cluster.ask(0, 1, &command("MSET", pairs)), "+OK\r\n");
     }
-}
-
-/// One turn, in which the disk has all that it was given before. Returns how much work the store has had in it.
-fn one_turn(cluster: &mut Cluster) -> u64 {
-    let before = cluster.hosts[0].node.store().work();
-    let host = &mut cluster.hosts[0];
-    host.durable = host.submitted;
-    host.node.handle(cluster.now, NodeInput::Persisted(host.submitted));
-    cluster.turn(0);
-    cluster.hosts[0].node.store().work() - before
 }
 
 /// How many commands are begun when these bytes come, before the turn ends.
