@@ -3,6 +3,7 @@
 //! - A **pure** module decides everything from its inputs, so that the simulator can replay it from a seed: it has no
 //!   files, sockets, clock, threads, randomness or environment.
 //! - A module uses only those above it in the table of `src/lib.rs`, which is read here.
+//! - One file has `unsafe` code.
 //! - Files and lines stay readable, and nothing unfinished is left behind.
 //!
 //! The iteration order of hash tables is watched by clippy (`iter_over_hash_type`).
@@ -42,6 +43,9 @@ const IMPURE_WORDS: [(&str, &str); 12] = [
     ("rustix", "system calls"),
     ("libc", "system calls"),
 ];
+
+/// The only file with `unsafe` code.
+const UNSAFE: &str = "src/net/allocator.rs";
 
 /// Macros that mark something unfinished or forgotten.
 const UNFINISHED: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
@@ -249,6 +253,13 @@ fn wrong_ways(source: &str, module: &str, order: &[String]) -> Vec<Finding> {
     findings
 }
 
+/// Where code is `unsafe`, or allowed to be.
+fn unsafety(source: &str) -> Vec<Finding> {
+    let tokens = tokens(&code_only(source));
+    let uses = tokens.into_iter().filter(|(_, word)| word == "unsafe" || word == "unsafe_code");
+    uses.map(|(line, word)| Finding { line, what: format!("`{word}` outside {UNSAFE}") }).collect()
+}
+
 /// What is wrong in any file.
 fn untidiness(source: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -352,16 +363,23 @@ fn modules_use_only_those_above_them() {
     });
 }
 
+/// All of the package.
+fn all_files() -> Vec<PathBuf> {
+    let dirs = ["src", "tests", "benches", "fuzz/bodies", "fuzz/fuzz_targets"].map(|dir| root().join(dir));
+    dirs.iter().filter(|dir| dir.is_dir()).flat_map(|dir| rust_files(dir)).collect()
+}
+
 #[test]
 fn files_are_short_and_finished() {
-    let mut files = Vec::new();
-    for dir in ["src", "tests", "benches", "fuzz/bodies", "fuzz/fuzz_targets"] {
-        let dir = root().join(dir);
-        if dir.is_dir() {
-            files.extend(rust_files(&dir));
-        }
-    }
-    report(&files, |_, source| untidiness(source));
+    report(&all_files(), |_, source| untidiness(source));
+}
+
+#[test]
+fn one_file_is_unsafe() {
+    let (safe, others): (Vec<_>, Vec<_>) =
+        all_files().into_iter().partition(|path| *path != root().join(UNSAFE));
+    report(&safe, |_, source| unsafety(source));
+    assert!(!unsafety(&read(&others[0])).is_empty(), "{UNSAFE} needs no exception any more");
 }
 
 // The checks must be able to fail.
@@ -407,6 +425,12 @@ fn long_and_unfinished_files_are_found() {
     assert_eq!(lines_of(&untidiness(&source)), [2, 5]);
     let long = "\n".repeat(FILE_LINES_MAX + 1);
     assert_eq!(lines_of(&untidiness(&long)), [FILE_LINES_MAX + 1]);
+}
+
+#[test]
+fn unsafe_code_is_found() {
+    let source = "#![allow(unsafe_code)]\n// unsafe\nfn f() {\n    unsafe { g(\"unsafe\") }\n}\n";
+    assert_eq!(lines_of(&unsafety(source)), [1, 4]);
 }
 
 #[test]

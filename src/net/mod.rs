@@ -11,11 +11,13 @@
 //! | `links` | connections made to peers |
 //! | `connection`, `listener` | one socket |
 //! | `keeper` | the thread that reads and writes snapshots |
+//! | `allocator` | what becomes of freed memory |
 //! | `resolver`, `clock`, `shared` | names, time, the way to whoever started the loop |
 //!
 //! Left out on purpose: what bytes mean. Frames between nodes are split here because a connection ends with a
 //! bad one; everything else is the node's.
 
+mod allocator;
 mod clients;
 mod clock;
 mod connection;
@@ -102,6 +104,9 @@ pub fn new_disk_id() -> DiskId {
 /// # Errors
 /// It did not start, or had to stop.
 pub fn run(options: NodeOptions) -> Result<(), NodeError> {
+    if !allocator::keep_freed_memory() {
+        log::debug!("the allocator is not glibc's: what it does with freed memory is left to it");
+    }
     let started = start(options, Control::Process).map_err(NodeError::Start)?;
     match started.event_loop.run().map_err(NodeError::Run)? {
         Ended::Cleanly => log::info!("stopped"),

@@ -33,15 +33,18 @@ impl Doomed {
         self.regions.entry(item.address() >> REGION_BITS).or_default().push(item);
     }
 
-    /// Frees the next item and says whether there was one. The last ones come first: what ends the process' memory can
-    /// be given back to the system.
-    pub(super) fn free_next(&mut self) -> bool {
+    /// Takes out the next item, to be freed; one that is here several times only once. The last ones come first, and
+    /// the piece grows towards what is in use.
+    pub(super) fn take_next(&mut self) -> Option<Item> {
         if self.region.is_empty() {
-            let Some((_, items)) = self.regions.pop_last() else { return false };
-            self.region = items;
+            (_, self.region) = self.regions.pop_last()?;
             self.region.sort_unstable_by_key(Item::address);
         }
-        self.region.pop().is_some()
+        let item = self.region.pop()?;
+        while self.region.last().is_some_and(|same| same.address() == item.address()) {
+            self.region.pop();
+        }
+        Some(item)
     }
 }
 
@@ -59,17 +62,20 @@ mod tests {
         let mut addresses: Vec<usize> = items.iter().map(Item::address).collect();
         addresses.sort_unstable();
         let mut doomed = Doomed::default();
-        assert!(doomed.is_empty() && !doomed.free_next());
+        assert!(doomed.is_empty() && doomed.take_next().is_none());
         while !items.is_empty() {
-            doomed.push(items.swap_remove(random.below(items.len())));
+            let item = items.swap_remove(random.below(items.len()));
+            (0..random.below(3)).for_each(|_| doomed.push(item.clone()));
+            doomed.push(item);
         }
         assert!(doomed.regions.len() > 3, "{} regions", doomed.regions.len());
         while let Some(last) = addresses.pop() {
-            assert!(doomed.free_next());
+            let item = doomed.take_next().expect("as many as there were");
+            assert!(item.address() == last && !item.is_shared());
             // The rest of its region lies before it.
             let next = doomed.region.last().map(Item::address);
             assert!(next.is_none_or(|next| addresses.last() == Some(&next)), "{last}");
         }
-        assert!(doomed.is_empty() && !doomed.free_next());
+        assert!(doomed.is_empty() && doomed.take_next().is_none());
     }
 }

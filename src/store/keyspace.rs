@@ -20,8 +20,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::types::{Index, Item, Millis, Reply};
 
 use super::deadlines::{DEADLINE_LEN, Deadlines};
-use super::doomed::Doomed;
-use super::leaves::{Hashing, Leaf, PLACE_LEN, Slot};
+use super::flushed::Flushed;
+use super::leaves::{Hashing, PLACE_LEN, Slot};
 use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
 use super::under_way::{Work, work_of};
@@ -39,10 +39,15 @@ const DEADLINE_WORK: u64 = 4;
 
 /// Neighbouring slots; `None`: no key is in it.
 #[derive(Clone)]
-struct Group([Option<Slot>; GROUP_LEN]);
+pub(super) struct Group([Option<Slot>; GROUP_LEN]);
 
 impl Group {
     const EMPTY: Group = Group([const { None }; GROUP_LEN]);
+
+    /// Those that have keys.
+    pub(super) fn into_slots(self) -> impl Iterator<Item = Slot> {
+        self.0.into_iter().flatten()
+    }
 }
 
 /// All keys. A clone shares what neither side writes.
@@ -68,73 +73,8 @@ pub(crate) struct Keyspace {
     work: Work,
     /// Something was written or taken out, and perhaps freed, since the allocator was last made to tidy up; not state.
     untidy: bool,
-    /// Held by each frozen clone as well: what only a clone has left is freed by whoever reads it, while that goes on.
-    /// Not state.
+    /// Held by each frozen clone as well, since it was last made anew. Not state.
     clones: Arc<()>,
-}
-
-/// What was taken away at a stroke and nobody has freed yet.
-#[derive(Clone, Default)]
-struct Flushed {
-    groups: Vec<Arc<Group>>,
-    slots: Vec<Slot>,
-    leaves: Vec<Arc<Leaf>>,
-    deadlines: Vec<Deadlines>,
-    items: Vec<Vec<Item>>,
-    replies: Vec<Vec<Reply>>,
-    /// What is left of all that is items.
-    doomed: Doomed,
-}
-
-impl Flushed {
-    fn is_empty(&self) -> bool {
-        self.groups.is_empty()
-            && self.slots.is_empty()
-            && self.leaves.is_empty()
-            && self.deadlines.is_empty()
-            && self.items.is_empty()
-            && self.replies.is_empty()
-            && self.doomed.is_empty()
-    }
-
-    /// Frees at most so many keys, or a leaf's more, and says whether there is something left.
-    fn free(&mut self, max: usize) -> bool {
-        let mut freed = 0;
-        while freed < max {
-            freed += 1;
-            if let Some(items) = self.items.last_mut() {
-                if items.pop().is_none() {
-                    self.items.pop();
-                }
-            } else if let Some(replies) = self.replies.last_mut() {
-                match replies.pop() {
-                    None => drop(self.replies.pop()),
-                    Some(Reply::Array(elements)) => self.replies.push(elements),
-                    Some(_) => {}
-                }
-            } else if let Some(leaf) = self.leaves.pop() {
-                freed += leaf.len();
-                // What a clone still holds is freed with it.
-                if let Ok(leaf) = Arc::try_unwrap(leaf) {
-                    leaf.into_items().for_each(|item| self.doomed.push(item));
-                }
-            } else if let Some(slot) = self.slots.pop() {
-                self.leaves = slot.into_leaves();
-            } else if let Some(group) = self.groups.pop() {
-                if let Ok(group) = Arc::try_unwrap(group) {
-                    self.slots.extend(group.0.into_iter().flatten());
-                }
-            } else if let Some(deadlines) = self.deadlines.last_mut() {
-                match deadlines.next_of_all() {
-                    Some(item) => self.doomed.push(item),
-                    None => drop(self.deadlines.pop()),
-                }
-            } else if !self.doomed.free_next() {
-                return false;
-            }
-        }
-        !self.is_empty()
-    }
 }
 
 impl Keyspace {
@@ -240,12 +180,12 @@ impl Keyspace {
             // It may have come back to life with a new value.
             let now = self.now;
             if let Some(item) = self.take_out(dead.key(), |item| !item.is_alive(now)) {
-                self.flushed.doomed.push(item);
+                self.flushed.push_expired(item);
             }
-            self.flushed.doomed.push(dead);
+            self.flushed.push_expired(dead);
         }
-        let has_more = self.deadlines.has_dead() || self.flushed.free(max);
-        let may_be_freed_elsewhere = Arc::strong_count(&self.clones) > 1;
+        let has_more = self.deadlines.has_dead() || self.flushed.free(max, &mut self.clones);
+        let may_be_freed_elsewhere = self.flushed.has_clones(&self.clones);
         if std::mem::replace(&mut self.untidy, may_be_freed_elsewhere) || may_be_freed_elsewhere {
             tidy_memory();
         }
@@ -254,7 +194,7 @@ impl Keyspace {
 
     /// Whether there are dead keys to be freed, or flushed ones.
     pub(crate) fn has_dead(&self) -> bool {
-        self.deadlines.has_dead() || !self.flushed.is_empty()
+        self.deadlines.has_dead() || !self.flushed.is_idle()
     }
 
     /// Whether dead keys lie in their slots.
@@ -311,8 +251,11 @@ impl Keyspace {
     /// it: a clone that is read from front to back needs them no more. What is counted stays as it was.
     pub(crate) fn skip_to_used(&mut self, from: usize) -> usize {
         let mut slot = from;
-        while slot < SLOT_COUNT {
+        loop {
             self.release_before(slot);
+            if slot >= SLOT_COUNT {
+                return SLOT_COUNT;
+            }
             if let Some(Some(group)) = self.groups.get(slot / GROUP_LEN)
                 && let Some(ahead) = group.0[slot % GROUP_LEN..].iter().position(Option::is_some)
             {
@@ -320,7 +263,6 @@ impl Keyspace {
             }
             slot = (slot / GROUP_LEN + 1) * GROUP_LEN;
         }
-        SLOT_COUNT
     }
 
     fn release_before(&mut self, slot: usize) {
@@ -448,12 +390,7 @@ impl Keyspace {
     /// Takes `key` out and says whether it was there. Its memory is freed later, by [`Keyspace::free_dead`].
     pub(crate) fn unlink(&mut self, key: &[u8]) -> bool {
         let old = self.remove(key);
-        let was_there = old.is_some();
-        match self.flushed.items.first_mut() {
-            Some(items) => items.extend(old),
-            None => self.flushed.items.push(old.into_iter().collect()),
-        }
-        was_there
+        old.map(|old| self.flushed.push_removed(old)).is_some()
     }
 
     /// Takes `key` out of its slot if what is kept of it is wanted.
@@ -479,47 +416,40 @@ impl Keyspace {
 
     /// Takes all keys out. Their memory is freed later, by [`Keyspace::free_dead`].
     pub(crate) fn clear(&mut self) {
-        self.flushed.groups.extend(std::mem::take(&mut self.groups).into_iter().flatten());
-        self.flushed.deadlines.push(std::mem::take(&mut self.deadlines));
+        self.flushed.push_all(std::mem::take(&mut self.groups), std::mem::take(&mut self.deadlines));
         self.len = 0;
         self.digest = 0;
         self.memory_len = 0;
     }
 
-    /// Takes what a read holds, to be freed by [`Keyspace::free_dead`].
+    /// Takes what a read holds, to be freed by [`Keyspace::free_dead`]. What the store has as well it lets go of at
+    /// once, so that no write has to copy it any more.
     pub(crate) fn discard(&mut self, read: LongRead) {
         let (keys, items, replies) = read.into_parts();
-        self.flushed.groups.extend(keys.groups.into_iter().flatten());
+        self.discard_keys(keys);
         items.into_iter().for_each(|items| self.discard_items(items));
         self.discard_replies(replies);
     }
 
-    /// Takes what a read has found, and lets go of all else that it holds: then no write has to copy it any more.
-    pub(crate) fn discard_found(&mut self, read: LongRead) {
-        let (keys, items, replies) = read.into_parts();
-        // Of a group that was changed meanwhile, as the dead in it were freed, there are items that only the read has.
-        for (frozen, own) in keys.groups.into_iter().zip(&self.groups) {
-            let is_same = |own: &Arc<Group>| frozen.as_ref().is_some_and(|frozen| Arc::ptr_eq(frozen, own));
-            if !own.as_ref().is_some_and(is_same) {
-                self.flushed.groups.extend(frozen);
+    /// The same for a clone. Of a group that was changed meanwhile there are items that only the clone has.
+    pub(super) fn discard_keys(&mut self, keys: Keyspace) {
+        for (at, frozen) in keys.groups.into_iter().enumerate() {
+            let own = self.groups.get(at).and_then(Option::as_ref);
+            let is_same = own.zip(frozen.as_ref()).is_some_and(|(own, frozen)| Arc::ptr_eq(own, frozen));
+            if !is_same {
+                self.flushed.push_read(frozen);
             }
         }
-        items.into_iter().for_each(|items| self.discard_items(items));
-        self.discard_replies(replies);
     }
 
     /// The same for items.
     pub(crate) fn discard_items(&mut self, items: Vec<Item>) {
-        if !items.is_empty() {
-            self.flushed.items.push(items);
-        }
+        self.flushed.push_found(items);
     }
 
     /// The same for replies.
     pub(crate) fn discard_replies(&mut self, replies: Vec<Reply>) {
-        if !replies.is_empty() {
-            self.flushed.replies.push(replies);
-        }
+        self.flushed.push_replies(replies);
     }
 
     /// All that is kept, **in an order that differs from process to process**.

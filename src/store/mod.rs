@@ -19,6 +19,7 @@
 //! | `long_read` | reads that are done in pieces |
 //! | `slot_read` | reads of single slots, which seldom take long |
 //! | `walk` | what such reads are made of |
+//! | `flushed`, `doomed` | what is to be freed, when, and in which order |
 //! | `under_way` | commands that are applied in pieces, and how work is counted |
 //! | `by_key` | items in the order of their keys |
 //! | `glob` | patterns |
@@ -35,6 +36,7 @@ mod doomed;
 mod error;
 mod event;
 mod extended;
+mod flushed;
 mod glob;
 mod image;
 mod keyspace;

@@ -221,7 +221,7 @@ impl Reading {
     fn end(&mut self, store: &mut Store) {
         let listing = Reading::Listing { cursor: None, found: Vec::new().into_iter(), replies: Vec::new() };
         if let Reading::Looking(read) = std::mem::replace(self, listing) {
-            store.keys.discard_found(*read);
+            store.keys.discard(*read);
         }
     }
 }

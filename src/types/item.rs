@@ -62,6 +62,11 @@ impl Item {
         self.0.as_ptr().addr()
     }
 
+    /// Whether somebody else has it too.
+    pub(crate) fn is_shared(&self) -> bool {
+        ThinArc::strong_count(&self.0) > 1
+    }
+
     /// The same value under another key, or with another revision or deadline. A long value is shared.
     pub fn with(&self, key: &[u8], revision: Index, deadline: Option<Millis>) -> Item {
         match self.long_value() {
