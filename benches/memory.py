@@ -6,9 +6,10 @@
 1. One node, and then one Redis without persistence, get the same `--keys` keys. The resident bytes of the process before
    and after, divided by the keys, less the bytes of key and value, are what each key costs besides.
 2. On the node's full store: large commands one after the other, and the longest turn of the loop with each. A virtual
-   machine's memory may be slow to reach at times (seen: tens of microseconds for a cache line, for minutes), which no
-   processor time leaves out. So this program reads random pages of its own before and after each command, waits for the
-   memory to be as fast as it was, and asks once more when it was not so afterwards and the command only reads.
+   machine's memory may be slow to reach at times (seen: tens of microseconds for a cache line, or for a page that the
+   system gives to a process, for minutes), which no processor time leaves out. So this program reads random pages of its
+   own, and takes new ones, before and after each command, waits for the memory to be as fast as it was, and asks once
+   more when it was not so afterwards and the command only reads.
 
 Figures go to DIR/memory.md. Needs nothing but python3, redis-server and the release build.
 """
@@ -32,6 +33,8 @@ import servers  # noqa: E402
 DEPTH = 2_000
 #: A client that asks for a large answer and gets nothing for so long gives up.
 PATIENCE = 120.0
+#: So many seconds suffice to free all keys.
+FREED_AFTER = 10
 #: Commands that may be repeated without a change.
 READS = ("DBSIZE", "RANDOMKEY", "KEYS", "SCAN", "MGET", "EXISTS")
 
@@ -56,32 +59,45 @@ class Redis(servers.System):
 
 
 class HostMemory:
-    """How fast the machine's memory is: so many reads of random pages of a gigabyte that nobody else uses."""
+    """How fast the machine's memory is: so many reads of random pages of a gigabyte that nobody else uses, and so many
+    new pages."""
 
     LENGTH = 1 << 30
     READS = 600
+    NEW_PAGES = 1_000
     #: So many times the least is quiet still.
     SLACK = 2.0
     #: Seconds to wait for that, in all for a command.
     PATIENCE = 30.0
 
     def __init__(self):
-        self.pages = mmap.mmap(-1, self.LENGTH, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.pages = self.mapped(self.LENGTH)
         for at in range(0, self.LENGTH, mmap.PAGESIZE):
             self.pages[at] = 1
-        self.least = min(self.probe() for _ in range(20))
+        probes = [self.probe() for _ in range(20)]
+        self.least = tuple(min(figures) for figures in zip(*probes))
+
+    @staticmethod
+    def mapped(length):
+        return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def probe(self):
-        """Milliseconds of processor time."""
+        """Milliseconds of processor time, of the reads and of the new pages."""
         places = [random.randrange(self.LENGTH) for _ in range(self.READS)]
+        new = self.mapped(self.NEW_PAGES * mmap.PAGESIZE)
         begun = time.thread_time_ns()
         for at in places:
             self.pages[at]
-        return (time.thread_time_ns() - begun) / 1e6
+        read = time.thread_time_ns()
+        for page in range(self.NEW_PAGES):
+            new[page * mmap.PAGESIZE] = 1
+        written = time.thread_time_ns()
+        new.close()
+        return (read - begun) / 1e6, (written - read) / 1e6
 
     def is_quiet(self, took):
-        self.least = min(self.least, took)
-        return took <= self.least * self.SLACK
+        self.least = tuple(map(min, self.least, took))
+        return all(figure <= least * self.SLACK for figure, least in zip(took, self.least))
 
     def wait(self, deadline):
         while not self.is_quiet(took := self.probe()) and time.monotonic() < deadline:
@@ -203,13 +219,16 @@ def large_commands(connection, keys, arguments):
         ("DEL of 60,000 keys", ["DEL", *some]),
         ("BGSAVE and 30,000 SETs, one key each", "snapshot"),
         ("50,000 keys expire in the same millisecond", "expire"),
-        ("FLUSHALL", ["FLUSHALL"]),
+        ("FLUSHALL", "flush"),
+        ("FLUSHALL during a snapshot", "flush during a snapshot"),
     ]
     memory = HostMemory()
     result = []
     for name, command in commands:
         # What only reads may be asked again.
         is_read = command is None or command[0] in READS
+        if command == "flush during a snapshot":
+            load(connection, keys, arguments.key_len, arguments.value_len)
         deadline = time.monotonic() + memory.PATIENCE
         while True:
             before = memory.wait(deadline)
@@ -218,15 +237,23 @@ def large_commands(connection, keys, arguments):
             is_quiet = memory.is_quiet(before) and memory.is_quiet(after)
             if is_quiet or not is_read or time.monotonic() >= deadline:
                 break
-        row = (*row, max(before, after))
+        row = (*row, *map(max, before, after))
         result.append(row)
         print("{}: longest turn {:.1f} ms, {:.1f} ms of processor time, answered after {:.2f} s; "
-              "600 reads of memory {:.2f} ms".format(*row), flush=True)
-    print(f"600 reads of memory take {memory.least:.2f} ms at best", flush=True)
+              "reads of memory {:.2f} ms, new pages {:.2f} ms".format(*row), flush=True)
+    print("at best, reads of memory {:.2f} ms, new pages {:.2f} ms".format(*memory.least), flush=True)
     return memory.least, result
 
 
+def wait_for_snapshot(connection):
+    deadline = time.monotonic() + PATIENCE
+    while connection.info()["rdb_bgsave_in_progress"] != "0" and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
 def large_command(connection, keys, arguments, name, command):
+    if command == "flush":
+        wait_for_snapshot(connection)
     connection.ask("CONFIG", "RESETSTAT")
     begun = time.monotonic()
     if command is None:
@@ -247,6 +274,10 @@ def large_command(connection, keys, arguments, name, command):
                 connection.reply()
         connection.ask("CONFIG", "RESETSTAT")
         time.sleep(5)
+    elif command in ("flush", "flush during a snapshot"):
+        if command != "flush":
+            connection.ask("BGSAVE")
+        connection.ask("FLUSHALL")
     else:
         try:
             connection.ask(*command)
@@ -254,7 +285,10 @@ def large_command(connection, keys, arguments, name, command):
             name += f" ({str(error).split(',')[0]})"
     seconds = time.monotonic() - begun
     # What is freed or sent afterwards counts too.
-    time.sleep(10 if command == ["FLUSHALL"] else 1)
+    is_flush = name.startswith("FLUSHALL")
+    if is_flush:
+        wait_for_snapshot(connection)
+    time.sleep(FREED_AFTER if is_flush else 1)
     info = connection.info()
     clock, cpu = (int(info[field]) / 1000 for field in ("longest_turn_us", "longest_turn_cpu_us"))
     return name, clock, cpu, seconds
@@ -297,12 +331,13 @@ def main():
                   "work a turn may do is counted by tests (`node/tests/long.rs`, "
                   "`node/tests/apply.rs`)."]
     for keys, (least, rows) in turns:
-        lines += ["", f"Longest turn of the loop with {keys:,} keys, until a second after the answer, ten for FLUSHALL. The last column is what "
-                  f"{HostMemory.READS} reads of random pages cost another process before or after, whichever was more; at best "
-                  f"they take {least:.2f} ms. Where it is much more, the machine's memory was slow for everybody:", "",
-                  "| command | by the clock, ms | processor time, ms | answered after, s | reads of memory, ms |",
-                  "| --- | --- | --- | --- | --- |"]
-        lines += ["| {} | {:.1f} | {:.1f} | {:.2f} | {:.2f} |".format(*row) for row in rows]
+        lines += ["", f"Longest turn of the loop with {keys:,} keys, until a second after the answer, until all is freed for FLUSHALL. The last columns "
+                  f"are what {HostMemory.READS} reads of random pages and {HostMemory.NEW_PAGES:,} new pages cost another process before or "
+                  "after, whichever was more; at best they take {:.2f} and {:.2f} ms. Where it is much more, the machine's memory "
+                  "was slow for everybody:".format(*least), "",
+                  "| command | by the clock, ms | processor time, ms | answered after, s | reads of memory, ms | new pages, ms |",
+                  "| --- | --- | --- | --- | --- | --- |"]
+        lines += ["| {} | {:.1f} | {:.1f} | {:.2f} | {:.2f} | {:.2f} |".format(*row) for row in rows]
     out = pathlib.Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "memory.md").write_text("\n".join(lines) + "\n")

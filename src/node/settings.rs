@@ -13,7 +13,7 @@ const VIEWS_KEPT: usize = 256;
 
 /// Work that a turn may do for what was delivered, counted as in [`store::Fund`]: two or three milliseconds of writes
 /// among ten million keys, next to none of which is in the processor's cache.
-const APPLIED_PER_TURN: u64 = 3072;
+const APPLIED_PER_TURN: u64 = 2048;
 /// The same for what clients read.
 const READ_PER_TURN: u64 = 768;
 
