@@ -71,7 +71,7 @@ pub enum Task {
         /// What the snapshot will say about this node.
         front: SnapshotFront,
     },
-    /// Free a state that is not used any more, which may take long.
+    /// Free what the store has not taken of a state that is not used any more, which may take long.
     Discard(Box<Store>),
     /// What was received is not wanted any more.
     Drop,

@@ -12,6 +12,7 @@
 //! A key whose deadline has passed by the replicated time is **dead**: it is not found, listed, counted or hashed,
 //! though it may still lie in its slot ([`deadlines`](super::deadlines)).
 
+use std::cell::RefCell;
 use std::fmt;
 
 use triomphe::Arc;
@@ -20,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::types::{Index, Item, Millis, Reply};
 
 use super::deadlines::{DEADLINE_LEN, Deadlines};
-use super::flushed::Flushed;
+use super::flushed::{Clones, Flushed};
 use super::leaves::{Hashing, PLACE_LEN, Slot};
 use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
@@ -73,8 +74,11 @@ pub(crate) struct Keyspace {
     work: Work,
     /// Something was written or taken out, and perhaps freed, since the allocator was last made to tidy up; not state.
     untidy: bool,
-    /// Held by each frozen clone as well, since it was last made anew. Not state.
-    clones: Arc<()>,
+    /// Who shares what is here; not state.
+    clones: RefCell<Clones>,
+    /// A frozen clone's, to be dropped after all that it shares, which stands above. Not state.
+    #[expect(dead_code, reason = "what counts is that it is there")]
+    token: Option<Arc<()>>,
 }
 
 impl Keyspace {
@@ -97,15 +101,16 @@ impl Keyspace {
             memory_len_max: 0,
             work: Work::default(),
             untidy: false,
-            clones: Arc::new(()),
+            clones: RefCell::default(),
+            token: None,
         }
     }
 
     /// A clone to be read only, which costs the copy of 128 pointers.
     pub(crate) fn freeze(&self) -> Keyspace {
         let Keyspace { len, digest, now, .. } = *self;
-        let (groups, clones) = (self.groups.clone(), Arc::clone(&self.clones));
-        Keyspace { groups, len, digest, now, clones, ..Keyspace::with(self.hashing.clone()) }
+        let (groups, token) = (self.groups.clone(), Some(self.clones.borrow_mut().add()));
+        Keyspace { groups, len, digest, now, token, ..Keyspace::with(self.hashing.clone()) }
     }
 
     /// The same without keys, which costs nothing.
@@ -184,8 +189,9 @@ impl Keyspace {
             }
             self.flushed.push_expired(dead);
         }
-        let has_more = self.deadlines.has_dead() || self.flushed.free(max, &mut self.clones);
-        let may_be_freed_elsewhere = self.flushed.has_clones(&self.clones);
+        let clones = self.clones.get_mut();
+        let has_more = self.deadlines.has_dead() || self.flushed.free(max, clones);
+        let may_be_freed_elsewhere = clones.any();
         if std::mem::replace(&mut self.untidy, may_be_freed_elsewhere) || may_be_freed_elsewhere {
             tidy_memory();
         }
@@ -194,7 +200,7 @@ impl Keyspace {
 
     /// Whether there are dead keys to be freed, or flushed ones.
     pub(crate) fn has_dead(&self) -> bool {
-        self.deadlines.has_dead() || !self.flushed.is_idle()
+        self.deadlines.has_dead() || !self.flushed.is_idle(&self.clones.borrow())
     }
 
     /// Whether dead keys lie in their slots.
@@ -416,10 +422,20 @@ impl Keyspace {
 
     /// Takes all keys out. Their memory is freed later, by [`Keyspace::free_dead`].
     pub(crate) fn clear(&mut self) {
-        self.flushed.push_all(std::mem::take(&mut self.groups), std::mem::take(&mut self.deadlines));
+        self.flushed.push_all(&mut self.groups, &mut self.deadlines);
         self.len = 0;
         self.digest = 0;
         self.memory_len = 0;
+    }
+
+    /// Takes the keys of another store, which nobody wants any more, to be freed by [`Keyspace::free_dead`]. One of the
+    /// two must be as it was made, without a clone and with nothing to be freed.
+    pub(super) fn bury(&mut self, other: &mut Keyspace) {
+        if other.has_dead() || other.clones.get_mut().were_any() {
+            std::mem::swap(&mut self.clones, &mut other.clones);
+            std::mem::swap(&mut self.flushed, &mut other.flushed);
+        }
+        self.flushed.push_all(&mut other.groups, &mut other.deadlines);
     }
 
     /// Takes what a read holds, to be freed by [`Keyspace::free_dead`]. What the store has as well it lets go of at

@@ -245,6 +245,11 @@ impl Store {
         self.keys.discard(read);
     }
 
+    /// Frees the keys of another store in the same way. One of the two must have been made of an image and never used.
+    pub fn bury(&mut self, other: &mut Store) {
+        self.keys.bury(&mut other.keys);
+    }
+
     /// Frees items that nobody waits for any more in the same way.
     pub fn discard_items(&mut self, items: Vec<Item>) {
         self.keys.discard_items(items);

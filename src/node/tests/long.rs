@@ -203,7 +203,7 @@ fn what_was_taken_away_is_freed_in_pieces() {
     let expected = format!(":{}\r\n", KEY_COUNT / 2);
     assert_eq!(turns_until(&mut cluster, expected.len()).1, expected);
     let turns = freed_in(&mut cluster);
-    assert!((10..24).contains(&turns), "{turns} turns");
+    assert!(turns < 4, "freeing keeps up with removing: {turns} turns");
     cluster.say(0, 1, &resp(&words("FLUSHALL")));
     for _ in 0..3 {
         one_turn(&mut cluster);

@@ -188,6 +188,7 @@ impl ImageEncoder {
                     return true;
                 }
                 Stage::Slot(SLOT_COUNT) => {
+                    self.keys.skip_to_used(SLOT_COUNT);
                     let mut ids = self.sessions.ids();
                     ids.reverse();
                     Stage::Sessions(ids)

@@ -329,3 +329,19 @@ fn an_encoder_lets_go_of_what_it_is_done_with() {
     while encoder.next_chunk(&mut out, 1000) {}
     assert_eq!(items(&out).len(), 20_001);
 }
+
+/// The sessions come last and can be many: by then it has no keys left.
+#[test]
+fn an_encoder_lets_go_of_the_last_slot_too() {
+    let mut keys = (0..).map(|i: u64| format!("key-{i}").into_bytes());
+    let last = keys.find(|key| slot_of(key) == SLOT_COUNT - 1).expect("numbers do not end");
+    let mut store = Store::new(Limits::default(), 1);
+    store.keys.set(&last, b"v", Index(1));
+    let mut encoder = store.freeze().into_encoder();
+    let mut out = Vec::new();
+    while encoder.next_chunk(&mut out, 1000) {}
+    let place = |store: &Store| store.keys.slot(SLOT_COUNT - 1).map(Slot::places);
+    let before = place(&store);
+    store.keys.set(&last, b"w", Index(2));
+    assert_eq!(place(&store), before);
+}
