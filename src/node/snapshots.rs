@@ -378,7 +378,7 @@ impl Node {
                         self.effects.observed.push(Observed::Installed { index, position, digest });
                     }
                 }
-                // Here, in pieces and in order: freed by another thread, they would be left to this one to put together.
+                // In pieces and in order: freed by another thread, they would be left to this one to put together.
                 self.backend.store.bury(&mut unused);
                 self.effects.tasks.push(Task::Discard(unused));
                 self.carry_out(now);

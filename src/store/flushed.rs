@@ -102,10 +102,10 @@ impl Waiting {
 
 /// The clones of a store that live, the oldest first, and what waits for each to end.
 ///
-/// Who has a thing that is shared, nobody knows. It waits for the youngest clone, then for the next older one if somebody
-/// has it still, and so on; in the end it is let go of. So it never waits for a clone that was made after it was taken
-/// out and after that had been found, and never comes back to one. With a clone's end, all that has waited for it is
-/// freed together: group by group, as a snapshot is done with them, would be in any order of addresses again.
+/// Who has a thing that is shared, nobody knows. It waits for the youngest clone, then for the next older one if
+/// somebody has it still, and so on; in the end it is let go of. So whatever others do, it waits for each clone once at
+/// most, and for none that was made later. With a clone's end, all that has waited for it is freed together: group by
+/// group, as a snapshot is done with them, would be in any order of addresses again.
 #[derive(Clone, Default)]
 pub(super) struct Clones {
     /// How many there were.
