@@ -186,8 +186,6 @@ pub(super) struct Subscriptions {
     patterns: BTreeSet<Arc<[u8]>>,
     /// How it subscribed, which says how messages are written.
     style: Option<ReplyStyle>,
-    /// Bytes of messages since its queue was last empty.
-    waiting_len: usize,
 }
 
 impl Subscriptions {
@@ -420,13 +418,11 @@ fn send(
     for (key, via) in backend.subscribers.receivers(channel) {
         let Some(client) = clients.get_mut(key) else { continue };
         let Some(style) = client.subscriptions.style else { continue };
-        if client.queue.unanswered() == 0 {
-            client.subscriptions.waiting_len = 0;
-        }
-        client.subscriptions.waiting_len += message.len();
+        let waiting_len = client.queue.messages_len();
         if via == Via::Unknown
             || client.queue.unanswered() >= WAITING_MAX
-            || client.queue.unanswered() > 0 && client.subscriptions.waiting_len > WAITING_LEN_MAX
+            // However long it is, one may wait.
+            || waiting_len > 0 && waiting_len + message.len() > WAITING_LEN_MAX
         {
             if !client.closing {
                 client.closing = true;
@@ -436,6 +432,7 @@ fn send(
             }
             continue;
         }
+        let len = message.len();
         let (channel, message) =
             (Reply::Bulk(Arc::clone(channel).into()), Reply::Bulk(Arc::clone(message).into()));
         let parts = match via {
@@ -445,7 +442,7 @@ fn send(
                 vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern.into()), channel, message]
             }
         };
-        client.queue.push_settled(client.style_of_pushes(style), Reply::Push(parts));
+        client.queue.push_message(client.style_of_pushes(style), Reply::Push(parts), len);
         settle(client, backend, backlog, effects, now);
         count += 1;
     }

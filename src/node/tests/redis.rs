@@ -182,6 +182,22 @@ fn connections_are_listed_and_killed_and_may_be_silent() {
     assert_eq!(cluster.ask(0, 3, line), "OK\n1\n");
 }
 
+/// A client that hears its own messages reads them all.
+#[test]
+fn whoever_tells_himself_much_is_not_cut_off() {
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    cluster.ask(0, 1, "HELLO 3\r\n");
+    cluster.ask(0, 1, "SUBSCRIBE news\r\n");
+    let message = "x".repeat(1 << 20);
+    let publish = command("PUBLISH", ["news".to_owned(), message].into_iter());
+    for round in 0..40 {
+        let heard = cluster.ask_much(0, 1, &publish);
+        assert!(cluster.hosts[0].closed.is_empty(), "after {round} messages, each of which was read");
+        assert!(heard.len() > 1 << 20 && heard.contains(":1\r\n"), "{} bytes", heard.len());
+    }
+}
+
 #[test]
 fn slots_are_shared_among_those_that_live() {
     let mut cluster = Cluster::configured(3, "set cluster-view yes\n");
