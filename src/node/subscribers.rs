@@ -21,6 +21,7 @@ use crate::types::{Now, Reply, limits};
 
 use super::backend::Backend;
 use super::clients::{Client, ClientTable};
+use super::intake::Context;
 use super::{ClientKey, Effects, settle};
 
 /// So many messages may wait for a subscriber.
@@ -215,22 +216,24 @@ fn count(count: usize) -> Reply {
     Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// Carries out SUBSCRIBE or PSUBSCRIBE: one answer for each name.
+/// Carries out SUBSCRIBE or PSUBSCRIBE: one answer for each name, in the style of messages.
 pub(super) fn subscribe(
     client: &mut Client,
     backend: &mut Backend,
-    style: ReplyStyle,
+    context: &Context,
     kind: Kind,
     names: &[&[u8]],
 ) {
+    let style = context.style_of_messages;
     if matches!(style, ReplyStyle::Binary { .. }) {
         let reply = Reply::error("ERR the binary dialect has no messages; subscribe in RESP");
-        client.queue.push_settled(style, reply);
+        client.queue.push_settled(context.style, reply);
         return;
     }
     for name in names {
         if client.subscriptions.len() >= SUBSCRIPTION_COUNT_MAX || name.len() > limits::KEY_LEN_MAX {
-            client.queue.push_settled(style, Reply::error("ERR too many subscriptions, or too long a name"));
+            let reply = Reply::error("ERR too many subscriptions, or too long a name");
+            client.queue.push_settled(context.style, reply);
             return;
         }
         let name: Arc<[u8]> = Arc::from(*name);
@@ -247,10 +250,15 @@ pub(super) fn subscribe(
 pub(super) fn unsubscribe(
     client: &mut Client,
     backend: &mut Backend,
-    style: ReplyStyle,
+    context: &Context,
     kind: Kind,
     names: &[&[u8]],
 ) {
+    let style = match context.style_of_messages {
+        // A frame is an answer and nothing else.
+        ReplyStyle::Binary { .. } => context.style,
+        style => style,
+    };
     let names: Vec<Arc<[u8]>> = match names {
         [] => client.subscriptions.names(kind).iter().cloned().collect(),
         names => names.iter().map(|name| Arc::from(*name)).collect(),
