@@ -26,7 +26,7 @@ use super::{ClientKey, Effects, settle};
 
 /// So many messages may wait for a subscriber.
 const WAITING_MAX: usize = 65_536;
-/// So many bytes of messages may wait for a subscriber.
+/// So many bytes of messages may wait for a subscriber, or a single message however long it is.
 const WAITING_LEN_MAX: usize = 32 << 20;
 /// Steps that comparing a pattern with a channel may take: two microseconds.
 const STEPS_FREE: u64 = 1 << 10;
@@ -429,7 +429,6 @@ fn send(
         let waiting_len = client.queue.messages_len();
         if via == Via::Unknown
             || client.queue.unanswered() >= WAITING_MAX
-            // However long it is, one may wait.
             || waiting_len > 0 && waiting_len + message.len() > WAITING_LEN_MAX
         {
             if !client.closing {
