@@ -20,8 +20,17 @@ pub(super) fn is_about_others(arguments: &[&[u8]]) -> bool {
 }
 
 /// Whether it is a CLIENT REPLY.
-pub(super) fn is_about_replies(spec: Option<&CommandSpec>, arguments: &[&[u8]]) -> bool {
-    spec.is_some_and(|spec| spec.name == "CLIENT") && arguments.first().is_some_and(|word| is(word, "REPLY"))
+pub(super) fn is_about_replies(spec: &CommandSpec, arguments: &[&[u8]]) -> bool {
+    spec.name == "CLIENT" && arguments.first().is_some_and(|word| is(word, "REPLY"))
+}
+
+/// Whether a command is answered even by a connection that is silent: because it ends that.
+pub(super) fn ends_silence(client: &Client, spec: &CommandSpec, arguments: &[&[u8]]) -> bool {
+    match spec.name {
+        "CLIENT" => matches!(arguments, [word, on] if is(word, "REPLY") && is(on, "ON")),
+        "RESET" => client.replies == Replies::Off,
+        _ => false,
+    }
 }
 
 fn number(value: u64) -> Reply {
@@ -52,6 +61,8 @@ pub(super) fn client_command(client: &mut Client, backend: &Backend, arguments: 
             client.replies = match () {
                 () if is(word, "ON") => Replies::On,
                 () if is(word, "OFF") => Replies::Off,
+                // Where all are left out, the next is anyway.
+                () if is(word, "SKIP") && client.replies == Replies::Off => Replies::Off,
                 () if is(word, "SKIP") => Replies::SkipNext,
                 () => return CommandError::Syntax.into(),
             };

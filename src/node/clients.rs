@@ -27,7 +27,7 @@ pub(super) enum Replies {
     /// All.
     #[default]
     On,
-    /// None.
+    /// None. Messages are no answers, nor is what tells where they begin and end.
     Off,
     /// All but the next.
     SkipNext,

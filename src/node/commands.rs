@@ -71,7 +71,7 @@ pub(super) fn carry_out(
     let (outcome, looks) = weighed_outcome(client, backend, &mut style, spec, arguments);
     match outcome {
         // Who wants no replies is not told that either.
-        _ if client.replies != Replies::On && is_about_replies(Some(spec), arguments) => {}
+        _ if client.replies != Replies::On && is_about_replies(spec, arguments) => {}
         Outcome::Reply(reply) => {
             backend.talk.pay(&reply, looks);
             client.queue.push_settled(style, reply);
@@ -198,6 +198,7 @@ fn outcome(
             client.consistency = Consistency::default();
             client.name = Box::default();
             client.transaction = None;
+            client.replies = Replies::On;
             client.queue.unwatch();
             unsubscribe_all(client, backend);
             set_resp(client, style, RespVersion::Resp2);

@@ -39,7 +39,10 @@ enum Stop {
 
 /// What came with a command besides its arguments.
 pub(super) struct Context {
+    /// Of the reply.
     pub(super) style: ReplyStyle,
+    /// The same, had the client not asked for silence: of messages, and of what tells where they begin and end.
+    pub(super) style_of_messages: ReplyStyle,
     pub(super) session: Option<SessionSeq>,
     consistency: Option<Consistency>,
 }
@@ -240,7 +243,8 @@ impl Node {
                     count += 1;
                     // The time that an unfinished command may take begins anew with each.
                     client.command_since = None;
-                    self.start(now, client, Context { style, session, consistency }, &arguments);
+                    let context = Context { style, style_of_messages: style, session, consistency };
+                    self.start(now, client, context, &arguments);
                     if client.ended {
                         break Stop::Ended;
                     }
@@ -269,8 +273,6 @@ impl Node {
         let spec = store::lookup(name);
         match client.replies {
             Replies::On => {}
-            // Whoever switches replies on again is answered.
-            Replies::Off if client_command::is_about_replies(spec, rest) => {}
             Replies::Off => context.style = ReplyStyle::Silent,
             Replies::SkipNext => {
                 client.replies = Replies::On;
@@ -284,7 +286,7 @@ impl Node {
         };
         self.backend.stats.by_code[usize::from(spec.code)] += 1;
         client.last_command = spec.name;
-        if let Some(reply) = refuse_out_of_place(client, context.style, spec, rest) {
+        if let Some(reply) = refuse_out_of_place(client, context.style_of_messages, spec, rest) {
             if spec.name == "EXEC" {
                 client.transaction = None;
                 client.queue.unwatch();
@@ -341,17 +343,19 @@ impl Node {
         spec: &'static CommandSpec,
         arguments: &[&[u8]],
     ) {
-        let (backend, style) = (&mut self.backend, context.style);
+        let backend = &mut self.backend;
         match spec.name {
-            "SUBSCRIBE" => subscribers::subscribe(client, backend, style, Kind::Channel, arguments),
-            "PSUBSCRIBE" => subscribers::subscribe(client, backend, style, Kind::Pattern, arguments),
-            "UNSUBSCRIBE" => subscribers::unsubscribe(client, backend, style, Kind::Channel, arguments),
-            "PUNSUBSCRIBE" => subscribers::unsubscribe(client, backend, style, Kind::Pattern, arguments),
+            "SUBSCRIBE" => subscribers::subscribe(client, backend, context, Kind::Channel, arguments),
+            "PSUBSCRIBE" => subscribers::subscribe(client, backend, context, Kind::Pattern, arguments),
+            "UNSUBSCRIBE" => subscribers::unsubscribe(client, backend, context, Kind::Channel, arguments),
+            "PUNSUBSCRIBE" => subscribers::unsubscribe(client, backend, context, Kind::Pattern, arguments),
             "CLIENT" if client_command::is_about_others(arguments) => {
-                self.about_clients(client, style, arguments);
+                self.about_clients(client, context.style, arguments);
             }
             name => {
                 if self.transaction_command(now, client, context, name, arguments).is_none() {
+                    let is_told = client_command::ends_silence(client, spec, arguments);
+                    let style = if is_told { context.style_of_messages } else { context.style };
                     commands::carry_out(client, &mut self.backend, style, spec, arguments);
                 }
             }

@@ -99,6 +99,8 @@ pub(super) enum State {
     Settled(Reply),
     /// Answered with the keys of these.
     Found(Found),
+    /// A message to a subscriber, which counts for so many bytes while it waits.
+    Message { reply: Reply, len: usize },
 }
 
 /// What one command of a transaction answers.
@@ -205,6 +207,7 @@ impl Slot {
             State::AskAll(parts) => Part::merge(std::mem::take(parts), Vec::new(), &[], backend),
             State::Settled(_)
             | State::Found(_)
+            | State::Message { .. }
             | State::Multicast { .. }
             | State::Later
             | State::Reading(_) => return true,
@@ -249,6 +252,8 @@ pub(super) struct Queue {
     /// So many slots at the front are settled.
     settled: usize,
     watched: Watched,
+    /// Bytes of the messages among the slots.
+    messages_len: usize,
     /// What is left of a long reply at the front.
     pouring: Option<Pouring>,
     /// So much more of the work of long replies may be done in this turn.
@@ -272,11 +277,26 @@ impl Queue {
 
     /// Takes in a command that is answered already.
     pub(super) fn push_settled(&mut self, style: ReplyStyle, reply: Reply) {
-        if self.slots.is_empty() && self.pouring.is_none() && !self.is_output_long() && !is_long(&reply) {
+        if self.can_encode_next() && !is_long(&reply) {
             encode(&mut self.output, style, &reply);
         } else {
             self.push(style, State::Settled(reply));
         }
+    }
+
+    /// Takes in a message to a subscriber, which counts for so many bytes if it has to wait.
+    pub(super) fn push_message(&mut self, style: ReplyStyle, reply: Reply, len: usize) {
+        if self.can_encode_next() {
+            encode(&mut self.output, style, &reply);
+        } else {
+            self.messages_len += len;
+            self.push(style, State::Message { reply, len });
+        }
+    }
+
+    /// Whether nothing is in the way of what comes next: it can be turned into bytes at once.
+    fn can_encode_next(&self) -> bool {
+        self.slots.is_empty() && self.pouring.is_none() && !self.is_output_long()
     }
 
     /// Whether these keys may be watched as well.
@@ -315,6 +335,11 @@ impl Queue {
     /// How many commands wait for their reply, or for room in the output.
     pub(super) fn unanswered(&self) -> usize {
         self.slots.len()
+    }
+
+    /// For how many bytes the messages count that wait for the commands before them, or for room in the output.
+    pub(super) fn messages_len(&self) -> usize {
+        self.messages_len
     }
 
     /// Whether every reply has been handed over as bytes and sent.
@@ -427,7 +452,7 @@ impl Queue {
         let mut is_held = false;
         while let Some(slot) = self.slots.get_mut(self.settled) {
             match &slot.state {
-                State::Settled(_) | State::Found(_) => {}
+                State::Settled(_) | State::Found(_) | State::Message { .. } => {}
                 State::Multicast { .. } | State::Later | State::InLine { .. } | State::Reading(_) => break,
                 State::Read { needs: Needs::Ticket(ticket), .. }
                 | State::Watch { needs: Needs::Ticket(ticket), .. }
@@ -458,7 +483,7 @@ impl Queue {
         let begin = self.settled;
         for (number, slot) in self.slots.iter_mut().enumerate().take(end).skip(begin) {
             match &slot.state {
-                State::Settled(_) | State::Found(_) => {}
+                State::Settled(_) | State::Found(_) | State::Message { .. } => {}
                 // They change nothing, so the reads behind them need not wait.
                 State::Later | State::Reading(_) => continue,
                 // Batches are delivered in the order in which they were offered, so whatever was
@@ -585,6 +610,10 @@ impl Queue {
                 }
                 State::Found(found) => {
                     self.pouring = Pouring::begin(&mut self.output, style, LongReply::Keys(found));
+                }
+                State::Message { reply, len } => {
+                    self.messages_len -= len;
+                    encode(&mut self.output, style, &reply);
                 }
                 _ => debug_assert!(false, "only settled slots are counted as such"),
             }

@@ -21,11 +21,12 @@ use crate::types::{Now, Reply, limits};
 
 use super::backend::Backend;
 use super::clients::{Client, ClientTable};
+use super::intake::Context;
 use super::{ClientKey, Effects, settle};
 
 /// So many messages may wait for a subscriber.
 const WAITING_MAX: usize = 65_536;
-/// So many bytes of messages may wait for a subscriber.
+/// So many bytes of messages may wait for a subscriber, or a single message however long it is.
 const WAITING_LEN_MAX: usize = 32 << 20;
 /// Steps that comparing a pattern with a channel may take: two microseconds.
 const STEPS_FREE: u64 = 1 << 10;
@@ -186,8 +187,6 @@ pub(super) struct Subscriptions {
     patterns: BTreeSet<Arc<[u8]>>,
     /// How it subscribed, which says how messages are written.
     style: Option<ReplyStyle>,
-    /// Bytes of messages since its queue was last empty.
-    waiting_len: usize,
 }
 
 impl Subscriptions {
@@ -217,22 +216,24 @@ fn count(count: usize) -> Reply {
     Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// Carries out SUBSCRIBE or PSUBSCRIBE: one answer for each name.
+/// Carries out SUBSCRIBE or PSUBSCRIBE: one answer for each name, in the style of messages.
 pub(super) fn subscribe(
     client: &mut Client,
     backend: &mut Backend,
-    style: ReplyStyle,
+    context: &Context,
     kind: Kind,
     names: &[&[u8]],
 ) {
+    let style = context.style_of_messages;
     if matches!(style, ReplyStyle::Binary { .. }) {
         let reply = Reply::error("ERR the binary dialect has no messages; subscribe in RESP");
-        client.queue.push_settled(style, reply);
+        client.queue.push_settled(context.style, reply);
         return;
     }
     for name in names {
         if client.subscriptions.len() >= SUBSCRIPTION_COUNT_MAX || name.len() > limits::KEY_LEN_MAX {
-            client.queue.push_settled(style, Reply::error("ERR too many subscriptions, or too long a name"));
+            let reply = Reply::error("ERR too many subscriptions, or too long a name");
+            client.queue.push_settled(context.style, reply);
             return;
         }
         let name: Arc<[u8]> = Arc::from(*name);
@@ -249,10 +250,15 @@ pub(super) fn subscribe(
 pub(super) fn unsubscribe(
     client: &mut Client,
     backend: &mut Backend,
-    style: ReplyStyle,
+    context: &Context,
     kind: Kind,
     names: &[&[u8]],
 ) {
+    let style = match context.style_of_messages {
+        // A frame is an answer and nothing else.
+        ReplyStyle::Binary { .. } => context.style,
+        style => style,
+    };
     let names: Vec<Arc<[u8]>> = match names {
         [] => client.subscriptions.names(kind).iter().cloned().collect(),
         names => names.iter().map(|name| Arc::from(*name)).collect(),
@@ -420,13 +426,10 @@ fn send(
     for (key, via) in backend.subscribers.receivers(channel) {
         let Some(client) = clients.get_mut(key) else { continue };
         let Some(style) = client.subscriptions.style else { continue };
-        if client.queue.unanswered() == 0 {
-            client.subscriptions.waiting_len = 0;
-        }
-        client.subscriptions.waiting_len += message.len();
+        let waiting_len = client.queue.messages_len();
         if via == Via::Unknown
             || client.queue.unanswered() >= WAITING_MAX
-            || client.queue.unanswered() > 0 && client.subscriptions.waiting_len > WAITING_LEN_MAX
+            || waiting_len > 0 && waiting_len + message.len() > WAITING_LEN_MAX
         {
             if !client.closing {
                 client.closing = true;
@@ -436,6 +439,7 @@ fn send(
             }
             continue;
         }
+        let len = message.len();
         let (channel, message) =
             (Reply::Bulk(Arc::clone(channel).into()), Reply::Bulk(Arc::clone(message).into()));
         let parts = match via {
@@ -445,7 +449,7 @@ fn send(
                 vec![Reply::bulk(b"pmessage"), Reply::Bulk(pattern.into()), channel, message]
             }
         };
-        client.queue.push_settled(client.style_of_pushes(style), Reply::Push(parts));
+        client.queue.push_message(client.style_of_pushes(style), Reply::Push(parts), len);
         settle(client, backend, backlog, effects, now);
         count += 1;
     }

@@ -180,6 +180,67 @@ fn connections_are_listed_and_killed_and_may_be_silent() {
     assert_eq!(cluster.ask(0, 1, "CLIENT KILL 10.0.0.1:5\n"), "ERR No such client\n");
     let line = "CLIENT REPLY OFF\nSET a 1\nGET a\nCLIENT REPLY ON\nCLIENT REPLY SKIP\nGET a\nGET a\n";
     assert_eq!(cluster.ask(0, 3, line), "OK\n1\n");
+    // Whoever is told nothing need not leave anything out; so it is in Redis.
+    let line = "CLIENT REPLY OFF\nCLIENT REPLY SKIP\nPING\nPING\nCLIENT REPLY ON\n";
+    assert_eq!(cluster.ask(0, 3, line), "OK\n");
+    // Only what switches replies on is answered, and only when it does.
+    for (line, told) in [
+        ("CLIENT REPLY SKIP\nCLIENT REPLY ON\nPING\n", "OK\nPONG\n"),
+        ("CLIENT REPLY SKIP\nRESET\nPING\n", "PONG\n"),
+        ("CLIENT REPLY OFF\nMULTI\nCLIENT REPLY ON\nDISCARD\nRESET\nPING\n", "RESET\nPONG\n"),
+    ] {
+        assert_eq!(cluster.ask(0, 3, line), told, "{line}");
+    }
+}
+
+/// A client that hears its own messages reads them all.
+#[test]
+fn whoever_tells_himself_much_is_not_cut_off() {
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    cluster.ask(0, 1, "HELLO 3\r\n");
+    cluster.ask(0, 1, "SUBSCRIBE news\r\n");
+    let publish = |len| command("PUBLISH", ["news".to_owned(), "x".repeat(len)].into_iter());
+    // The last alone is longer than all that may wait together.
+    for (round, len) in std::iter::repeat_n(1 << 20, 40).chain([33 << 20]).enumerate() {
+        let heard = cluster.ask_much(0, 1, &publish(len));
+        assert!(cluster.hosts[0].closed.is_empty(), "after {round} messages, each of which was read");
+        assert!(heard.len() > len && heard.contains(":1\r\n"), "{} bytes", heard.len());
+    }
+}
+
+/// Only answers are left out, and those to SUBSCRIBE and its kind are none: they tell where the messages begin.
+#[test]
+fn messages_come_to_whoever_wanted_no_answers() {
+    let subscribed = "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n";
+    let unsubscribed = "*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n";
+    let message = "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n";
+    for version in [2, 3] {
+        let written = |reply: &str| if version == 3 { reply.replacen('*', ">", 1) } else { reply.to_owned() };
+        for word in ["SKIP", "OFF"] {
+            let mut cluster = Cluster::new(1);
+            cluster.open(0, 1);
+            cluster.open(0, 2);
+            cluster.ask(0, 1, &format!("HELLO {version}\r\n"));
+            let subscribe = format!("CLIENT REPLY {word}\r\nSUBSCRIBE news\r\n");
+            assert_eq!(cluster.ask(0, 1, &subscribe), written(subscribed), "{word}");
+            let publish = |cluster: &mut Cluster| {
+                assert_eq!(cluster.ask(0, 2, "PUBLISH news hello\r\n"), ":1\r\n");
+                assert_eq!(cluster.hear(0, 1), written(message), "{word}");
+            };
+            publish(&mut cluster);
+            let switched_on = cluster.ask(0, 1, "CLIENT REPLY ON\r\n");
+            match (version, word) {
+                // It has no answers that it could tell from messages; it cannot do that, and is not told so either.
+                (2, "OFF") => assert_eq!(switched_on, ""),
+                (2, _) => assert!(switched_on.starts_with("-ERR Can't execute 'client|reply'")),
+                _ => assert_eq!(switched_on, "+OK\r\n"),
+            }
+            publish(&mut cluster);
+            assert_eq!(cluster.ask(0, 1, "UNSUBSCRIBE\r\n"), written(unsubscribed), "{word}");
+            assert_eq!(cluster.ask(0, 1, "CLIENT REPLY ON\r\nPING\r\n"), "+OK\r\n+PONG\r\n");
+        }
+    }
 }
 
 #[test]
