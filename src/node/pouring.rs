@@ -239,12 +239,12 @@ impl Pouring {
         }
     }
 
-    /// Nobody waits for it any more.
+    /// Nobody waits for it any more. It can be millions of elements, and none of them is moved.
     pub(super) fn leave_to(self, remains: &mut Remains) {
         for Rest { elements, .. } in self.rest {
             match elements {
-                Elements::Replies(replies) => remains.replies.push(replies.collect()),
-                Elements::Keys(items) => remains.items.push(items.collect()),
+                Elements::Replies(replies) => remains.replies.push(replies),
+                Elements::Keys(items) => remains.items.push(items),
             }
         }
     }

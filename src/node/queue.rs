@@ -19,6 +19,7 @@
 //! costs references and not copies.
 
 use std::collections::VecDeque;
+use std::vec;
 
 use crate::dialect::{ReplyStyle, encode};
 use crate::store::{Found, Fund, LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
@@ -236,8 +237,8 @@ enum LongReads {
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     pub(super) reads: Vec<LongRead>,
-    pub(super) replies: Vec<Vec<Reply>>,
-    pub(super) items: Vec<Vec<Item>>,
+    pub(super) replies: Vec<vec::IntoIter<Reply>>,
+    pub(super) items: Vec<vec::IntoIter<Item>>,
 }
 
 /// Slots in the order of the commands, and the output.
@@ -534,8 +535,8 @@ impl Queue {
         for slot in self.slots {
             match slot.state {
                 State::Reading(read) => remains.reads.push(*read),
-                State::Settled(Reply::Array(elements)) => remains.replies.push(elements),
-                State::Found(found) => remains.items.push(found.items),
+                State::Settled(Reply::Array(elements)) => remains.replies.push(elements.into_iter()),
+                State::Found(found) => remains.items.push(found.items.into_iter()),
                 _ => {}
             }
         }

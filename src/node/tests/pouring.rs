@@ -115,13 +115,20 @@ fn what_is_left_behind_is_all_that_was_not_sent() {
     for style in STYLES {
         for steps in [0, 1, 1_500, 3_500] {
             let mut bytes = Vec::new();
-            let mut pouring = Pouring::begin(&mut bytes, style, found(Some(1), 3_000), &PourFund::of_turn())
-                .expect("a long reply");
+            let found = found(Some(1), 3_000);
+            let LongReply::Keys(Found { items, .. }) = &found else { panic!("keys") };
+            let end = items.as_ptr_range().end;
+            let mut pouring =
+                Pouring::begin(&mut bytes, style, found, &PourFund::of_turn()).expect("a long reply");
             let poured = (0..steps).filter(|_| pouring.pour(&mut bytes).is_some()).count();
             let measured = if let ReplyStyle::Binary { .. } = style { 3_001 } else { 0 };
             let mut remains = Remains::default();
             pouring.leave_to(&mut remains);
-            let left: usize = remains.items.iter().map(Vec::len).sum();
+            let left: usize = remains.items.iter().map(|items| items.len()).sum();
+            assert!(
+                remains.items.iter().all(|items| items.as_slice().as_ptr_range().end == end),
+                "{style:?} after {steps}: none was moved"
+            );
             assert_eq!(left, 3_000 - poured.saturating_sub(measured).min(3_000), "{style:?} after {steps}");
         }
     }
