@@ -61,8 +61,8 @@ impl Node {
         }
     }
 
-    /// Goes on with the replies that a turn has not sufficed for: in a row, some elements of each, until the turn's fund
-    /// is spent. Whoever has had some and is not done joins the end of the row.
+    /// Goes on with the replies that a turn has not sufficed for: in a row, some elements of each, until the turn's
+    /// fund is spent. Whoever has had some and is not done joins the end of the row.
     pub(super) fn run_busy(&mut self, now: Now) {
         let count = self.busy.len().min(POURING_MAX);
         let share = self.backend.pour_fund.left() / count.max(1);
