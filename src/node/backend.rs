@@ -11,6 +11,7 @@ use crate::types::{Index, NodeSet, Now, Reply, ViewNumber};
 
 use super::cluster_view::Endpoint;
 use super::commands::Question;
+use super::pouring::PourFund;
 use super::snapshots::Snapshots;
 use super::subscribers::{KeyEvents, Subscribers};
 use super::talk::Talk;
@@ -71,6 +72,8 @@ pub(super) struct Backend {
     pub(super) write_fund: Fund,
     /// And for reads.
     pub(super) read_fund: Cell<Fund>,
+    /// And for replies that are arrays to become bytes.
+    pub(super) pour_fund: PourFund,
     /// And for answers about the node itself.
     pub(super) talk: Talk,
     /// Reads with this ticket or an earlier one may be executed.
@@ -101,6 +104,7 @@ impl Backend {
         // Without any, nothing would ever be done.
         self.write_fund = Fund(self.settings.applied_per_turn.max(1));
         self.read_fund.set(Fund(self.settings.read_per_turn.max(1)));
+        self.pour_fund = PourFund::of_turn();
         self.talk = Talk::of_turn();
     }
 

@@ -83,7 +83,7 @@ pub(super) struct Client {
     pub(super) stalled: bool,
     /// It is in the list of connections with output.
     pub(super) has_written: bool,
-    /// It is among those with a long reply that goes on in the next turn.
+    /// It is among those with replies that a turn has not sufficed for.
     pub(super) is_busy: bool,
     /// It is in line with a long read.
     pub(super) in_line: bool,

@@ -17,15 +17,14 @@
 use crate::store::LongRead;
 use crate::types::Now;
 
+use super::pouring::POURED_PER_TURN;
 use super::queue::Queue;
 use super::{Node, settle};
 
-/// So many elements of a connection's long replies are turned into bytes in a turn, if there are few such connections;
-/// those in elements count, and long values for several.
-pub(super) const POURED_PER_TURN: usize = 8192;
-/// Of very many connections not more than so many together, or at least so many of each.
-const POURED_BY_ALL: usize = 4 * POURED_PER_TURN;
+/// So many elements at least are turned into bytes of a connection that has its turn with its long replies.
 const POURED_MIN: usize = 32;
+/// So many connections have their turn at most: each is somewhere else in memory.
+const POURING_MAX: usize = POURED_PER_TURN / POURED_MIN;
 
 impl Node {
     /// Goes on with the long read that is first in line, with what other reads have left of the turn's fund, and a
@@ -43,9 +42,6 @@ impl Node {
             if !client.queue.is_in_line() {
                 self.line.pop_front();
                 client.in_line = false;
-                if !client.is_busy {
-                    client.queue.allow_pouring(POURED_PER_TURN);
-                }
                 // The next one of this connection joins the end of the line.
                 settle(client, backend, backlog, effects, now);
             }
@@ -65,16 +61,20 @@ impl Node {
         }
     }
 
-    /// Goes on with the long replies.
+    /// Goes on with the replies that a turn has not sufficed for: in a row, some elements of each, until the turn's
+    /// fund is spent. Whoever has had some and is not done joins the end of the row.
     pub(super) fn run_busy(&mut self, now: Now) {
-        let count = self.busy.len();
-        let share = (POURED_BY_ALL / count.max(1)).clamp(POURED_MIN, POURED_PER_TURN);
+        let count = self.busy.len().min(POURING_MAX);
+        let share = self.backend.pour_fund.left() / count.max(1);
         for _ in 0..count {
+            if self.backend.pour_fund.left() == 0 {
+                break;
+            }
             let Some(key) = self.busy.pop_front() else { break };
             let Node { backend, clients, backlog, effects, .. } = self;
             let Some(client) = clients.get_mut(key) else { continue };
             client.is_busy = false;
-            client.queue.allow_pouring(share);
+            backend.pour_fund.allow(share.max(POURED_MIN));
             settle(client, backend, backlog, effects, now);
         }
     }

@@ -179,7 +179,7 @@ pub struct Effects {
     pub halt: Option<HaltReason>,
     /// What happened, in order, if [`Node::observe`] asked for it.
     pub observed: Vec<Observed>,
-    /// Connections with a long reply that goes on in the next turn; the node takes them out again.
+    /// Connections with replies that go on in another turn; the node takes them out again.
     busy: Vec<ClientKey>,
     /// The same for those with a long read that may begin.
     line: Vec<ClientKey>,
@@ -237,7 +237,7 @@ pub struct Node {
     backlog: VecDeque<ClientKey>,
     /// The first of them that was not decoded because others had asked so much about the node.
     kept_from_talk: Option<ClientKey>,
-    /// Connections with long replies, each once.
+    /// Connections with replies that a turn has not sufficed for, each once.
     busy: VecDeque<ClientKey>,
     /// Connections with long reads, each once. That of the first is being done.
     line: VecDeque<ClientKey>,
@@ -274,6 +274,7 @@ impl Node {
             reads_wait: false,
             write_fund: Fund(0),
             read_fund: Cell::new(Fund(0)),
+            pour_fund: pouring::PourFund::of_turn(),
             talk: talk::Talk::of_turn(),
             ready_up_to: 0,
             missing: NodeSet::EMPTY,

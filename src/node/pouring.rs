@@ -13,7 +13,12 @@
 //! Elements are counted and so are the bytes in them, for a few values may be as much work as very many. Only arrays
 //! are looked at: maps, sets and pushes tell about the node or its commands and are short, and so is text for people
 //! to read. A single value becomes bytes at a stroke, be it long or not.
+//!
+//! **All connections share what a turn may do** ([`PourFund`]), and short arrays are paid for as well: a thousand of
+//! them can wait for a client to read. A quarter of it is for whoever comes first; those that this did not suffice for
+//! stand in a row ([`run_busy`](super::Node::run_busy)), and have the rest and what is left of that quarter.
 
+use std::cell::Cell;
 use std::vec;
 
 use crate::dialect::{OpenArray, ReplyStyle, encode};
@@ -31,6 +36,45 @@ const BYTES_PER_ELEMENT: usize = 256;
 const SUMMED_LEN: usize = 4 << 10;
 /// A longer element's bytes do not keep their memory.
 const SUMMED_LEN_KEPT: usize = 64 << 10;
+
+/// So much of the work of replies that are arrays is done in a turn: elements that become bytes, those in elements
+/// counted, and long values for several. That is two or three milliseconds if none of them is in the processor's cache.
+pub(super) const POURED_PER_TURN: usize = 8192;
+
+/// What a turn may do for replies that are arrays. It stops where it is exceeded, by what is done at a stroke.
+#[derive(Debug)]
+pub(super) struct PourFund {
+    /// So much has been done.
+    spent: Cell<usize>,
+    /// Whoever is served now may go on until so much has been done.
+    max: usize,
+}
+
+impl PourFund {
+    /// Of a turn: a quarter of it for whoever comes first.
+    pub(super) fn of_turn() -> PourFund {
+        PourFund { spent: Cell::new(0), max: POURED_PER_TURN / 4 }
+    }
+
+    /// What is left of the turn, for all.
+    pub(super) fn left(&self) -> usize {
+        POURED_PER_TURN.saturating_sub(self.spent.get())
+    }
+
+    /// The next to be served may do so much, if so much is left.
+    pub(super) fn allow(&mut self, share: usize) {
+        self.max = self.spent.get() + share.min(self.left());
+    }
+
+    /// Whether whoever is served now must wait for another turn.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.get() >= self.max
+    }
+
+    fn spend(&self, work: usize) {
+        self.spent.set(self.spent.get().saturating_add(work));
+    }
+}
 
 /// What is left of a long reply.
 #[derive(Debug)]
@@ -81,16 +125,10 @@ pub(super) fn is_long(reply: &Reply) -> bool {
     matches!(reply, Reply::Array(elements) if count_of(elements).is_none())
 }
 
-/// The same for keys.
-fn are_long(items: &[Item]) -> bool {
-    let mut left = POUR_WORK;
-    items.iter().any(|item| match left.checked_sub(work_of(item.key().len())) {
-        Some(rest) => {
-            left = rest;
-            false
-        }
-        None => true,
-    })
+/// How much work keys are, if it is not more than is done at a stroke.
+fn count_of_keys(items: &[Item]) -> Option<usize> {
+    let left = items.iter().try_fold(POUR_WORK, |left, item| left.checked_sub(work_of(item.key().len())));
+    left.map(|left| POUR_WORK - left)
 }
 
 /// How much work an element was that became so many bytes, without what is in it.
@@ -108,12 +146,18 @@ fn work_within(reply: &Reply) -> Option<usize> {
 
 impl Pouring {
     /// Turns a reply into bytes, or the beginning of a long one; then what is returned goes on.
-    pub(super) fn begin(output: &mut Vec<u8>, style: ReplyStyle, reply: LongReply) -> Option<Pouring> {
-        let is_long = match &reply {
-            LongReply::Reply(reply) => is_long(reply),
-            LongReply::Keys(found) => are_long(&found.items),
+    pub(super) fn begin(
+        output: &mut Vec<u8>,
+        style: ReplyStyle,
+        reply: LongReply,
+        fund: &PourFund,
+    ) -> Option<Pouring> {
+        let work = match &reply {
+            LongReply::Reply(reply) => work_within(reply),
+            LongReply::Keys(found) => count_of_keys(&found.items),
         };
-        if !is_long {
+        fund.spend(work.unwrap_or(1));
+        if work.is_some() {
             encode(output, style, &reply.into_reply());
             return None;
         }
@@ -127,6 +171,17 @@ impl Pouring {
             }
         };
         Some(Pouring { measuring, rest: vec![rest] })
+    }
+
+    /// Goes on for as long as the fund suffices and the output is shorter than this, and says whether all is done.
+    pub(super) fn go_on(&mut self, output: &mut Vec<u8>, len_max: usize, fund: &PourFund) -> bool {
+        while output.len() < len_max && !fund.is_spent() {
+            match self.pour(output) {
+                Some(work) => fund.spend(work),
+                None => return true,
+            }
+        }
+        false
     }
 
     /// Does the next element's work and says how much that was, or that all is done.
@@ -184,12 +239,12 @@ impl Pouring {
         }
     }
 
-    /// Nobody waits for it any more.
+    /// Nobody waits for it any more. It can be millions of elements, and none of them is moved.
     pub(super) fn leave_to(self, remains: &mut Remains) {
         for Rest { elements, .. } in self.rest {
             match elements {
-                Elements::Replies(replies) => remains.replies.push(replies.collect()),
-                Elements::Keys(items) => remains.items.push(items.collect()),
+                Elements::Replies(replies) => remains.replies.push(replies),
+                Elements::Keys(items) => remains.items.push(items),
             }
         }
     }

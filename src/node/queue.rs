@@ -19,6 +19,7 @@
 //! costs references and not copies.
 
 use std::collections::VecDeque;
+use std::vec;
 
 use crate::dialect::{ReplyStyle, encode};
 use crate::store::{Found, Fund, LongRead, LongReply, WATCHED_COUNT_MAX, WATCHED_LEN_MAX};
@@ -28,7 +29,7 @@ use crate::wire::batch::SessionSeq;
 
 use super::backend::Backend;
 use super::commands::Question;
-use super::pouring::{Pouring, is_long};
+use super::pouring::{PourFund, Pouring, is_long};
 
 /// With so many unsent bytes a connection's replies are no longer turned into bytes, and it is not read.
 pub(super) const OUTPUT_LEN_SOFT: usize = 256 << 10;
@@ -239,8 +240,8 @@ enum LongReads {
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     pub(super) reads: Vec<LongRead>,
-    pub(super) replies: Vec<Vec<Reply>>,
-    pub(super) items: Vec<Vec<Item>>,
+    pub(super) replies: Vec<vec::IntoIter<Reply>>,
+    pub(super) items: Vec<vec::IntoIter<Item>>,
 }
 
 /// Slots in the order of the commands, and the output.
@@ -256,8 +257,6 @@ pub(super) struct Queue {
     messages_len: usize,
     /// What is left of a long reply at the front.
     pouring: Option<Pouring>,
-    /// So much more of the work of long replies may be done in this turn.
-    pour_budget: usize,
     output: Vec<u8>,
     /// So many bytes of `output` are sent.
     sent: usize,
@@ -470,7 +469,7 @@ impl Queue {
             }
             self.settled += 1;
         }
-        self.encode_settled();
+        self.encode_settled(&backend.pour_fund);
         is_held
     }
 
@@ -511,9 +510,10 @@ impl Queue {
         true
     }
 
-    /// Whether a long reply of this connection goes on in the next turn by itself.
+    /// Whether replies are left that the turn's fund did not suffice for, so that they go on in another one by
+    /// themselves.
     pub(super) fn wants_turn(&self) -> bool {
-        self.pouring.is_some() && !self.is_output_long()
+        (self.pouring.is_some() || self.settled > 0) && !self.is_output_long()
     }
 
     /// Whether nothing is in the way of a long read but others: all before it is answered and turned into bytes. While
@@ -551,11 +551,6 @@ impl Queue {
         }
     }
 
-    /// So many elements of long replies may be turned into bytes until the next turn.
-    pub(super) fn allow_pouring(&mut self, share: usize) {
-        self.pour_budget = share;
-    }
-
     /// What nobody waits for any more and would take long to free.
     pub(super) fn into_remains(mut self) -> Remains {
         let mut remains = Remains::default();
@@ -565,8 +560,8 @@ impl Queue {
         for slot in self.slots {
             match slot.state {
                 State::Reading(read) => remains.reads.push(*read),
-                State::Settled(Reply::Array(elements)) => remains.replies.push(elements),
-                State::Found(found) => remains.items.push(found.items),
+                State::Settled(Reply::Array(elements)) => remains.replies.push(elements.into_iter()),
+                State::Found(found) => remains.items.push(found.items.into_iter()),
                 _ => {}
             }
         }
@@ -585,19 +580,20 @@ impl Queue {
         )
     }
 
-    fn encode_settled(&mut self) {
+    fn encode_settled(&mut self, fund: &PourFund) {
         while !self.is_output_long() {
             if let Some(pouring) = &mut self.pouring {
-                if self.pour_budget == 0 {
+                if !pouring.go_on(&mut self.output, self.sent + OUTPUT_LEN_SOFT, fund) {
                     break;
                 }
-                match pouring.pour(&mut self.output) {
-                    Some(count) => self.pour_budget = self.pour_budget.saturating_sub(count),
-                    None => self.pouring = None,
-                }
+                self.pouring = None;
                 continue;
             }
             if self.settled == 0 {
+                break;
+            }
+            let front = self.slots.front().map(|slot| &slot.state);
+            if fund.is_spent() && matches!(front, Some(State::Settled(Reply::Array(_)) | State::Found(_))) {
                 break;
             }
             let Some(slot) = self.slots.pop_front() else { break };
@@ -606,10 +602,10 @@ impl Queue {
             let style = slot.style;
             match slot.state {
                 State::Settled(reply) => {
-                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Reply(reply));
+                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Reply(reply), fund);
                 }
                 State::Found(found) => {
-                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Keys(found));
+                    self.pouring = Pouring::begin(&mut self.output, style, LongReply::Keys(found), fund);
                 }
                 State::Message { reply, len } => {
                     self.messages_len -= len;

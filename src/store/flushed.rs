@@ -5,6 +5,8 @@
 //! together ([`doomed`](super::doomed)). So what the store does not have any more, but a clone does, *waits* here:
 //! then the clone is not the last to let go of it. That decides when memory is freed and by whom, and nothing else.
 
+use std::vec;
+
 use triomphe::Arc;
 
 use crate::types::{Item, Reply};
@@ -14,7 +16,7 @@ use super::doomed::Doomed;
 use super::keyspace::Group;
 use super::leaves::{Leaf, Slot};
 
-/// A list of a pile has at most so many items, if it was not longer when it came.
+/// A list of a pile has at most so many items.
 const LIST_LEN_MAX: usize = 4096;
 
 /// Items in lists, so that to grow never copies many, nor to shrink gives back much memory at a stroke.
@@ -33,12 +35,6 @@ impl Pile {
         }
     }
 
-    fn push_list(&mut self, items: Vec<Item>) {
-        if !items.is_empty() {
-            self.0.push(items);
-        }
-    }
-
     fn pop(&mut self) -> Option<Item> {
         let list = self.0.last_mut()?;
         let item = list.pop();
@@ -47,6 +43,16 @@ impl Pile {
         }
         item
     }
+}
+
+/// Takes the last item of the last of these. None of them is empty.
+fn pop_of_all(lists: &mut Vec<vec::IntoIter<Item>>) -> Option<Item> {
+    let list = lists.last_mut()?;
+    let item = list.next_back();
+    if list.as_slice().is_empty() {
+        lists.pop();
+    }
+    item
 }
 
 /// What was taken away at a stroke and nobody has freed yet.
@@ -63,8 +69,8 @@ pub(super) struct Flushed {
     whose: Whose,
     deadlines: Vec<Deadlines>,
     /// Those that reads have found; the store may still share them.
-    found: Pile,
-    replies: Vec<Vec<Reply>>,
+    found: Vec<vec::IntoIter<Item>>,
+    replies: Vec<vec::IntoIter<Reply>>,
     /// Items that the store does not have any more.
     removed: Pile,
     /// So many of them came since something was last freed.
@@ -204,14 +210,16 @@ impl Flushed {
         self.read.extend(groups);
     }
 
-    /// Takes items that a read has found.
-    pub(super) fn push_found(&mut self, items: Vec<Item>) {
-        self.found.push_list(items);
+    /// Takes what is left of the items that a read has found.
+    pub(super) fn push_found(&mut self, items: vec::IntoIter<Item>) {
+        if !items.as_slice().is_empty() {
+            self.found.push(items);
+        }
     }
 
-    /// Takes replies.
-    pub(super) fn push_replies(&mut self, replies: Vec<Reply>) {
-        if !replies.is_empty() {
+    /// Takes what is left of replies.
+    pub(super) fn push_replies(&mut self, replies: vec::IntoIter<Reply>) {
+        if !replies.as_slice().is_empty() {
             self.replies.push(replies);
         }
     }
@@ -223,14 +231,14 @@ impl Flushed {
         let mut freed = 0;
         while freed < max {
             freed += 1;
-            if let Some(item) = self.found.pop() {
+            if let Some(item) = pop_of_all(&mut self.found) {
                 if !item.is_shared() {
                     self.doomed.push(item);
                 }
             } else if let Some(replies) = self.replies.last_mut() {
-                match replies.pop() {
+                match replies.next_back() {
                     None => drop(self.replies.pop()),
-                    Some(Reply::Array(elements)) => self.replies.push(elements),
+                    Some(Reply::Array(elements)) => self.replies.push(elements.into_iter()),
                     Some(_) => {}
                 }
             } else if let Some(leaf) = self.leaves.pop() {

@@ -14,6 +14,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::vec;
 
 use triomphe::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -459,13 +460,13 @@ impl Keyspace {
     }
 
     /// The same for items.
-    pub(crate) fn discard_items(&mut self, items: Vec<Item>) {
-        self.flushed.push_found(items);
+    pub(crate) fn discard_items(&mut self, items: impl IntoIterator<IntoIter = vec::IntoIter<Item>>) {
+        self.flushed.push_found(items.into_iter());
     }
 
     /// The same for replies.
-    pub(crate) fn discard_replies(&mut self, replies: Vec<Reply>) {
-        self.flushed.push_replies(replies);
+    pub(crate) fn discard_replies(&mut self, replies: impl IntoIterator<IntoIter = vec::IntoIter<Reply>>) {
+        self.flushed.push_replies(replies.into_iter());
     }
 
     /// All that is kept, **in an order that differs from process to process**.

@@ -52,6 +52,7 @@ mod under_way;
 mod walk;
 
 use std::cell::Cell;
+use std::vec;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -251,12 +252,12 @@ impl Store {
     }
 
     /// Frees items that nobody waits for any more in the same way.
-    pub fn discard_items(&mut self, items: Vec<Item>) {
+    pub fn discard_items(&mut self, items: impl IntoIterator<IntoIter = vec::IntoIter<Item>>) {
         self.keys.discard_items(items);
     }
 
     /// Frees replies that nobody waits for any more in the same way.
-    pub fn discard_replies(&mut self, replies: Vec<Reply>) {
+    pub fn discard_replies(&mut self, replies: impl IntoIterator<IntoIter = vec::IntoIter<Reply>>) {
         self.keys.discard_replies(replies);
     }
 

@@ -3,6 +3,11 @@
 
 use super::apply::{WORK, one_turn};
 use super::*;
+use crate::node::pouring::POURED_PER_TURN;
+use crate::node::queue::OUTPUT_LEN_SOFT;
+
+/// More than replies that are arrays may be in a turn and whatever is sent just after it.
+const POURED_MAX: usize = POURED_PER_TURN * 3 / 2;
 
 fn one_node(clients: u32) -> Cluster {
     let mut cluster = super::apply::one_node(clients);
@@ -242,11 +247,93 @@ fn many_long_replies_are_sent_a_little_of_each() {
     while heard < COUNT * CLIENTS as usize {
         one_turn(&mut cluster);
         let news: usize = (1..=CLIENTS).map(|client| cluster.hear(0, client).matches(element).count()).sum();
-        assert!(news <= 40_000, "{news} elements in a turn");
+        assert!(news <= POURED_MAX, "{news} elements in a turn");
         heard += news;
         turns += 1;
         assert!(turns < 100, "{heard} elements");
     }
+}
+
+/// However many connections have long replies, and whatever is in these.
+#[test]
+fn crowds_with_long_replies_share_a_turn() {
+    let mget = |count: usize| command("MGET", (0..count).map(|i| i.to_string()));
+    let transaction = format!("MULTI\r\n{}EXEC\r\n", mget(1_000).repeat(4));
+    for (clients, asked, count) in [(3_000, mget(1_100), 1_100), (100, transaction, 4_000)] {
+        let mut cluster = Cluster::with(1, "", |settings| settings.applied_per_turn = 1 << 30);
+        for client in 1..=clients {
+            cluster.open(0, client);
+            cluster.say(0, client, b"CONSISTENCY ordered\r\n");
+        }
+        cluster.run();
+        (1..=clients).for_each(|client| drop(cluster.hear(0, client)));
+        (1..=clients).for_each(|client| cluster.say(0, client, asked.as_bytes()));
+        let element = "$-1\r\n";
+        let (mut heard, mut most, mut turns) = (0, 0, 0);
+        while heard < count * clients as usize {
+            one_turn(&mut cluster);
+            turns += 1;
+            let news: usize =
+                (1..=clients).map(|client| cluster.hear(0, client).matches(element).count()).sum();
+            most = most.max(news);
+            heard += news;
+        }
+        assert!(most <= POURED_MAX, "{most} elements in a turn, with {clients} clients");
+        assert!(turns <= 2 * heard / POURED_PER_TURN, "{turns} turns, with {clients} clients");
+    }
+}
+
+/// What a connection was allowed in a turn and did not use is not for another one.
+#[test]
+fn a_share_of_a_turn_is_not_saved_up() {
+    const CLIENTS: u32 = 100;
+    const COUNT: usize = 8_000;
+    let mut cluster = Cluster::with(1, "", |settings| settings.applied_per_turn = 1 << 30);
+    cluster.open(0, 1);
+    let value = "v".repeat(200);
+    cluster.ask(0, 1, &command("SET", ["key".to_owned(), value.clone()].into_iter()));
+    let mget = command("MGET", (0..COUNT).map(|_| "key".to_owned()));
+    for client in 1..=CLIENTS {
+        cluster.open(0, client);
+        // Alone, so each may do much; but none of them reads.
+        cluster.say(0, client, format!("CONSISTENCY ordered\r\n{mget}").as_bytes());
+        cluster.run();
+    }
+    // Now all of them read.
+    let news: usize = (1..=CLIENTS).map(|client| cluster.hear(0, client).matches(&value).count()).sum();
+    // A quarter of a megabyte each had been prepared.
+    let prepared = CLIENTS as usize * (OUTPUT_LEN_SOFT / value.len());
+    assert!(news <= prepared + POURED_MAX, "{news} elements in a turn, of which {prepared} were prepared");
+}
+
+/// Replies that are not long can be many.
+#[test]
+fn a_row_of_short_arrays_is_no_more_than_a_share() {
+    const READS: usize = 500;
+    const COUNT: usize = 1_000;
+    let mut cluster = Cluster::with(1, "", |settings| {
+        (settings.applied_per_turn, settings.read_per_turn) = (1 << 30, 1 << 30);
+    });
+    cluster.open(0, 1);
+    let mget = command("MGET", (0..COUNT).map(|i| i.to_string()));
+    // Its client does not read.
+    cluster.say(0, 1, (mget + "ECHO z\r\n").repeat(READS).as_bytes());
+    cluster.run();
+    // And now it does, as fast as its socket takes it: so `net` sends.
+    let element = "$-1\r\n";
+    let prepared = OUTPUT_LEN_SOFT / element.len();
+    let mut heard = cluster.hear(0, 1);
+    let news = heard.matches(element).count();
+    assert!(news <= prepared + POURED_MAX, "{news} elements in a turn, of which {prepared} were prepared");
+    while cluster.hosts[0].node.has_work() {
+        one_turn(&mut cluster);
+        let news = cluster.hear(0, 1);
+        assert!(news.matches(element).count() <= POURED_MAX, "{} bytes in a turn", news.len());
+        heard += &news;
+    }
+    let mut expected = format!("*{COUNT}\r\n{}", element.repeat(COUNT));
+    expected.push_str("$1\r\nz\r\n");
+    assert!(heard == expected.repeat(READS), "all of it, and in its order");
 }
 
 /// Two nodes tell of keys all the time, one in the smallest pieces and one at a stroke; the third changes its mind
