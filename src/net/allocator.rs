@@ -13,24 +13,14 @@ const MMAP_THRESHOLD: i32 = 32 << 20;
 #[cfg(target_env = "gnu")]
 const NEVER: i32 = -1;
 
-/// All threads share one stock of memory. Otherwise a state that the snapshots' thread has read would lie in a stock of
-/// its own, for which none of this holds: whole pieces of 64 MiB are given back, and only that thread puts small ones
-/// together, all at a stroke, while the loop waits for a lock.
-#[cfg(target_env = "gnu")]
-const ARENAS: i32 = 1;
-
 /// Lets the allocator keep what is freed. Says whether that is how it is now: other allocators than glibc's are left as
 /// they are.
 pub(super) fn keep_freed_memory() -> bool {
     #[cfg(target_env = "gnu")]
     {
-        let wanted = [
-            (libc::M_TRIM_THRESHOLD, NEVER),
-            (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD),
-            (libc::M_ARENA_MAX, ARENAS),
-        ];
+        let wanted = [(libc::M_TRIM_THRESHOLD, NEVER), (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD)];
         // SAFETY: `mallopt` takes two numbers and no pointers, may be called at any time and from any thread, and
-        // changes nothing but where the allocator takes memory from and when it gives it back.
+        // changes nothing but when the allocator asks the system for memory and gives it back.
         wanted.iter().all(|(parameter, value)| unsafe { libc::mallopt(*parameter, *value) } == 1)
     }
     #[cfg(not(target_env = "gnu"))]
