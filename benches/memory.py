@@ -246,9 +246,7 @@ def large_commands(connection, keys, arguments):
 
 
 def wait_for_snapshot(connection):
-    deadline = time.monotonic() + PATIENCE
-    while connection.info()["rdb_bgsave_in_progress"] != "0" and time.monotonic() < deadline:
-        time.sleep(0.2)
+    servers.wait_for("the end of a snapshot", lambda: connection.info()["rdb_bgsave_in_progress"] == "0", PATIENCE)
 
 
 def large_command(connection, keys, arguments, name, command):

@@ -32,11 +32,11 @@ def free_ports(count):
             each.close()
 
 
-def wait_for(what, condition):
-    deadline = time.monotonic() + PATIENCE
+def wait_for(what, condition, patience=PATIENCE):
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not come within {PATIENCE:.0f} s")
+            raise RuntimeError(f"{what} did not come within {patience:.0f} s")
         time.sleep(0.02)
 
 

@@ -262,10 +262,10 @@ impl Flushed {
                     None => drop(self.deadlines.pop()),
                 }
             } else if let Some(item) = self.ready.items.pop() {
-                match clones.older_than(self.ready_after) {
-                    _ if !item.is_shared() => self.doomed.push(item),
-                    Some(waiting) => waiting.items.push(item),
-                    None => {}
+                if !item.is_shared() {
+                    self.doomed.push(item);
+                } else if let Some(waiting) = clones.older_than(self.ready_after) {
+                    waiting.items.push(item);
                 }
             } else if let Some((waiting, number)) = clones.take_over() {
                 (self.ready, self.ready_after) = (waiting, number);
@@ -285,10 +285,13 @@ impl Flushed {
     /// Takes one of the store's own groups apart, unless a clone older than this one may have it.
     fn take_group_apart(&mut self, group: Arc<Group>, number: u64, clones: &mut Clones) {
         self.whose = Whose::Store(number);
-        match (Arc::try_unwrap(group), clones.older_than(number)) {
-            (Ok(group), _) => self.slots.extend(group.into_slots()),
-            (Err(group), Some(waiting)) => waiting.groups.push(group),
-            (Err(_), None) => {}
+        match Arc::try_unwrap(group) {
+            Ok(group) => self.slots.extend(group.into_slots()),
+            Err(group) => {
+                if let Some(waiting) = clones.older_than(number) {
+                    waiting.groups.push(group);
+                }
+            }
         }
     }
 
