@@ -60,7 +60,7 @@ impl Fund {
 /// | a key written or taken out | 2 |
 /// | its deadline noted or taken back | 4 |
 /// | 4096 bytes of a value that are read or written | 1 |
-/// | 8 pointers copied, because a snapshot holds them | 1 |
+/// | 3 pointers copied, because a snapshot holds them | 1 |
 /// | 64 steps of a pattern | 1 |
 /// | 16 keys listed as replies, elements of a reply measured, or slots passed over by `SCAN` or `RANDOMKEY` | 1 |
 /// | 8 slots passed over by `KEYS` | 1 |

@@ -62,9 +62,14 @@ impl Item {
         self.0.as_ptr().addr()
     }
 
+    /// How many have it.
+    pub(crate) fn count(&self) -> usize {
+        ThinArc::strong_count(&self.0)
+    }
+
     /// Whether somebody else has it too.
     pub(crate) fn is_shared(&self) -> bool {
-        ThinArc::strong_count(&self.0) > 1
+        self.count() > 1
     }
 
     /// The same value under another key, or with another revision or deadline. A long value is shared.

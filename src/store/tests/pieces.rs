@@ -222,7 +222,7 @@ fn in_pieces_or_at_once_the_same_is_done() {
 
 /// How far a piece may go beyond its fund: the arguments of the largest command are looked at, a leaf and its group
 /// are copied, or a group of empty slots is passed over.
-pub(super) const OVER_MAX: u64 = 300;
+pub(super) const OVER_MAX: u64 = 500;
 
 fn filled(count: usize) -> Store {
     let mut store = Store::new(Limits::default(), 1);
