@@ -221,13 +221,14 @@ def large_commands(connection, keys, arguments):
         ("50,000 keys expire in the same millisecond", "expire"),
         ("FLUSHALL", "flush"),
         ("FLUSHALL during a snapshot", "flush during a snapshot"),
+        ("SCAN and DEL of what it finds, until nothing is left", "scan and delete"),
     ]
     memory = HostMemory()
     result = []
     for name, command in commands:
         # What only reads may be asked again.
         is_read = command is None or command[0] in READS
-        if command == "flush during a snapshot":
+        if command in ("flush during a snapshot", "scan and delete"):
             load(connection, keys, arguments.key_len, arguments.value_len)
         deadline = time.monotonic() + memory.PATIENCE
         while True:
@@ -272,6 +273,14 @@ def large_command(connection, keys, arguments, name, command):
                 connection.reply()
         connection.ask("CONFIG", "RESETSTAT")
         time.sleep(5)
+    elif command == "scan and delete":
+        cursor = b"0"
+        while True:
+            cursor, found = connection.ask("SCAN", cursor, "COUNT", DEPTH)
+            if found:
+                connection.ask("DEL", *found)
+            if cursor == b"0":
+                break
     elif command in ("flush", "flush during a snapshot"):
         if command != "flush":
             connection.ask("BGSAVE")
@@ -283,10 +292,10 @@ def large_command(connection, keys, arguments, name, command):
             name += f" ({str(error).split(',')[0]})"
     seconds = time.monotonic() - begun
     # What is freed or sent afterwards counts too.
-    is_flush = name.startswith("FLUSHALL")
-    if is_flush:
+    frees = command in ("flush", "flush during a snapshot", "scan and delete")
+    if frees:
         wait_for_snapshot(connection)
-    time.sleep(FREED_AFTER if is_flush else 1)
+    time.sleep(FREED_AFTER if frees else 1)
     info = connection.info()
     clock, cpu = (int(info[field]) / 1000 for field in ("longest_turn_us", "longest_turn_cpu_us"))
     return name, clock, cpu, seconds

@@ -4,6 +4,9 @@
 //! thread, it does so slot by slot, in any order of addresses, and leaves it to the loop's thread to put the pieces
 //! together ([`doomed`](super::doomed)). So what the store does not have any more, but a clone does, *waits* here:
 //! then the clone is not the last to let go of it. That decides when memory is freed and by whom, and nothing else.
+//!
+//! What is removed key by key is freed at once, in the order in which it comes, as long as there are many keys. When
+//! few are left it is *kept*, and freed together.
 
 use std::vec;
 
@@ -77,6 +80,10 @@ pub(super) struct Flushed {
     removed_since: usize,
     /// What is left of all that is items.
     doomed: Doomed,
+    /// Whether those are being freed.
+    draining: bool,
+    /// So many bytes of them are kept until there are more.
+    kept_len: usize,
     /// What has waited, and for which clone: who shares it still is an older one, or none.
     ready: Waiting,
     ready_after: u64,
@@ -183,7 +190,7 @@ impl Flushed {
             && self.found.is_empty()
             && self.replies.is_empty()
             && self.removed.is_empty()
-            && self.doomed.is_empty()
+            && !self.draining
             && self.ready.is_empty()
             && !clones.is_any_over()
     }
@@ -194,15 +201,36 @@ impl Flushed {
         self.deadlines.push(std::mem::take(deadlines));
     }
 
-    /// Takes an item that was removed.
-    pub(super) fn push_removed(&mut self, item: Item) {
-        self.removed.push(item);
-        self.removed_since += 1;
+    /// Takes an item that was removed. So many bytes of those may be kept.
+    pub(super) fn push_removed(&mut self, item: Item, keep: usize) {
+        if keep > 0 {
+            self.removed_since += usize::from(self.draining);
+            self.keep(item, keep);
+        } else {
+            self.removed_since += 1;
+            self.removed.push(item);
+            self.draining |= !self.doomed.is_empty();
+        }
     }
 
-    /// Takes an item that was removed, among many of its age.
-    pub(super) fn push_expired(&mut self, item: Item) {
+    /// The same for an item that was removed among many of its age.
+    pub(super) fn push_expired(&mut self, item: Item, keep: usize) {
+        if keep > 0 {
+            self.keep(item, keep);
+        } else {
+            self.doom(item);
+        }
+    }
+
+    fn keep(&mut self, item: Item, keep: usize) {
+        self.kept_len += item.memory_len();
         self.doomed.push(item);
+        self.draining |= self.kept_len > keep;
+    }
+
+    fn doom(&mut self, item: Item) {
+        self.doomed.push(item);
+        self.draining = true;
     }
 
     /// Takes groups that a read has had.
@@ -227,13 +255,13 @@ impl Flushed {
     /// Frees at most so many keys, besides as many as were removed since the last time, or a leaf's more, and says
     /// whether there is something left.
     pub(super) fn free(&mut self, max: usize, clones: &mut Clones) -> bool {
-        let max = max + std::mem::take(&mut self.removed_since);
+        let max = max.saturating_add(std::mem::take(&mut self.removed_since));
         let mut freed = 0;
         while freed < max {
             freed += 1;
             if let Some(item) = pop_of_all(&mut self.found) {
                 if !item.is_shared() {
-                    self.doomed.push(item);
+                    self.doom(item);
                 }
             } else if let Some(replies) = self.replies.last_mut() {
                 match replies.next_back() {
@@ -258,18 +286,18 @@ impl Flushed {
                 self.take_group_apart(group, self.ready_after, clones);
             } else if let Some(deadlines) = self.deadlines.last_mut() {
                 match deadlines.next_of_all() {
-                    Some(item) => self.doomed.push(item),
+                    Some(item) => self.doom(item),
                     None => drop(self.deadlines.pop()),
                 }
             } else if let Some(item) = self.ready.items.pop() {
                 if !item.is_shared() {
-                    self.doomed.push(item);
+                    self.doom(item);
                 } else if let Some(waiting) = clones.older_than(self.ready_after) {
                     waiting.items.push(item);
                 }
             } else if let Some((waiting, number)) = clones.take_over() {
                 (self.ready, self.ready_after) = (waiting, number);
-            } else if let Some(item) = self.removed.pop().or_else(|| self.doomed.take_next()) {
+            } else if let Some(item) = self.removed.pop().or_else(|| self.next_doomed()) {
                 if item.is_shared()
                     && let Some(waiting) = clones.older_than(u64::MAX)
                 {
@@ -280,6 +308,21 @@ impl Flushed {
             }
         }
         !self.is_idle(clones)
+    }
+
+    /// How many bytes are kept until there are more.
+    #[cfg(test)]
+    pub(super) fn kept_len(&self) -> usize {
+        self.kept_len
+    }
+
+    /// Takes out the next item to be freed, unless they are kept.
+    fn next_doomed(&mut self) -> Option<Item> {
+        let item = if self.draining { self.doomed.take_next() } else { None };
+        if item.is_none() && std::mem::take(&mut self.draining) {
+            self.kept_len = 0;
+        }
+        item
     }
 
     /// Takes one of the store's own groups apart, unless a clone older than this one may have it.
@@ -297,10 +340,10 @@ impl Flushed {
 
     fn take_apart(&mut self, leaf: Arc<Leaf>, whose: Whose, clones: &mut Clones) {
         match (Arc::try_unwrap(leaf), whose) {
-            (Ok(leaf), Whose::Store(_)) => leaf.into_items().for_each(|item| self.doomed.push(item)),
+            (Ok(leaf), Whose::Store(_)) => leaf.into_items().for_each(|item| self.doom(item)),
             // The store may have some of them.
             (Ok(leaf), Whose::Read) => {
-                leaf.into_items().filter(|item| !item.is_shared()).for_each(|item| self.doomed.push(item));
+                leaf.into_items().filter(|item| !item.is_shared()).for_each(|item| self.doom(item));
             }
             (Err(leaf), Whose::Store(number)) => {
                 if let Some(waiting) = clones.older_than(number) {
@@ -398,7 +441,8 @@ mod tests {
     #[test]
     fn freeing_keeps_up_with_removing() {
         let mut keys = filled(None);
-        for i in 0..KEY_COUNT {
+        // Of the last ones some are kept.
+        for i in 0..KEY_COUNT * 9 / 10 {
             keys.unlink(&name(i));
             if i % (5 * STEP as u64) == 0 {
                 keys.free_dead(STEP);
@@ -406,6 +450,42 @@ mod tests {
         }
         let steps = free(&mut keys);
         assert!(steps <= 2, "{steps} steps");
+    }
+
+    #[test]
+    fn what_is_removed_key_by_key_is_kept_when_little_is_left_and_freed_together() {
+        let mut keys = filled(None);
+        let items: Vec<Item> = keys.iter().cloned().collect();
+        let kept = |items: &[Item]| items.iter().filter(|item| item.is_shared()).count();
+        let (mut expected, mut most) = (0, 0_usize);
+        for (i, item) in items.iter().enumerate() {
+            assert!(keys.unlink(item.key()));
+            expected = if keys.has_dead() { 0 } else { expected + 1 };
+            free(&mut keys);
+            assert_eq!(kept(&items[..=i]), expected, "all are freed or none");
+            most = most.max(expected);
+        }
+        // Half as much as may be kept: then nothing was left.
+        assert!(most.abs_diff(items.len() / 16) < 5, "{most} of {}", items.len());
+        assert_eq!(expected, 0);
+        // Where keys come and go, no more than that is kept, and with many keys again none.
+        let mut most = 0_usize;
+        keys.set(b"first", b"value", Index(0));
+        for item in &items {
+            keys.set(item.key(), item.value(), Index(0));
+            assert!(keys.unlink(item.key()));
+            free(&mut keys);
+            most = most.max(keys.kept_len());
+        }
+        let (_, peak) = keys.memory_len();
+        assert!(most.abs_diff(peak / 8) < 2_000, "{most} of {peak}");
+        assert!(keys.kept_len() > 0);
+        for item in &items {
+            keys.set(item.key(), item.value(), Index(0));
+        }
+        assert!(keys.unlink(b"first") && keys.has_dead());
+        free(&mut keys);
+        assert_eq!(keys.kept_len(), 0);
     }
 
     #[test]

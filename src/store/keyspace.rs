@@ -36,6 +36,13 @@ const BYTES_PER_UNIT: usize = 4096;
 /// So many pointers that are copied do: each counts one reference more in a place that is hardly ever in the cache.
 const POINTERS_PER_UNIT: usize = 3;
 
+/// When less than this part is left of the most that there was, what is removed key by key is kept until all is gone,
+/// or until it has become that part of it, and then freed together. One by one, the last keys would join what has
+/// become thousands of free pieces of all lengths ([`doomed`](super::doomed)). New keys have the memory that is free
+/// already.
+const SPARSE_PART: usize = 16;
+const KEPT_PART: usize = 8;
+
 /// What it counts to note a deadline or take it back: the way down a tree of all keys that die in the same moment.
 const DEADLINE_WORK: u64 = 4;
 
@@ -191,9 +198,9 @@ impl Keyspace {
             // It may have come back to life with a new value.
             let now = self.now;
             if let Some(item) = self.take_out(dead.key(), |item| !item.is_alive(now)) {
-                self.flushed.push_expired(item);
+                self.flushed.push_expired(item, self.kept_len_max());
             }
-            self.flushed.push_expired(dead);
+            self.flushed.push_expired(dead, self.kept_len_max());
         }
         let clones = self.clones.get_mut();
         let has_more = self.deadlines.has_dead() || self.flushed.free(max, clones);
@@ -401,8 +408,21 @@ impl Keyspace {
 
     /// Takes `key` out and says whether it was there. Its memory is freed later, by [`Keyspace::free_dead`].
     pub(crate) fn unlink(&mut self, key: &[u8]) -> bool {
-        let old = self.remove(key);
-        old.map(|old| self.flushed.push_removed(old)).is_some()
+        let Some(old) = self.remove(key) else { return false };
+        self.flushed.push_removed(old, self.kept_len_max());
+        true
+    }
+
+    /// So many bytes of what is removed key by key may be kept: none unless there is little left, and more than nothing.
+    fn kept_len_max(&self) -> usize {
+        let is_sparse = self.memory_len > 0 && self.memory_len < self.memory_len_max / SPARSE_PART;
+        if is_sparse { self.memory_len_max / KEPT_PART } else { 0 }
+    }
+
+    /// How many bytes of it are.
+    #[cfg(test)]
+    pub(super) fn kept_len(&self) -> usize {
+        self.flushed.kept_len()
     }
 
     /// Takes `key` out of its slot if what is kept of it is wanted.
