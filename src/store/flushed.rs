@@ -195,6 +195,11 @@ impl Flushed {
             && !clones.is_any_over()
     }
 
+    /// Whether there is nothing to be freed, now or later.
+    pub(super) fn is_empty(&self) -> bool {
+        self.doomed.is_empty() && self.is_idle(&Clones::default())
+    }
+
     /// Takes all that a store had.
     pub(super) fn push_all(&mut self, groups: &mut Vec<Option<Arc<Group>>>, deadlines: &mut Deadlines) {
         self.own.extend(std::mem::take(groups).into_iter().flatten());
@@ -504,6 +509,24 @@ mod tests {
             assert!(is_right, "{steps:?} steps before and after the end of the clone");
             assert_eq!((keys.digest_recomputed(), keys.len()), (digest, 20_000));
         }
+    }
+
+    #[test]
+    fn what_is_kept_goes_with_the_store_that_takes_the_other() {
+        let (mut keys, mut other) = (filled(None), filled(None));
+        let items: Vec<Item> = other.iter().cloned().collect();
+        assert!(items[100..].iter().all(|item| other.unlink(item.key())));
+        free(&mut other);
+        assert!(other.kept_len() > 0);
+        keys.bury(&mut other);
+        drop(other);
+        assert!(
+            items.iter().filter(|item| item.is_shared()).count() > 1_000,
+            "what was kept is not freed yet"
+        );
+        free(&mut keys);
+        assert!(!items.iter().any(Item::is_shared));
+        assert_eq!((keys.len(), keys.kept_len()), (20_000, 0));
     }
 
     /// A snapshot may take minutes, and a read that is frozen behind a reply that its client does not read may last for

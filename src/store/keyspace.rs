@@ -413,7 +413,7 @@ impl Keyspace {
         true
     }
 
-    /// So many bytes of what is removed key by key may be kept: none unless there is little left, and more than nothing.
+    /// So many bytes of what is removed key by key may be kept: none, unless there is little left but not nothing.
     fn kept_len_max(&self) -> usize {
         let is_sparse = self.memory_len > 0 && self.memory_len < self.memory_len_max / SPARSE_PART;
         if is_sparse { self.memory_len_max / KEPT_PART } else { 0 }
@@ -457,7 +457,7 @@ impl Keyspace {
     /// Takes the keys of another store, which nobody wants any more, to be freed by [`Keyspace::free_dead`]. One of the
     /// two must be as it was made, without a clone and with nothing to be freed.
     pub(super) fn bury(&mut self, other: &mut Keyspace) {
-        if other.has_dead() || other.clones.get_mut().were_any() {
+        if !other.flushed.is_empty() || other.clones.get_mut().were_any() {
             std::mem::swap(&mut self.clones, &mut other.clones);
             std::mem::swap(&mut self.flushed, &mut other.flushed);
         }
