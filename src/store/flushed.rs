@@ -5,8 +5,8 @@
 //! together ([`doomed`](super::doomed)). So what the store does not have any more, but a clone does, *waits* here:
 //! then the clone is not the last to let go of it. That decides when memory is freed and by whom, and nothing else.
 //!
-//! What is removed key by key is freed at once, in the order in which it comes, as long as there are many keys. When
-//! few are left it is *kept*, and freed together.
+//! What is removed key by key is freed soon, and in the order in which it comes. When few keys are left it is *kept*,
+//! and freed together.
 
 use std::vec;
 
@@ -76,13 +76,13 @@ pub(super) struct Flushed {
     replies: Vec<vec::IntoIter<Reply>>,
     /// Items that the store does not have any more.
     removed: Pile,
-    /// So many of them came since something was last freed.
+    /// So many of them came since something was last freed, and of those below while they are being freed.
     removed_since: usize,
     /// What is left of all that is items.
     doomed: Doomed,
     /// Whether those are being freed.
     draining: bool,
-    /// So many bytes of them are kept until there are more.
+    /// So many bytes of them are kept until there are more, if they are not being freed already.
     kept_len: usize,
     /// What has waited, and for which clone: who shares it still is an older one, or none.
     ready: Waiting,
@@ -180,9 +180,10 @@ impl Clones {
 }
 
 impl Flushed {
-    /// Whether there is nothing to be freed now. Something may still wait for a clone.
-    pub(super) fn is_idle(&self, clones: &Clones) -> bool {
-        self.read.is_empty()
+    /// Whether there is nothing to be freed now, with so many bytes kept. Something may still wait for a clone.
+    pub(super) fn is_idle(&self, keep: usize, clones: &Clones) -> bool {
+        self.kept_len <= keep
+            && self.read.is_empty()
             && self.own.is_empty()
             && self.slots.is_empty()
             && self.leaves.is_empty()
@@ -197,7 +198,7 @@ impl Flushed {
 
     /// Whether there is nothing to be freed, now or later.
     pub(super) fn is_empty(&self) -> bool {
-        self.doomed.is_empty() && self.is_idle(&Clones::default())
+        self.doomed.is_empty() && self.is_idle(0, &Clones::default())
     }
 
     /// Takes all that a store had.
@@ -206,31 +207,22 @@ impl Flushed {
         self.deadlines.push(std::mem::take(deadlines));
     }
 
-    /// Takes an item that was removed. So many bytes of those may be kept.
-    pub(super) fn push_removed(&mut self, item: Item, keep: usize) {
-        if keep > 0 {
-            self.removed_since += usize::from(self.draining);
-            self.keep(item, keep);
-        } else {
-            self.removed_since += 1;
-            self.removed.push(item);
-            self.draining |= !self.doomed.is_empty();
-        }
+    /// Takes an item that was removed.
+    pub(super) fn push_removed(&mut self, item: Item) {
+        self.removed.push(item);
+        self.removed_since += 1;
     }
 
-    /// The same for an item that was removed among many of its age.
-    pub(super) fn push_expired(&mut self, item: Item, keep: usize) {
-        if keep > 0 {
-            self.keep(item, keep);
-        } else {
-            self.doom(item);
-        }
+    /// Takes an item that was removed among many of its age.
+    pub(super) fn push_expired(&mut self, item: Item) {
+        self.doom(item);
     }
 
-    fn keep(&mut self, item: Item, keep: usize) {
+    /// Takes an item to be freed when there are more of them than [`Flushed::free`] is told to keep.
+    pub(super) fn keep(&mut self, item: Item) {
+        self.removed_since += usize::from(self.draining);
         self.kept_len += item.memory_len();
         self.doomed.push(item);
-        self.draining |= self.kept_len > keep;
     }
 
     fn doom(&mut self, item: Item) {
@@ -258,16 +250,16 @@ impl Flushed {
     }
 
     /// Frees at most so many keys, besides as many as were removed since the last time, or a leaf's more, and says
-    /// whether there is something left.
-    pub(super) fn free(&mut self, max: usize, clones: &mut Clones) -> bool {
+    /// whether there is something left to be freed now. What is kept is not, unless it is more than `keep` bytes; then
+    /// it is freed to the last.
+    pub(super) fn free(&mut self, max: usize, keep: usize, clones: &mut Clones) -> bool {
         let max = max.saturating_add(std::mem::take(&mut self.removed_since));
+        self.draining |= self.kept_len > keep;
         let mut freed = 0;
         while freed < max {
             freed += 1;
             if let Some(item) = pop_of_all(&mut self.found) {
-                if !item.is_shared() {
-                    self.doom(item);
-                }
+                self.doom_or_keep(item, keep);
             } else if let Some(replies) = self.replies.last_mut() {
                 match replies.next_back() {
                     None => drop(self.replies.pop()),
@@ -276,7 +268,7 @@ impl Flushed {
                 }
             } else if let Some(leaf) = self.leaves.pop() {
                 freed += leaf.len();
-                self.take_apart(leaf, self.whose, clones);
+                self.take_apart(leaf, self.whose, keep, clones);
             } else if let Some(slot) = self.slots.pop() {
                 self.leaves = slot.into_leaves();
             } else if let Some(group) = self.read.pop() {
@@ -286,7 +278,7 @@ impl Flushed {
                 self.take_group_apart(group, u64::MAX, clones);
             } else if let Some(leaf) = self.ready.leaves.pop() {
                 freed += leaf.len();
-                self.take_apart(leaf, Whose::Store(self.ready_after), clones);
+                self.take_apart(leaf, Whose::Store(self.ready_after), keep, clones);
             } else if let Some(group) = self.ready.groups.pop() {
                 self.take_group_apart(group, self.ready_after, clones);
             } else if let Some(deadlines) = self.deadlines.last_mut() {
@@ -295,9 +287,9 @@ impl Flushed {
                     None => drop(self.deadlines.pop()),
                 }
             } else if let Some(item) = self.ready.items.pop() {
-                if !item.is_shared() {
-                    self.doom(item);
-                } else if let Some(waiting) = clones.older_than(self.ready_after) {
+                if let Some(item) = self.doom_or_keep(item, keep)
+                    && let Some(waiting) = clones.older_than(self.ready_after)
+                {
                     waiting.items.push(item);
                 }
             } else if let Some((waiting, number)) = clones.take_over() {
@@ -312,7 +304,20 @@ impl Flushed {
                 return false;
             }
         }
-        !self.is_idle(clones)
+        !self.is_idle(keep, clones)
+    }
+
+    /// Takes an item that was one of few, if nobody shares it.
+    fn doom_or_keep(&mut self, item: Item, keep: usize) -> Option<Item> {
+        if item.is_shared() {
+            return Some(item);
+        }
+        if keep > 0 {
+            self.keep(item);
+        } else {
+            self.doom(item);
+        }
+        None
     }
 
     /// How many bytes are kept until there are more.
@@ -343,12 +348,12 @@ impl Flushed {
         }
     }
 
-    fn take_apart(&mut self, leaf: Arc<Leaf>, whose: Whose, clones: &mut Clones) {
+    fn take_apart(&mut self, leaf: Arc<Leaf>, whose: Whose, keep: usize, clones: &mut Clones) {
         match (Arc::try_unwrap(leaf), whose) {
             (Ok(leaf), Whose::Store(_)) => leaf.into_items().for_each(|item| self.doom(item)),
             // The store may have some of them.
             (Ok(leaf), Whose::Read) => {
-                leaf.into_items().filter(|item| !item.is_shared()).for_each(|item| self.doom(item));
+                leaf.into_items().for_each(|item| drop(self.doom_or_keep(item, keep)));
             }
             (Err(leaf), Whose::Store(number)) => {
                 if let Some(waiting) = clones.older_than(number) {
@@ -457,40 +462,135 @@ mod tests {
         assert!(steps <= 2, "{steps} steps");
     }
 
-    #[test]
-    fn what_is_removed_key_by_key_is_kept_when_little_is_left_and_freed_together() {
+    /// How many of them somebody else has too.
+    fn held(items: &[Item]) -> usize {
+        items.iter().filter(|item| item.is_shared()).count()
+    }
+
+    /// A store with a hundred keys left of what there was, and some of the others kept; and what there was.
+    fn sparse() -> (Keyspace, Vec<Item>) {
         let mut keys = filled(None);
         let items: Vec<Item> = keys.iter().cloned().collect();
-        let kept = |items: &[Item]| items.iter().filter(|item| item.is_shared()).count();
-        let (mut expected, mut most) = (0, 0_usize);
-        for (i, item) in items.iter().enumerate() {
-            assert!(keys.unlink(item.key()));
-            expected = if keys.has_dead() { 0 } else { expected + 1 };
-            free(&mut keys);
-            assert_eq!(kept(&items[..=i]), expected, "all are freed or none");
-            most = most.max(expected);
+        assert!(items[100..].iter().all(|item| keys.unlink(item.key())));
+        free(&mut keys);
+        assert!(keys.kept_len() > 0 && held(&items) > 1_000);
+        (keys, items)
+    }
+
+    #[test]
+    fn what_is_removed_key_by_key_is_kept_when_little_is_left_and_freed_when_nothing_is() {
+        type Remove = fn(&mut Keyspace, &[u8]) -> bool;
+        let ways: [Remove; 2] = [Keyspace::unlink, |keys, key| keys.remove(key).is_some()];
+        for remove in ways {
+            let mut keys = filled(None);
+            let items: Vec<Item> = keys.iter().cloned().collect();
+            let mut most = 0;
+            for (i, item) in items.iter().enumerate() {
+                assert!(remove(&mut keys, item.key()));
+                free(&mut keys);
+                if i % 50 == 0 {
+                    let held = held(&items[..=i]);
+                    assert!(held == 0 || held > most, "all are freed or none");
+                    most = most.max(held);
+                }
+            }
+            assert!(most.abs_diff(items.len() / 16) < 60, "{most} of {}", items.len());
+            assert_eq!((held(&items), keys.kept_len()), (0, 0));
         }
-        // Half as much as may be kept: then nothing was left.
-        assert!(most.abs_diff(items.len() / 16) < 5, "{most} of {}", items.len());
-        assert_eq!(expected, 0);
-        // Where keys come and go, no more than that is kept, and with many keys again none.
-        let mut most = 0_usize;
-        keys.set(b"first", b"value", Index(0));
-        for item in &items {
-            keys.set(item.key(), item.value(), Index(0));
-            assert!(keys.unlink(item.key()));
+    }
+
+    #[test]
+    fn what_expires_when_little_is_left_is_kept_as_well_and_counted_once() {
+        const MORTAL: u64 = 400;
+        for is_told_of in [false, true] {
+            let mut keys = filled(None);
+            for i in 0..MORTAL {
+                keys.set_until(&name(i), b"value", Index(i), Some(Millis(1_000 + i / 300)));
+            }
+            let len = keys.get(&name(1)).map_or(0, Item::memory_len);
+            assert!((MORTAL..KEY_COUNT).all(|i| keys.unlink(&name(i))));
             free(&mut keys);
-            most = most.max(keys.kept_len());
+            let (items, before): (Vec<Item>, _) = (keys.iter().cloned().collect(), keys.kept_len());
+            let mut expire = |now| {
+                keys.advance(Millis(now), is_told_of);
+                while keys.take_untold().is_some() {}
+                free(&mut keys);
+                (keys.kept_len(), keys.len())
+            };
+            assert_eq!(expire(1_000), (before + 300 * len, 100));
+            assert_eq!(held(&items), items.len());
+            assert_eq!(expire(2_000), (0, 0));
+            assert_eq!(held(&items), 0);
         }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_a_part_of_what_there_was_and_nothing_when_there_are_many_keys_again() {
+        let (mut keys, items) = sparse();
         let (_, peak) = keys.memory_len();
+        let (mut most, mut drains) = (0, 0);
+        for item in &items[100..] {
+            keys.set(item.key(), item.value(), Index(0));
+            assert!(keys.remove(item.key()).is_some());
+            most = most.max(keys.kept_len());
+            drains += usize::from(keys.has_dead());
+            free(&mut keys);
+        }
         assert!(most.abs_diff(peak / 8) < 2_000, "{most} of {peak}");
-        assert!(keys.kept_len() > 0);
+        assert!((3..10).contains(&drains), "{drains}");
         for item in &items {
             keys.set(item.key(), item.value(), Index(0));
         }
-        assert!(keys.unlink(b"first") && keys.has_dead());
+        assert!(keys.has_dead(), "nobody has removed anything since");
         free(&mut keys);
         assert_eq!(keys.kept_len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_freed_with_all_the_rest() {
+        let (mut keys, items) = sparse();
+        let clone = keys.freeze();
+        keys.clear();
+        free(&mut keys);
+        assert_eq!(keys.kept_len(), 0, "though the clone lives");
+        drop(clone);
+        free(&mut keys);
+        assert_eq!(held(&items), 0);
+    }
+
+    #[test]
+    fn freeing_what_was_kept_keeps_up_with_removing() {
+        let (mut keys, items) = sparse();
+        let (_, peak) = keys.memory_len();
+        let mut rest = items[100..].iter().cycle();
+        let mut replace = |keys: &mut Keyspace| {
+            let item = rest.next().expect("without end");
+            keys.set(item.key(), item.value(), Index(0));
+            assert!(keys.remove(item.key()).is_some());
+        };
+        while !keys.has_dead() {
+            replace(&mut keys);
+        }
+        assert!(keys.kept_len() > peak / 8);
+        let mut steps = 0;
+        while keys.free_dead(10) {
+            (0..20).for_each(|_| replace(&mut keys));
+            steps += 1;
+        }
+        assert!((100..1_000).contains(&steps), "{steps} steps");
+    }
+
+    /// What a read gives back can be a single item.
+    #[test]
+    fn what_is_kept_stays_when_a_read_gives_something_back() {
+        let (mut keys, items) = sparse();
+        let key = items[0].key().to_vec();
+        drop(items);
+        let (read, before) = (keys.freeze(), keys.kept_len());
+        keys.set(&key, b"other value", Index(0));
+        keys.discard_keys(read);
+        free(&mut keys);
+        assert!(keys.kept_len() > before);
     }
 
     #[test]
@@ -513,20 +613,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_goes_with_the_store_that_takes_the_other() {
-        let (mut keys, mut other) = (filled(None), filled(None));
-        let items: Vec<Item> = other.iter().cloned().collect();
-        assert!(items[100..].iter().all(|item| other.unlink(item.key())));
-        free(&mut other);
-        assert!(other.kept_len() > 0);
+        let (mut keys, (mut other, items)) = (filled(None), sparse());
         keys.bury(&mut other);
         drop(other);
-        assert!(
-            items.iter().filter(|item| item.is_shared()).count() > 1_000,
-            "what was kept is not freed yet"
-        );
+        assert!(held(&items) > 1_000, "what was kept is not freed yet");
         free(&mut keys);
-        assert!(!items.iter().any(Item::is_shared));
-        assert_eq!((keys.len(), keys.kept_len()), (20_000, 0));
+        assert_eq!((held(&items), keys.len(), keys.kept_len()), (0, 20_000, 0));
     }
 
     /// A snapshot may take minutes, and a read that is frozen behind a reply that its client does not read may last for

@@ -37,9 +37,9 @@ const BYTES_PER_UNIT: usize = 4096;
 const POINTERS_PER_UNIT: usize = 3;
 
 /// When less than this part is left of the most that there was, what is removed key by key is kept until all is gone,
-/// or until it has become that part of it, and then freed together. One by one, the last keys would join what has
-/// become thousands of free pieces of all lengths ([`doomed`](super::doomed)). New keys have the memory that is free
-/// already.
+/// until there is more again, or until it has become that part of it, and then freed together. One by one, the last
+/// keys would join what has become thousands of free pieces of all lengths ([`doomed`](super::doomed)). New keys have
+/// the memory that is free already.
 const SPARSE_PART: usize = 16;
 const KEPT_PART: usize = 8;
 
@@ -83,6 +83,8 @@ pub(crate) struct Keyspace {
     memory_len: usize,
     /// The most that it was.
     memory_len_max: usize,
+    /// The most that it was since there last was nothing.
+    full_len: usize,
     /// What was done, by reading too; not state.
     work: Work,
     /// Something was written or taken out, and perhaps freed, since the allocator was last made to tidy up; not state.
@@ -112,6 +114,7 @@ impl Keyspace {
             died: 0,
             memory_len: 0,
             memory_len_max: 0,
+            full_len: 0,
             work: Work::default(),
             untidy: false,
             clones: RefCell::default(),
@@ -179,7 +182,11 @@ impl Keyspace {
     pub(crate) fn take_untold(&mut self) -> Option<Item> {
         let dead = self.deadlines.next_untold()?;
         let now = self.now;
-        self.take_out(dead.key(), |item| !item.is_alive(now));
+        if let Some(item) = self.take_out(dead.key(), |item| !item.is_alive(now))
+            && self.keep_max() > 0
+        {
+            self.flushed.keep(item);
+        }
         self.work.count(1);
         Some(dead)
     }
@@ -197,13 +204,20 @@ impl Keyspace {
             let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
             let now = self.now;
-            if let Some(item) = self.take_out(dead.key(), |item| !item.is_alive(now)) {
-                self.flushed.push_expired(item, self.kept_len_max());
+            let item = self.take_out(dead.key(), |item| !item.is_alive(now));
+            if self.keep_max() > 0 {
+                // As a rule the two are the same.
+                self.flushed.keep(item.unwrap_or(dead));
+                continue;
             }
-            self.flushed.push_expired(dead, self.kept_len_max());
+            if let Some(item) = item {
+                self.flushed.push_expired(item);
+            }
+            self.flushed.push_expired(dead);
         }
+        let keep = self.keep_max();
         let clones = self.clones.get_mut();
-        let has_more = self.deadlines.has_dead() || self.flushed.free(max, clones);
+        let has_more = self.deadlines.has_dead() || self.flushed.free(max, keep, clones);
         let may_be_freed_elsewhere = clones.any();
         if std::mem::replace(&mut self.untidy, may_be_freed_elsewhere) || may_be_freed_elsewhere {
             tidy_memory();
@@ -213,7 +227,7 @@ impl Keyspace {
 
     /// Whether there are dead keys to be freed, or flushed ones.
     pub(crate) fn has_dead(&self) -> bool {
-        self.deadlines.has_dead() || !self.flushed.is_idle(&self.clones.borrow())
+        self.deadlines.has_dead() || !self.flushed.is_idle(self.keep_max(), &self.clones.borrow())
     }
 
     /// Whether dead keys lie in their slots.
@@ -375,6 +389,7 @@ impl Keyspace {
         };
         self.memory_len = self.memory_len + len - old.as_ref().map_or(0, memory_len);
         self.memory_len_max = self.memory_len_max.max(self.memory_len);
+        self.full_len = self.full_len.max(self.memory_len);
         self.digest = self.digest.wrapping_add(hash);
         self.len += 1;
         let old = old.filter(|old| old.is_alive(self.now));
@@ -400,26 +415,38 @@ impl Keyspace {
 
     /// Takes `key` out and returns what was kept of it.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Item> {
+        let old = self.take_living(key)?;
+        if self.keep_max() > 0 {
+            self.flushed.keep(old.clone());
+        }
+        Some(old)
+    }
+
+    /// Takes `key` out and says whether it was there. Its memory is freed later, by [`Keyspace::free_dead`].
+    pub(crate) fn unlink(&mut self, key: &[u8]) -> bool {
+        let Some(old) = self.take_living(key) else { return false };
+        if self.keep_max() > 0 {
+            self.flushed.keep(old);
+        } else {
+            self.flushed.push_removed(old);
+        }
+        true
+    }
+
+    fn take_living(&mut self, key: &[u8]) -> Option<Item> {
         let now = self.now;
         let old = self.take_out(key, |item| item.is_alive(now))?;
         self.forget(&old, item_hash(&old));
         Some(old)
     }
 
-    /// Takes `key` out and says whether it was there. Its memory is freed later, by [`Keyspace::free_dead`].
-    pub(crate) fn unlink(&mut self, key: &[u8]) -> bool {
-        let Some(old) = self.remove(key) else { return false };
-        self.flushed.push_removed(old, self.kept_len_max());
-        true
-    }
-
     /// So many bytes of what is removed key by key may be kept: none, unless there is little left but not nothing.
-    fn kept_len_max(&self) -> usize {
-        let is_sparse = self.memory_len > 0 && self.memory_len < self.memory_len_max / SPARSE_PART;
-        if is_sparse { self.memory_len_max / KEPT_PART } else { 0 }
+    fn keep_max(&self) -> usize {
+        let is_sparse = self.memory_len > 0 && self.memory_len < self.full_len / SPARSE_PART;
+        if is_sparse { self.full_len / KEPT_PART } else { 0 }
     }
 
-    /// How many bytes of it are.
+    /// How many bytes are kept.
     #[cfg(test)]
     pub(super) fn kept_len(&self) -> usize {
         self.flushed.kept_len()
@@ -442,6 +469,9 @@ impl Keyspace {
         }
         self.work.count(work_of(old.value().len(), BYTES_PER_UNIT));
         self.memory_len -= memory_len(&old);
+        if self.memory_len == 0 {
+            self.full_len = 0;
+        }
         self.untidy = true;
         Some(old)
     }
@@ -452,6 +482,7 @@ impl Keyspace {
         self.len = 0;
         self.digest = 0;
         self.memory_len = 0;
+        self.full_len = 0;
     }
 
     /// Takes the keys of another store, which nobody wants any more, to be freed by [`Keyspace::free_dead`]. One of the

@@ -41,6 +41,8 @@ const TAGS_STEP: usize = 64;
 const ITEMS_STEP: usize = 128;
 /// The leaves of so many slots are brought into the processor's cache before the first of them is shared.
 const TOUCHED: usize = 16;
+/// But not more leaves than these: the first would be out of the cache again before the last is in it.
+const TOUCHED_LEAVES: usize = 512;
 /// Lists that have room for more than so many others are made shorter.
 const SPARE_MAX: usize = 16;
 
@@ -365,8 +367,8 @@ impl Slot {
     pub(super) fn copy_all<const N: usize>(slots: &[Option<Slot>; N]) -> [Option<Slot>; N] {
         std::array::from_fn(|at| {
             if at.is_multiple_of(TOUCHED) {
-                let some = slots[at..].iter().take(TOUCHED).flatten();
-                touch(some.flat_map(|slot| slot.leaves().iter().map(Arc::strong_count)));
+                let leaves = slots[at..].iter().take(TOUCHED).flatten().flat_map(Slot::leaves);
+                touch(leaves.take(TOUCHED_LEAVES).map(Arc::strong_count));
             }
             slots[at].clone()
         })

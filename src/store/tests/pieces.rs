@@ -338,7 +338,7 @@ fn the_dead_are_told_of_in_bounded_pieces() {
         Event::Published { .. } => panic!("nobody published anything"),
     });
     assert_eq!(told.collect::<Vec<_>>(), expected);
-    assert!(!store.has_expired() && store.digest() == store.digest_recomputed());
+    assert!(!store.keys.has_unfreed() && store.digest() == store.digest_recomputed());
 }
 
 /// What died before a read began and was freed under it is held by nothing but the read in the end.
