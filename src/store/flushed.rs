@@ -213,11 +213,6 @@ impl Flushed {
         self.removed_since += 1;
     }
 
-    /// Takes an item that was removed among many of its age.
-    pub(super) fn push_expired(&mut self, item: Item) {
-        self.doom(item);
-    }
-
     /// Takes an item to be freed when there are more of them than [`Flushed::free`] is told to keep.
     pub(super) fn keep(&mut self, item: Item) {
         self.removed_since += usize::from(self.draining);
@@ -225,7 +220,8 @@ impl Flushed {
         self.doomed.push(item);
     }
 
-    fn doom(&mut self, item: Item) {
+    /// Takes an item to be freed in the order of addresses: one that was taken away among many.
+    pub(super) fn doom(&mut self, item: Item) {
         self.doomed.push(item);
         self.draining = true;
     }
@@ -328,9 +324,12 @@ impl Flushed {
 
     /// Takes out the next item to be freed, unless they are kept.
     fn next_doomed(&mut self) -> Option<Item> {
-        let item = if self.draining { self.doomed.take_next() } else { None };
-        if item.is_none() && std::mem::take(&mut self.draining) {
-            self.kept_len = 0;
+        if !self.draining {
+            return None;
+        }
+        let item = self.doomed.take_next();
+        if item.is_none() {
+            (self.draining, self.kept_len) = (false, 0);
         }
         item
     }

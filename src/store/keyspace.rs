@@ -211,9 +211,9 @@ impl Keyspace {
                 continue;
             }
             if let Some(item) = item {
-                self.flushed.push_expired(item);
+                self.flushed.doom(item);
             }
-            self.flushed.push_expired(dead);
+            self.flushed.doom(dead);
         }
         let keep = self.keep_max();
         let clones = self.clones.get_mut();
