@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
@@ -19,6 +20,12 @@ use super::MaintenanceError;
 
 /// How long each node has to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long nodes that answer, but do not serve, have to begin to: a view change or a catch-up passes.
+const SERVING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long after an answer they are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Makes sure that the other nodes have everything, and moves what is in `data_dir` out of the way, to a directory with
 /// `.lost-` and a number behind its name. Nothing is deleted.
@@ -34,24 +41,7 @@ pub fn prepare_rebuild(config: &Config, me: NodeId, data_dir: &Path) -> Result<(
     if let LockState::Held { .. } = LockState::of(data_dir).map_err(io("cannot look at"))? {
         return Err(MaintenanceError::InUse(data_dir.to_path_buf()));
     }
-    let (mut serving, mut others) = (0, Vec::new());
-    for member in config.members().iter().filter(|member| member.id != me) {
-        match ask(member) {
-            Ok(lanes) if lanes.hears(me) => {
-                return Err(MaintenanceError::Running { says: format!("node {}", member.id.get()) });
-            }
-            Ok(lanes) if lanes.is_serving() => serving += 1,
-            Ok(_) => others.push(format!("node {} does not serve", member.id.get())),
-            Err(error) => others.push(format!("node {}: {error}", member.id.get())),
-        }
-    }
-    let needed = config.members().len() / 2 + 1;
-    if serving < needed {
-        if others.is_empty() {
-            others.push("there are no more".to_owned());
-        }
-        return Err(MaintenanceError::NoMajority { serving, needed, others });
-    }
+    let serving = await_majority(config, me)?;
     let is_there = data_dir.exists() && fs::read_dir(data_dir).map_err(io("cannot read"))?.next().is_some();
     if is_there {
         let aside = free_name(data_dir);
@@ -61,6 +51,47 @@ pub fn prepare_rebuild(config: &Config, me: NodeId, data_dir: &Path) -> Result<(
     }
     log::info!("rebuilding from the other nodes, of which {serving} serve");
     Ok(())
+}
+
+/// Waits until so many of the other nodes serve that everything is there without `me`, and returns how many. For nodes
+/// that do not answer it does not wait.
+fn await_majority(config: &Config, me: NodeId) -> Result<usize, MaintenanceError> {
+    let needed = config.members().len() / 2 + 1;
+    let deadline = Instant::now() + SERVING_TIMEOUT;
+    let mut is_told = false;
+    loop {
+        let (mut serving, mut answering, mut others) = (0, 0, Vec::new());
+        for member in config.members().iter().filter(|member| member.id != me) {
+            match ask(member) {
+                Ok(lanes) if lanes.hears(me) => {
+                    return Err(MaintenanceError::Running { says: format!("node {}", member.id.get()) });
+                }
+                Ok(lanes) => {
+                    answering += 1;
+                    if lanes.is_serving() {
+                        serving += 1;
+                    } else {
+                        others.push(format!("node {} does not serve", member.id.get()));
+                    }
+                }
+                Err(error) => others.push(format!("node {}: {error}", member.id.get())),
+            }
+        }
+        if serving >= needed {
+            return Ok(serving);
+        }
+        if answering < needed || Instant::now() >= deadline {
+            if others.is_empty() {
+                others.push("there are no more".to_owned());
+            }
+            return Err(MaintenanceError::NoMajority { serving, needed, others });
+        }
+        if !is_told {
+            log::info!("waiting for up to {} s: {}", SERVING_TIMEOUT.as_secs(), others.join(", "));
+            is_told = true;
+        }
+        thread::sleep(ASK_AGAIN);
+    }
 }
 
 fn free_name(path: &Path) -> PathBuf {
