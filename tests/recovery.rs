@@ -86,8 +86,8 @@ fn files(directory: &Path, end: &str) -> Vec<(PathBuf, u64)> {
     files
 }
 
-/// Has a node launched, waits for a moment while a snapshot is coming to it, or just after, and kills it. Says whether a
-/// part of a snapshot was on its disk then.
+/// Has a node launched, waits for a moment while a snapshot is coming to it, or just after, and kills it. Says whether
+/// a part of a snapshot was on its disk then.
 fn kill_while_catching_up(
     cluster: &mut Cluster,
     node: usize,

@@ -22,7 +22,8 @@ use signal_hook_mio::v1_0::Signals;
 use crate::node::{Effects, Node, NodeInput};
 use crate::protocol::{Message, Note, Refusal};
 use crate::storage::{DataDir, LogWriter};
-use crate::types::{Lsn, Millis, NodeId, Now, limits};
+use crate::store::TurnClock;
+use crate::types::{Lsn, Millis, Nanos, NodeId, Now, limits};
 
 use super::clock::{Clock, Jitter};
 use super::connection::{ConnectionKey, Connections, Role};
@@ -98,9 +99,23 @@ fn resident_len() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
+/// So much work is done before the clock is looked at: some fifty microseconds'.
+const WORK_PER_LOOK: u64 = 64;
+
+/// What a clock says.
+fn read_clock(id: ClockId) -> Nanos {
+    let length = Duration::try_from(clock_gettime(id)).unwrap_or_default();
+    Nanos(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What the monotonic clock says.
+fn wall_time() -> Nanos {
+    read_clock(ClockId::Monotonic)
+}
+
 /// How long this thread has had a processor.
-fn thread_cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+fn thread_cpu_time() -> Nanos {
+    read_clock(ClockId::ThreadCPUTime)
 }
 
 /// How far the log is.
@@ -168,7 +183,7 @@ pub(super) struct EventLoop {
     is_ready: bool,
     last_turn: Millis,
     /// Processor time of this thread at the end of the last turn.
-    cpu_time: Duration,
+    cpu_time: Nanos,
     complained_at: Millis,
     suppressed: u64,
 }
@@ -225,6 +240,7 @@ impl EventLoop {
         loop {
             let now = self.wait(&mut events)?;
             let begun = Instant::now();
+            self.node.begin_turn(self.turn_clock());
             self.take_progress(now)?;
             self.read_peers(now);
             self.node.run_backlog(now);
@@ -233,7 +249,7 @@ impl EventLoop {
             self.run_links(now);
             self.end_turn(now)?;
             let cpu_time = thread_cpu_time();
-            self.node.note_turn(begun.elapsed(), cpu_time.saturating_sub(self.cpu_time));
+            self.node.note_turn(begun.elapsed(), Duration::from_nanos(cpu_time.since(self.cpu_time).0));
             self.cpu_time = cpu_time;
             if now.mono >= self.memory_due {
                 self.memory_due = now.mono.plus(MEMORY_EVERY);
@@ -249,6 +265,16 @@ impl EventLoop {
                 self.writer.stop().map_err(RunError::Disk)?;
                 return Ok(Ended::Cleanly);
             }
+        }
+    }
+
+    /// How the time of a turn is measured that begins now.
+    fn turn_clock(&self) -> TurnClock {
+        TurnClock {
+            wall: wall_time,
+            cpu: thread_cpu_time,
+            cpu_begun: self.cpu_time,
+            look_every: WORK_PER_LOOK,
         }
     }
 

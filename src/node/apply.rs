@@ -23,8 +23,8 @@ use std::collections::VecDeque;
 use std::mem::size_of;
 
 use crate::protocol::{Delivery, OfferTicket, ReadTicket, Verdict};
-use crate::store::{Applied, Fund, UnderWay};
-use crate::types::{Entry, Index, Now, Reply};
+use crate::store::{Applied, Fund, UnderWay, Watch};
+use crate::types::{Entry, Index, Nanos, Now, Reply};
 use crate::wire::batch::{BatchPlace, BatchReader};
 
 use super::flight::Route;
@@ -38,6 +38,8 @@ const WAITING_LEN_MAX: usize = 64 << 20;
 const ENTRY_LEN: usize = size_of::<Word>() + size_of::<Entry>() + 64;
 /// So many turns in a row may end before everything is applied while a snapshot is due.
 const PATIENCE_TURNS: u32 = 256;
+/// How long a turn applies what was delivered, where its fund would last longer.
+const APPLYING_TIME: Nanos = Nanos::of_micros(2_000);
 
 /// A word of the core that is to be heard in its order.
 #[derive(Debug)]
@@ -129,6 +131,8 @@ impl Deliveries {
 impl Node {
     /// Applies what has been delivered, as far as this turn's fund goes.
     pub(super) fn apply_delivered(&mut self, now: Now) {
+        let watch = self.backend.watch(APPLYING_TIME);
+        self.backend.store.set_watch(watch);
         let mut fund = self.backend.write_fund;
         loop {
             let is_crowded = self.deliveries.len > WAITING_LEN_MAX;
@@ -141,6 +145,7 @@ impl Node {
             }
         }
         self.backend.write_fund = fund;
+        self.backend.store.set_watch(Watch::default());
     }
 
     /// Applies all that has been delivered, however long it takes.

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::protocol::{Identity, Intake, Replica, Report};
-use crate::store::{Fund, Store};
-use crate::types::{Index, NodeSet, Now, Reply, ViewNumber};
+use crate::store::{Fund, Store, TurnClock, Watch};
+use crate::types::{Index, Nanos, NodeSet, Now, Reply, ViewNumber};
 
 use super::cluster_view::Endpoint;
 use super::commands::Question;
-use super::pouring::PourFund;
+use super::pouring::{POURING_TIME, PourFund};
 use super::snapshots::Snapshots;
 use super::subscribers::{KeyEvents, Subscribers};
 use super::talk::Talk;
@@ -74,6 +74,8 @@ pub(super) struct Backend {
     pub(super) read_fund: Cell<Fund>,
     /// And for replies that are arrays to become bytes.
     pub(super) pour_fund: PourFund,
+    /// How the time of this turn is measured, if it is.
+    pub(super) turn_clock: Option<TurnClock>,
     /// And for answers about the node itself.
     pub(super) talk: Talk,
     /// Reads with this ticket or an earlier one may be executed.
@@ -105,6 +107,7 @@ impl Backend {
         self.write_fund = Fund(self.settings.applied_per_turn.max(1));
         self.read_fund.set(Fund(self.settings.read_per_turn.max(1)));
         self.pour_fund = PourFund::of_turn();
+        self.watch_pouring();
         self.talk = Talk::of_turn();
     }
 
@@ -116,17 +119,30 @@ impl Backend {
     /// Reads something in the store, and has the turn's fund for reads pay for it.
     pub(super) fn pay<T>(&self, read: impl FnOnce() -> T) -> T {
         let mut fund = self.read_fund.get();
-        let result = self.pay_from(&mut fund, read);
+        let before = self.store.work();
+        let result = read();
+        fund.spend(self.store.work().wrapping_sub(before));
         self.read_fund.set(fund);
         result
     }
 
-    /// The same with another fund.
+    /// The same with a fund for what is delivered, which is spent too when the time for that is up.
     pub(super) fn pay_from<T>(&self, fund: &mut Fund, read: impl FnOnce() -> T) -> T {
         let before = self.store.work();
         let result = read();
-        fund.spend(self.store.work().wrapping_sub(before));
+        fund.spend(if self.store.is_late() { u64::MAX } else { self.store.work().wrapping_sub(before) });
         result
+    }
+
+    /// From now on the time that replies take to become bytes is measured.
+    pub(super) fn watch_pouring(&mut self) {
+        let watch = self.watch(POURING_TIME);
+        self.pour_fund.set_watch(watch);
+    }
+
+    /// A watch for a part of the turn that begins now.
+    pub(super) fn watch(&self, length: Nanos) -> Watch {
+        Watch::new(self.turn_clock, length)
     }
 
     /// Answers a question from the present state. What that costs counts as work of the store, for who asks is answered

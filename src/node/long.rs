@@ -15,7 +15,7 @@
 //! so that a turn does the same on every machine.
 
 use crate::store::LongRead;
-use crate::types::Now;
+use crate::types::{Nanos, Now};
 
 use super::pouring::POURED_PER_TURN;
 use super::queue::Queue;
@@ -25,20 +25,33 @@ use super::{Node, settle};
 const POURED_MIN: usize = 32;
 /// So many connections have their turn at most: each is somewhere else in memory.
 const POURING_MAX: usize = POURED_PER_TURN / POURED_MIN;
+/// How long a turn goes on with a long read.
+const READING_TIME: Nanos = Nanos::of_micros(1_000);
+/// After so much work of it the clock is looked at.
+const READ_PER_LOOK: usize = 64;
 
 impl Node {
     /// Goes on with the long read that is first in line, with what other reads have left of the turn's fund, and a
     /// quarter of it at least.
     pub(super) fn run_line(&mut self, now: Now) {
         let left = self.backend.read_fund.get().0.max(self.backend.settings.read_per_turn / 4);
-        let max = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(left).unwrap_or(usize::MAX);
         while let Some(&key) = self.line.front() {
             let Node { backend, clients, backlog, effects, .. } = self;
             let Some(client) = clients.get_mut(key) else {
                 self.line.pop_front();
                 continue;
             };
-            let ended = client.queue.read_on(max, backend);
+            let watch = backend.watch(READING_TIME);
+            let ended = loop {
+                let piece = left.min(READ_PER_LOOK);
+                let ended = client.queue.read_on(piece, backend);
+                left -= piece;
+                watch.note(piece as u64);
+                if ended.is_some() || left == 0 || watch.is_late() {
+                    break ended;
+                }
+            };
             if !client.queue.is_in_line() {
                 self.line.pop_front();
                 client.in_line = false;
@@ -65,6 +78,7 @@ impl Node {
     /// fund is spent. Whoever has had some and is not done joins the end of the row.
     pub(super) fn run_busy(&mut self, now: Now) {
         let count = self.busy.len().min(POURING_MAX);
+        self.backend.watch_pouring();
         let share = self.backend.pour_fund.left() / count.max(1);
         for _ in 0..count {
             if self.backend.pour_fund.left() == 0 {

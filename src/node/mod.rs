@@ -64,7 +64,7 @@ use crate::protocol::{
     Refusal, Replica, Report, Verdict, encode_record, record_kind,
 };
 use crate::storage::RecordGroup;
-use crate::store::{Class, Fund, Store};
+use crate::store::{Class, Fund, Store, TurnClock};
 use crate::types::{Index, Lsn, Millis, NodeId, NodeSet, Now, Position};
 use crate::wire::batch::BatchBuilder;
 
@@ -275,6 +275,7 @@ impl Node {
             write_fund: Fund(0),
             read_fund: Cell::new(Fund(0)),
             pour_fund: pouring::PourFund::of_turn(),
+            turn_clock: None,
             talk: talk::Talk::of_turn(),
             ready_up_to: 0,
             missing: NodeSet::EMPTY,
@@ -460,6 +461,12 @@ impl Node {
     /// Where the core stands.
     pub fn report(&self) -> Report {
         self.backend.report()
+    }
+
+    /// A turn begins whose time is measured like this. Without that, only its work is bounded.
+    pub fn begin_turn(&mut self, clock: TurnClock) {
+        self.backend.turn_clock = Some(clock);
+        self.backend.watch_pouring();
     }
 
     /// A turn took so long, from the first byte read to the last one written, and so much processor time of the loop's

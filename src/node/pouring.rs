@@ -22,8 +22,8 @@ use std::cell::Cell;
 use std::vec;
 
 use crate::dialect::{OpenArray, ReplyStyle, encode};
-use crate::store::{Found, LongReply};
-use crate::types::{Item, Reply, limits};
+use crate::store::{Found, LongReply, Watch};
+use crate::types::{Item, Nanos, Reply, limits};
 use crate::wire::client::ResponseSum;
 
 use super::queue::Remains;
@@ -40,6 +40,8 @@ const SUMMED_LEN_KEPT: usize = 64 << 10;
 /// So much of the work of replies that are arrays is done in a turn: elements that become bytes, those in elements
 /// counted, and long values for several. That is two or three milliseconds if none of them is in the processor's cache.
 pub(super) const POURED_PER_TURN: usize = 8192;
+/// How long it is done at a stroke: when there is room in an output, when a reply is there, and for those who wait.
+pub(super) const POURING_TIME: Nanos = Nanos::of_micros(750);
 
 /// What a turn may do for replies that are arrays. It stops where it is exceeded, by what is done at a stroke.
 #[derive(Debug)]
@@ -48,16 +50,26 @@ pub(super) struct PourFund {
     spent: Cell<usize>,
     /// Whoever is served now may go on until so much has been done.
     max: usize,
+    /// Tells when the time is up.
+    watch: Watch,
 }
 
 impl PourFund {
     /// Of a turn: a quarter of it for whoever comes first.
     pub(super) fn of_turn() -> PourFund {
-        PourFund { spent: Cell::new(0), max: POURED_PER_TURN / 4 }
+        PourFund { spent: Cell::new(0), max: POURED_PER_TURN / 4, watch: Watch::default() }
+    }
+
+    /// From now on this watch tells when the time is up, and then nothing is left.
+    pub(super) fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
     }
 
     /// What is left of the turn, for all.
     pub(super) fn left(&self) -> usize {
+        if self.watch.is_late() {
+            return 0;
+        }
         POURED_PER_TURN.saturating_sub(self.spent.get())
     }
 
@@ -68,11 +80,12 @@ impl PourFund {
 
     /// Whether whoever is served now must wait for another turn.
     pub(super) fn is_spent(&self) -> bool {
-        self.spent.get() >= self.max
+        self.spent.get() >= self.max || self.watch.is_late()
     }
 
     fn spend(&self, work: usize) {
         self.spent.set(self.spent.get().saturating_add(work));
+        self.watch.note(work as u64);
     }
 }
 

@@ -6,6 +6,7 @@ mod long;
 mod pouring;
 mod redis;
 mod shares;
+mod slow;
 mod snapshots;
 
 use super::patience::{OUTPUT_PATIENCE, READ_TIMEOUT, SWEEP_EVERY, TIMEOUT};

@@ -6,8 +6,8 @@
 //! for [`TICK_EVERY`]. If it falls silent, the next view has another lowest sender.
 
 use crate::protocol::Intake;
-use crate::store::TICK_CODE;
-use crate::types::{Millis, Now};
+use crate::store::{TICK_CODE, Watch};
+use crate::types::{Millis, Nanos, Now};
 
 use super::Node;
 
@@ -15,6 +15,8 @@ use super::Node;
 const TICK_EVERY: Millis = Millis(50);
 /// How many expired keys are freed in a turn: about a millisecond's work.
 const FREED_PER_TURN: usize = 512;
+/// How long a turn frees any that it need not free to keep up.
+const FREEING_TIME: Nanos = Nanos::of_micros(750);
 
 impl Node {
     /// When the time is to be passed on, if that is this node's business.
@@ -42,6 +44,10 @@ impl Node {
 
     /// Frees some of the memory of keys that have expired.
     pub(super) fn free_expired(&mut self) {
-        self.backend.store.free_expired(FREED_PER_TURN);
+        let watch = self.backend.watch(FREEING_TIME);
+        let store = &mut self.backend.store;
+        store.set_watch(watch);
+        store.free_expired(FREED_PER_TURN);
+        store.set_watch(Watch::default());
     }
 }

@@ -10,6 +10,7 @@ use crate::types::{Incarnation, Millis, Now, ViewNumber};
 use super::machine::{BootError, Disk, Found, Machine};
 use super::random::Random;
 use super::sights::Sight;
+use super::slow;
 use super::world::{Event, MS, World};
 
 /// What may still be expected of a node.
@@ -351,6 +352,9 @@ impl World {
             return self.wake(node, until);
         }
         let Some(machine) = &mut host.machine else { return };
+        if self.plan.slow {
+            machine.node.begin_turn(slow::turn_clock());
+        }
         machine.turn(now, host.inbox.drain(..), host.done.drain(..));
         let deadline = machine.node.deadline();
         let busy = machine.node.has_work();

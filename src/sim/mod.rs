@@ -29,6 +29,7 @@ mod plan;
 mod queue;
 mod random;
 mod sights;
+mod slow;
 mod world;
 
 pub use checker::Violation;

@@ -56,6 +56,8 @@ pub struct Plan {
     pub keeper_us: u64,
     /// Keys that a node may write to in a turn, and look at: with few, commands are applied piece by piece.
     pub work_per_turn: u64,
+    /// What a turn does takes long, so that it ends before it has done so much.
+    pub slow: bool,
     /// Which faults, how often.
     pub faults: Faults,
     /// What stays broken after the storm.
@@ -204,6 +206,7 @@ impl Plan {
             snapshot_log_len: [2_000, 20_000, PLENTY as u64, PLENTY as u64][random.index(4)],
             keeper_us: [100, 1_000, 10_000][random.index(3)],
             work_per_turn: draw_work(seed),
+            slow: Random::new(seed, 9).permille(300),
             faults,
             damage,
         };
@@ -348,7 +351,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "seed {}: {} nodes; {} clients, {} operations, {:?}; {:.0} ms of storm; messages take up to {} ms{}, \
-             fsync {} ms, a turn begins within {} ms{} and has work for {} keys; {} bytes of history and {} views \
+             fsync {} ms, a turn begins within {} ms{} and has work for {} keys{}; {} bytes of history and {} views \
              kept, a snapshot each {} bytes of log; faults per mille: ",
             self.seed,
             self.nodes,
@@ -362,6 +365,7 @@ impl fmt::Display for Plan {
             ms(self.turn_us),
             if self.drift { ", clocks drift" } else { "" },
             self.work_per_turn,
+            if self.slow { " at most, and takes long" } else { "" },
             self.history_len,
             self.views_kept,
             self.snapshot_log_len,

@@ -19,6 +19,7 @@ use super::plan::Plan;
 use super::queue::EventQueue;
 use super::random::Random;
 use super::sights::{Sight, Sights};
+use super::slow;
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -170,6 +171,7 @@ impl World {
 
     fn new(plan: Plan, trace: Trace) -> World {
         let seed = plan.seed;
+        slow::reset(seed);
         let mut setup = Random::new(seed, 2);
         let hosts = (0..plan.nodes).map(|_| Host::new(&mut setup, plan.drift)).collect();
         let links = vec![Link::default(); usize::from(plan.nodes) * usize::from(plan.nodes)];

@@ -18,9 +18,13 @@ use super::deadlines::Deadlines;
 use super::doomed::Doomed;
 use super::keyspace::Group;
 use super::leaves::{Leaf, Slot};
+use super::watch::Watch;
 
 /// A list of a pile has at most so many items.
 const LIST_LEN_MAX: usize = 4096;
+
+/// So many keys are freed besides those that were removed, however long that takes.
+pub(super) const FREED_MIN: usize = 32;
 
 /// Items in lists, so that to grow never copies many, nor to shrink gives back much memory at a stroke.
 #[derive(Clone, Default)]
@@ -246,13 +250,16 @@ impl Flushed {
     }
 
     /// Frees at most so many keys, besides as many as were removed since the last time, or a leaf's more, and says
-    /// whether there is something left to be freed now. What is kept is not, unless it is more than `keep` bytes; then
-    /// it is freed to the last.
-    pub(super) fn free(&mut self, max: usize, keep: usize, clones: &mut Clones) -> bool {
-        let max = max.saturating_add(std::mem::take(&mut self.removed_since));
+    /// whether there is something left to be freed now. When the time is up, [`FREED_MIN`] besides those removed are
+    /// enough. What is kept is not freed, unless it is more than `keep` bytes; then it is, to the last.
+    pub(super) fn free(&mut self, max: usize, keep: usize, clones: &mut Clones, watch: &Watch) -> bool {
+        let removed = std::mem::take(&mut self.removed_since);
+        let (min, max) = (removed.saturating_add(FREED_MIN), removed.saturating_add(max));
         self.draining |= self.kept_len > keep;
-        let mut freed = 0;
-        while freed < max {
+        let (mut freed, mut noted) = (0, 0);
+        while freed < max && (freed < min || !watch.is_late()) {
+            watch.note((freed - noted) as u64);
+            noted = freed;
             freed += 1;
             if let Some(item) = pop_of_all(&mut self.found) {
                 self.doom_or_keep(item, keep);

@@ -22,11 +22,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::types::{Index, Item, Millis, Reply};
 
 use super::deadlines::{DEADLINE_LEN, Deadlines};
-use super::flushed::{Clones, Flushed};
+use super::flushed::{Clones, FREED_MIN, Flushed};
 use super::leaves::{Hashing, PLACE_LEN, Slot};
 use super::long_read::LongRead;
 use super::slots::{SLOT_COUNT, slot_of};
 use super::under_way::{Work, work_of};
+use super::watch::Watch;
 
 /// How many slots a group has.
 const GROUP_LEN: usize = 128;
@@ -159,6 +160,11 @@ impl Keyspace {
         &self.work
     }
 
+    /// From now on this watch tells when the time for work is up.
+    pub(super) fn set_watch(&mut self, watch: Watch) {
+        self.work.set_watch(watch);
+    }
+
     /// The replicated time.
     pub(crate) fn now(&self) -> Millis {
         self.now
@@ -200,7 +206,10 @@ impl Keyspace {
     /// freed.
     pub(crate) fn free_dead(&mut self, max: usize) -> bool {
         self.untidy |= self.has_dead();
-        for _ in 0..max {
+        for taken_out in 0..max {
+            if taken_out >= FREED_MIN && self.work.watch().is_late() {
+                break;
+            }
             let Some(dead) = self.deadlines.next_dead() else { break };
             // It may have come back to life with a new value.
             let now = self.now;
@@ -217,7 +226,7 @@ impl Keyspace {
         }
         let keep = self.keep_max();
         let clones = self.clones.get_mut();
-        let has_more = self.deadlines.has_dead() || self.flushed.free(max, keep, clones);
+        let has_more = self.deadlines.has_dead() || self.flushed.free(max, keep, clones, self.work.watch());
         let may_be_freed_elsewhere = clones.any();
         if std::mem::replace(&mut self.untidy, may_be_freed_elsewhere) || may_be_freed_elsewhere {
             tidy_memory();

@@ -50,6 +50,7 @@ mod slots;
 pub(crate) mod tests;
 mod under_way;
 mod walk;
+mod watch;
 
 use std::cell::Cell;
 use std::vec;
@@ -72,6 +73,7 @@ pub use image::{ImageChecker, ImageEncoder, ImageError, ImageKey, StoreBuilder, 
 pub use long_read::{Found, LongRead, LongReply};
 pub use slots::{SLOT_COUNT, slot_of};
 pub use under_way::{Fund, UnderWay};
+pub use watch::{Clock, TurnClock, Watch};
 
 use command::{Answer, Long, Run, When};
 use keyspace::Keyspace;

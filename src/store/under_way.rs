@@ -11,9 +11,9 @@
 //! at once is the same command with a fund that does not end: there is no second way to do it. Most commands
 //! cannot take long; they are a function that returns the answer ([`Run`]), and cost nothing of all this.
 //!
-//! **Work** is counted in looks at keys, about a microsecond each, never measured; so a turn does the same on every
-//! machine. What counts how much is said at [`Work`]. It is not part of the state: where a piece ends makes no
-//! difference to what is done.
+//! **Work** is counted in looks at keys, about a microsecond each. What counts how much is said at [`Work`]. Where it
+//! takes much longer than that, a piece ends when its time is up ([`Watch`]). Neither is part of the state: where a
+//! piece ends makes no difference to what is done.
 //!
 //! What is asked once is asked when a command begins: which keys and sessions have expired, what its session says, and
 //! whether its arguments are right. What a session keeps of it is kept when it has ended.
@@ -33,6 +33,7 @@ use super::error::CommandError;
 use super::event::EventClass;
 use super::long_read::{Found, LongRead, LongReply};
 use super::sessions::Admission;
+use super::watch::Watch;
 use super::{Applied, Store};
 
 /// Work that may still be done in a turn, in looks at keys: about a microsecond each.
@@ -66,15 +67,29 @@ impl Fund {
 /// | 8 slots passed over by `KEYS` | 1 |
 /// | 1024 cells of the table of `LCS` | 1 |
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Work(Cell<u64>);
+pub(crate) struct Work {
+    done: Cell<u64>,
+    watch: Watch,
+}
 
 impl Work {
     pub(crate) fn count(&self, work: u64) {
-        self.0.set(self.0.get().wrapping_add(work));
+        self.done.set(self.done.get().wrapping_add(work));
+        self.watch.note(work);
     }
 
     pub(crate) fn done(&self) -> u64 {
-        self.0.get()
+        self.done.get()
+    }
+
+    /// Tells whether the time for it is up.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// From now on another watch tells that.
+    pub(crate) fn set_watch(&mut self, watch: Watch) {
+        self.watch = watch;
     }
 }
 
@@ -135,7 +150,7 @@ impl Piece {
     /// Whether to stop here, with so much left to be done. To be asked after each step, so that every piece does
     /// something.
     pub(crate) fn ends(self, store: &Store, left: usize) -> bool {
-        left > 0 && store.work() >= self.until
+        left > 0 && (store.work() >= self.until || store.is_late())
     }
 
     /// How much work is left of it, at least 1.
@@ -185,12 +200,21 @@ pub(crate) enum Reading {
 
 impl Reading {
     fn go_on(&mut self, store: &mut Store, piece: Piece) -> Option<Answer> {
+        const LOOKS_PER_STEP: usize = 256;
         const LISTED_PER_STEP: usize = 1024;
         if let Reading::Looking(read) = self {
-            let before = read.work();
-            let reply = read.step(usize::try_from(piece.left(store)).unwrap_or(usize::MAX));
-            store.keys.work().count(read.work() - before);
-            let found = match reply? {
+            let reply = loop {
+                let max = usize::try_from(piece.left(store)).unwrap_or(usize::MAX).min(LOOKS_PER_STEP);
+                let before = read.work();
+                let reply = read.step(max);
+                store.keys.work().count(read.work() - before);
+                match reply {
+                    Some(reply) => break reply,
+                    None if piece.ends(store, 1) => return None,
+                    None => {}
+                }
+            };
+            let found = match reply {
                 LongReply::Reply(reply) => {
                     self.end(store);
                     return Some(Ok(reply));
@@ -241,7 +265,8 @@ impl Store {
     }
 
     /// Like [`Store::apply`], but stops where the fund is spent and returns `None`; called again with the same command
-    /// and the same `under_way`, it goes on. However little the fund is, something is done. After a reply `under_way`
+    /// and the same `under_way`, it goes on. However little the fund is, something is done. Where the watch says that
+    /// the time is up, the fund is spent. After a reply `under_way`
     /// is `None`.
     ///
     /// Until then the store is torn: it must not be read, nor frozen, and nothing else may be applied to it.
@@ -278,7 +303,7 @@ impl Store {
                 reply
             }
         };
-        fund.spend(self.work().wrapping_sub(before));
+        fund.spend(if self.is_late() { u64::MAX } else { self.work().wrapping_sub(before) });
         reply
     }
 
@@ -286,6 +311,16 @@ impl Store {
     /// was done between them, be it by reading or by applying.
     pub fn work(&self) -> u64 {
         self.keys.work().done()
+    }
+
+    /// From now on this watch tells when the time for work is up.
+    pub fn set_watch(&mut self, watch: Watch) {
+        self.keys.set_watch(watch);
+    }
+
+    /// Whether it does.
+    pub fn is_late(&self) -> bool {
+        self.keys.work().watch().is_late()
     }
 
     /// Something else was done that counts as work.

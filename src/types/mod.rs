@@ -19,4 +19,4 @@ pub use id::{ClusterId, DiskId, Incarnation, NodeId, NodeSet, SessionId, Snapsho
 pub use item::Item;
 pub use random::splitmix64;
 pub use reply::{Plain, Reply};
-pub use time::{Index, Lsn, Millis, Now, Position, Timestamp, ViewNumber};
+pub use time::{Index, Lsn, Millis, Nanos, Now, Position, Timestamp, ViewNumber};

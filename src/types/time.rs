@@ -127,6 +127,24 @@ impl fmt::Display for Millis {
     }
 }
 
+/// Nanoseconds, of what the parts of a turn take.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Nanos(pub u64);
+
+impl Nanos {
+    /// So many microseconds.
+    #[must_use]
+    pub const fn of_micros(micros: u64) -> Nanos {
+        Nanos(micros.saturating_mul(1_000))
+    }
+
+    /// How long after `earlier` this is; zero if the clock went back.
+    #[must_use]
+    pub const fn since(self, earlier: Nanos) -> Nanos {
+        Nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
 /// What the clocks say at the beginning of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
