@@ -38,10 +38,14 @@ pub fn prepare_rebuild(config: &Config, me: NodeId, data_dir: &Path) -> Result<(
         let what = format!("{what} {}", data_dir.display());
         move |source| MaintenanceError::Io { what, source }
     };
-    if let LockState::Held { .. } = LockState::of(data_dir).map_err(io("cannot look at"))? {
-        return Err(MaintenanceError::InUse(data_dir.to_path_buf()));
-    }
+    let refuse_in_use = || match LockState::of(data_dir).map_err(io("cannot look at"))? {
+        LockState::Held { .. } => Err(MaintenanceError::InUse(data_dir.to_path_buf())),
+        LockState::Absent | LockState::Free => Ok(()),
+    };
+    refuse_in_use()?;
     let serving = await_majority(config, me)?;
+    // Somebody may have started one meanwhile.
+    refuse_in_use()?;
     let is_there = data_dir.exists() && fs::read_dir(data_dir).map_err(io("cannot read"))?.next().is_some();
     if is_there {
         let aside = free_name(data_dir);

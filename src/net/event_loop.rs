@@ -270,12 +270,8 @@ impl EventLoop {
 
     /// How the time of a turn is measured that begins now.
     fn turn_clock(&self) -> TurnClock {
-        TurnClock {
-            wall: wall_time,
-            cpu: thread_cpu_time,
-            cpu_begun: self.cpu_time,
-            look_every: WORK_PER_LOOK,
-        }
+        let begun = (wall_time(), self.cpu_time);
+        TurnClock { wall: wall_time, cpu: thread_cpu_time, begun, look_every: WORK_PER_LOOK }
     }
 
     /// Waits for something to happen and notes it.

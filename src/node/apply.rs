@@ -2,9 +2,9 @@
 //!
 //! The core delivers entries when it can. Here they stand in line with the other words of the core that must be heard
 //! in the same order: that reads may see what has been delivered so far, and that an offer was applied in a snapshot.
-//! Usually all of them are carried out at once. A turn has a fund of work, counted in keys and not measured; what it
-//! does not suffice for goes on in the next turn, be it a thousand commands or the rest of one that writes to fifty
-//! thousand keys. So messages, votes and timers never wait for the store.
+//! Usually all of them are carried out at once. A turn has a fund of work, counted in keys, and an end to the time for
+//! it; what they do not suffice for goes on in the next turn, be it a thousand commands or the rest of one that writes
+//! to fifty thousand keys. So messages, votes and timers never wait for the store.
 //!
 //! **Nobody sees half a command.** While one has begun and is not done, the store is *torn*: no read is executed, and
 //! no snapshot begun ([`Backend::holds_reads`]). Whoever's read could be executed otherwise is noted and has its turn
@@ -131,16 +131,26 @@ impl Deliveries {
 impl Node {
     /// Applies what has been delivered, as far as this turn's fund goes.
     pub(super) fn apply_delivered(&mut self, now: Now) {
+        if self.deliveries.is_empty() {
+            return;
+        }
         let watch = self.backend.watch(APPLYING_TIME);
         self.backend.store.set_watch(watch);
         let mut fund = self.backend.write_fund;
         loop {
             let is_crowded = self.deliveries.len > WAITING_LEN_MAX;
-            if fund.is_spent() && !is_crowded {
+            if is_crowded {
+                // Without a watch, or what is late already would be done key by key, and be decoded for each.
+                self.backend.store.set_watch(Watch::default());
+                fund = Fund(u64::MAX);
+            } else if fund.is_spent() {
                 break;
             }
-            let fund = if is_crowded { &mut Fund(u64::MAX) } else { &mut fund };
-            if !self.apply_next(now, fund) {
+            let is_any = self.apply_next(now, &mut fund);
+            if is_crowded {
+                fund = Fund(0);
+            }
+            if !is_any {
                 break;
             }
         }

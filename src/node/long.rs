@@ -11,8 +11,8 @@
 //! asked is read to its end, and waits as pointers. But a connection is in line only while it has no long output
 //! waiting, so it can make the node hold one such reply, however much it asks for.
 //!
-//! What either leaves behind is freed like expired keys. The pieces are counted in keys and elements, not measured,
-//! so that a turn does the same on every machine.
+//! What either leaves behind is freed like expired keys. The pieces are counted in keys and elements, and end when
+//! their time is up.
 
 use crate::store::LongRead;
 use crate::types::{Nanos, Now};

@@ -44,6 +44,9 @@ impl Node {
 
     /// Frees some of the memory of keys that have expired.
     pub(super) fn free_expired(&mut self) {
+        if !self.backend.store.has_expired() {
+            return;
+        }
         let watch = self.backend.watch(FREEING_TIME);
         let store = &mut self.backend.store;
         store.set_watch(watch);

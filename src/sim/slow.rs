@@ -29,5 +29,6 @@ fn read() -> Nanos {
 
 /// For a turn that begins now.
 pub(super) fn turn_clock() -> TurnClock {
-    TurnClock { wall: read, cpu: read, cpu_begun: read(), look_every: 1 }
+    let now = read();
+    TurnClock { wall: read, cpu: read, begun: (now, now), look_every: 1 }
 }

@@ -217,6 +217,11 @@ impl Flushed {
         self.removed_since += 1;
     }
 
+    /// So many of those taken were removed since something was last freed: freeing is to keep up with that.
+    pub(super) fn note_removed(&mut self, count: usize) {
+        self.removed_since += count;
+    }
+
     /// Takes an item to be freed when there are more of them than [`Flushed::free`] is told to keep.
     pub(super) fn keep(&mut self, item: Item) {
         self.removed_since += usize::from(self.draining);
@@ -471,6 +476,18 @@ mod tests {
     /// How many of them somebody else has too.
     fn held(items: &[Item]) -> usize {
         items.iter().filter(|item| item.is_shared()).count()
+    }
+
+    #[test]
+    fn what_is_removed_does_not_wait_for_what_has_expired() {
+        let mut keys = filled(None);
+        let items: Vec<Item> = (0..500).filter_map(|i| keys.get(&name(i)).cloned()).collect();
+        for i in 0..KEY_COUNT {
+            keys.set_until(format!("mortal-{i}").as_bytes(), b"value", Index(i), Some(Millis(1_000)));
+        }
+        assert!(items.iter().all(|item| keys.unlink(item.key())));
+        keys.advance(Millis(1_000), false);
+        assert!(keys.free_dead(STEP) && held(&items) == 0, "{} of 500", held(&items));
     }
 
     /// A store with a hundred keys left of what there was, and some of the others kept; and what there was.

@@ -206,11 +206,10 @@ impl Keyspace {
     /// freed.
     pub(crate) fn free_dead(&mut self, max: usize) -> bool {
         self.untidy |= self.has_dead();
-        for taken_out in 0..max {
-            if taken_out >= FREED_MIN && self.work.watch().is_late() {
-                break;
-            }
+        let mut taken_out = 0;
+        while taken_out < max && (taken_out < FREED_MIN || !self.work.watch().is_late()) {
             let Some(dead) = self.deadlines.next_dead() else { break };
+            taken_out += 1;
             // It may have come back to life with a new value.
             let now = self.now;
             let item = self.take_out(dead.key(), |item| !item.is_alive(now));
@@ -225,8 +224,9 @@ impl Keyspace {
             self.flushed.doom(dead);
         }
         let keep = self.keep_max();
+        self.flushed.note_removed(if keep > 0 { 0 } else { taken_out });
         let clones = self.clones.get_mut();
-        let has_more = self.deadlines.has_dead() || self.flushed.free(max, keep, clones, self.work.watch());
+        let has_more = self.flushed.free(max, keep, clones, self.work.watch()) || self.deadlines.has_dead();
         let may_be_freed_elsewhere = clones.any();
         if std::mem::replace(&mut self.untidy, may_be_freed_elsewhere) || may_be_freed_elsewhere {
             tidy_memory();

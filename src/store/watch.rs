@@ -20,8 +20,8 @@ pub struct TurnClock {
     /// The thread's processor time. It is only asked where the other one says that the time is up: the thread may have
     /// waited for a processor, and then it has not worked.
     pub cpu: Clock,
-    /// The processor time at the beginning of the turn.
-    pub cpu_begun: Nanos,
+    /// What both said at the beginning of the turn, the thread's processor time second.
+    pub begun: (Nanos, Nanos),
     /// After so much work the clock is looked at.
     pub look_every: u64,
 }
@@ -29,7 +29,7 @@ pub struct TurnClock {
 /// Tells whether a part of a turn has taken too long. As made by default it never has.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
-    /// The clock, how long the part may take, and what the wall's clock said when it began.
+    /// The clocks, and for both: when the time is up.
     limit: Option<(TurnClock, Nanos, Nanos)>,
     /// Work done since the clock was looked at.
     unwatched: Cell<u64>,
@@ -39,19 +39,24 @@ pub struct Watch {
 impl Watch {
     /// For a part of a turn that begins now and may take so long. Without a clock it may take any time.
     pub fn new(clock: Option<TurnClock>, length: Nanos) -> Watch {
-        let limit = clock.map(|clock| (clock, length, (clock.wall)()));
-        Watch { limit, ..Watch::default() }
+        let limit = |clock: TurnClock| {
+            let (wall_begun, cpu_begun) = clock.begun;
+            let now = (clock.wall)();
+            // The turn has had a processor for that long at most.
+            let cpu = cpu_begun.plus(now.since(wall_begun));
+            (clock, now.plus(length), cpu.plus(length))
+        };
+        Watch { limit: clock.map(limit), ..Watch::default() }
     }
 
     /// So much work was done. Looks at the clock if that is due.
     pub fn note(&self, work: u64) {
-        let Some((clock, length, begun)) = &self.limit else { return };
+        let Some((clock, wall_end, cpu_end)) = &self.limit else { return };
         let unwatched = self.unwatched.get().saturating_add(work);
         self.unwatched.set(unwatched);
         if unwatched >= clock.look_every && !self.is_late.get() {
             self.unwatched.set(0);
-            let is_over = |clock: Clock, begun| clock().since(begun) >= *length;
-            self.is_late.set(is_over(clock.wall, *begun) && is_over(clock.cpu, clock.cpu_begun));
+            self.is_late.set((clock.wall)() >= *wall_end && (clock.cpu)() >= *cpu_end);
         }
     }
 
@@ -75,7 +80,7 @@ mod tests {
         let clock = TurnClock {
             wall: || Nanos(WALL.load(Relaxed)),
             cpu: || Nanos(CPU.load(Relaxed)),
-            cpu_begun: Nanos(30),
+            begun: (Nanos(90), Nanos(20)),
             look_every: 8,
         };
         let watch = Watch::new(Some(clock), Nanos(50));
@@ -96,5 +101,19 @@ mod tests {
         WALL.store(0, Relaxed);
         assert!(is_late(100), "and stays so");
         assert!(!Watch::default().is_late());
+
+        // A part that begins when the turn has gone on for longer than that already.
+        WALL.store(1_000, Relaxed);
+        let clock = TurnClock { begun: (Nanos(900), Nanos(20)), ..clock };
+        let watch = Watch::new(Some(clock), Nanos(50));
+        let is_late = |wall, cpu| {
+            WALL.store(wall, Relaxed);
+            CPU.store(cpu, Relaxed);
+            watch.note(8);
+            watch.is_late()
+        };
+        assert!(!is_late(1_060, 120), "it has waited for a processor ever since it began");
+        assert!(!is_late(1_100, 169));
+        assert!(is_late(1_101, 170));
     }
 }

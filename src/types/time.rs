@@ -138,6 +138,12 @@ impl Nanos {
         Nanos(micros.saturating_mul(1_000))
     }
 
+    /// This, `length` later.
+    #[must_use]
+    pub const fn plus(self, length: Nanos) -> Nanos {
+        Nanos(self.0.saturating_add(length.0))
+    }
+
     /// How long after `earlier` this is; zero if the clock went back.
     #[must_use]
     pub const fn since(self, earlier: Nanos) -> Nanos {

@@ -10,7 +10,7 @@ use crate::types::Nanos;
 
 /// After so much work the clock is looked at.
 const LOOK_EVERY: u64 = 16;
-/// So much time passes until it is looked at again.
+/// So much time passes until it is looked at again, as a rule.
 const STEP: Nanos = Nanos::of_micros(500);
 /// What a turn does in the time that it has, with what is done at a stroke: copying what a long read shares, for
 /// instance. By its funds it could do ten times as much.
@@ -18,10 +18,14 @@ const WORK_MAX: u64 = 320;
 
 thread_local! {
     static TIME: Cell<Nanos> = const { Cell::new(Nanos(0)) };
+    /// How much of it passes.
+    static PACE: Cell<Nanos> = const { Cell::new(STEP) };
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
 }
 
 fn read() -> Nanos {
-    let now = Nanos(TIME.get().0 + STEP.0);
+    LOOKS.set(LOOKS.get() + 1);
+    let now = TIME.get().plus(PACE.get());
     TIME.set(now);
     now
 }
@@ -31,7 +35,7 @@ fn never() -> Nanos {
 }
 
 fn begin_turn(cluster: &mut Cluster, cpu: fn() -> Nanos) {
-    let clock = TurnClock { wall: read, cpu, cpu_begun: cpu(), look_every: LOOK_EVERY };
+    let clock = TurnClock { wall: read, cpu, begun: (read(), cpu()), look_every: LOOK_EVERY };
     cluster.hosts[0].node.begin_turn(clock);
 }
 
@@ -159,4 +163,83 @@ fn time_without_a_processor_does_not_count() {
     let work = one_turn(&mut cluster);
     assert!(work > 1_800, "{work}");
     assert_eq!(cluster.hear(0, 1), "+OK\r\n");
+}
+
+/// Keys that expire as fast as they are written are freed as fast, too.
+#[test]
+fn freeing_keeps_up_with_expiry() {
+    const TURNS: u64 = 400;
+    const DEPTH: usize = 300;
+    let mut cluster = Cluster::new(1);
+    (1..=4).for_each(|client| cluster.open(0, client));
+    cluster.run();
+    // A look at a key takes a microsecond, as it should.
+    PACE.set(Nanos::of_micros(LOOK_EVERY));
+    let (mut written, mut unanswered) = (0, [0; 4]);
+    for turn in 0..TURNS {
+        if turn % 2 == 0 {
+            cluster.now.mono = cluster.now.mono.plus(Millis(1));
+            cluster.now.wall = cluster.now.wall.plus(Millis(1));
+        }
+        for (client, unanswered) in (1..).zip(&mut unanswered) {
+            *unanswered -= cluster.hear(0, client).matches("+OK").count();
+            if *unanswered < DEPTH / 2 {
+                let names = (written..written + DEPTH).map(name);
+                let sets = names.map(|name| {
+                    command("SET", [name, "v".to_owned(), "PX".to_owned(), "3".to_owned()].into_iter())
+                });
+                cluster.say(0, client, sets.collect::<String>().as_bytes());
+                written += DEPTH;
+                *unanswered += DEPTH;
+            }
+        }
+        slow_turn(&mut cluster);
+    }
+    PACE.set(Nanos(0));
+    while !cluster.hosts[0].node.deliveries.is_empty() || unanswered != [0; 4] {
+        slow_turn(&mut cluster);
+        for (client, unanswered) in (1..).zip(&mut unanswered) {
+            *unanswered -= cluster.hear(0, client).matches("+OK").count();
+        }
+    }
+    cluster.now.mono = cluster.now.mono.plus(Millis(100));
+    cluster.now.wall = cluster.now.wall.plus(Millis(100));
+    let mut turns = 0;
+    slow_turn(&mut cluster);
+    while cluster.hosts[0].node.store().has_expired() {
+        slow_turn(&mut cluster);
+        turns += 1;
+    }
+    assert!(turns < 12, "of {written} keys, {turns} turns of freeing are left");
+}
+
+/// Above a bound all that waits is applied, and each command of it at a stroke, however late it is.
+#[test]
+fn a_crowded_line_is_not_applied_key_by_key() {
+    const MIB: usize = 1 << 20;
+    const PAIRS: usize = 4_000;
+    let works = Cell::new(1);
+    let mut cluster = Cluster::with(3, "", |settings| {
+        settings.applied_per_turn = works.replace(u64::MAX);
+    });
+    cluster.greet_all();
+    cluster.pass(100);
+    (1..=70).for_each(|client| cluster.open(1, client));
+    let pairs = (0..PAIRS).flat_map(|i| [name(i), "x".to_owned()]);
+    cluster.say(1, 1, command("MSET", pairs).as_bytes());
+    let value = "v".repeat(MIB);
+    let mut most = (0, 0);
+    for client in 2..=70 {
+        cluster.say(1, client, command("SET", [name(client as usize), value.clone()].into_iter()).as_bytes());
+        for _ in 0..4 {
+            PACE.set(Nanos(0));
+            begin_turn(&mut cluster, read);
+            let (looks, (_, len)) = (LOOKS.get(), cluster.hosts[0].node.deliveries.size());
+            cluster.step_all();
+            most = most.max((len, LOOKS.get() - looks));
+        }
+    }
+    let (len, looks) = most;
+    assert!(len > 60 * MIB && cluster.hosts[0].node.deliveries.size().1 < len, "{len} bytes");
+    assert!(looks < PAIRS as u64 / LOOK_EVERY, "{looks} looks at the clock");
 }
