@@ -72,7 +72,7 @@ class HostMemory:
     #: So many times the least is quiet still.
     SLACK = 2.0
     #: Seconds to wait for that, in all for a command.
-    PATIENCE = 10.0
+    PATIENCE = 3.0
 
     def __init__(self):
         self.pages = self.mapped(self.LENGTH)

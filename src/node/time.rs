@@ -42,11 +42,9 @@ impl Node {
         }
     }
 
-    /// Frees some of the memory of keys that have expired.
+    /// Frees some of the memory of keys that have expired. Asked in every turn, for what was freed by writes has to be
+    /// put together as well.
     pub(super) fn free_expired(&mut self) {
-        if !self.backend.store.has_expired() {
-            return;
-        }
         let watch = self.backend.watch(FREEING_TIME);
         let store = &mut self.backend.store;
         store.set_watch(watch);

@@ -234,6 +234,12 @@ impl Keyspace {
         has_more
     }
 
+    /// Whether something was freed since the allocator was last made to tidy up.
+    #[cfg(test)]
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.untidy
+    }
+
     /// Whether there are dead keys to be freed, or flushed ones.
     pub(crate) fn has_dead(&self) -> bool {
         self.deadlines.has_dead() || !self.flushed.is_idle(self.keep_max(), &self.clones.borrow())

@@ -188,6 +188,12 @@ impl Store {
         self.keys.has_dead()
     }
 
+    /// Whether the allocator has to be made to put together what was freed.
+    #[cfg(test)]
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.keys.is_untidy()
+    }
+
     /// How many keys have a time to live: while there are some, the replicated time has to go on.
     pub fn mortal_key_count(&self) -> usize {
         self.keys.mortal_len()

@@ -243,3 +243,16 @@ fn a_crowded_line_is_not_applied_key_by_key() {
     assert!(len > 60 * MIB && cluster.hosts[0].node.deliveries.size().1 < len, "{len} bytes");
     assert!(looks < PAIRS as u64 / LOOK_EVERY, "{looks} looks at the clock");
 }
+
+/// What the allocator has to do is done in small portions, or whoever is the next to want a large piece waits for it.
+#[test]
+fn the_allocator_is_made_to_tidy_up_after_each_turn_that_writes() {
+    let mut cluster = Cluster::new(1);
+    cluster.open(0, 1);
+    for value in ["old", "new", "newer"] {
+        assert_eq!(cluster.ask(0, 1, &format!("SET key {value}\r\n")), "+OK\r\n");
+        cluster.pass(1);
+        one_turn(&mut cluster);
+        assert!(!cluster.hosts[0].node.store().is_untidy(), "{value}");
+    }
+}
