@@ -64,19 +64,16 @@ fn await_majority(config: &Config, me: NodeId) -> Result<usize, MaintenanceError
     let deadline = Instant::now() + SERVING_TIMEOUT;
     let mut is_told = false;
     loop {
-        let (mut serving, mut answering, mut others) = (0, 0, Vec::new());
+        let (mut serving, mut waiting, mut others) = (0, 0, Vec::new());
         for member in config.members().iter().filter(|member| member.id != me) {
             match ask(member) {
                 Ok(lanes) if lanes.hears(me) => {
                     return Err(MaintenanceError::Running { says: format!("node {}", member.id.get()) });
                 }
-                Ok(lanes) => {
-                    answering += 1;
-                    if lanes.is_serving() {
-                        serving += 1;
-                    } else {
-                        others.push(format!("node {} does not serve", member.id.get()));
-                    }
+                Ok(lanes) if lanes.is_serving() => serving += 1,
+                Ok(_) => {
+                    waiting += 1;
+                    others.push(format!("node {} does not serve", member.id.get()));
                 }
                 Err(error) => others.push(format!("node {}: {error}", member.id.get())),
             }
@@ -84,7 +81,7 @@ fn await_majority(config: &Config, me: NodeId) -> Result<usize, MaintenanceError
         if serving >= needed {
             return Ok(serving);
         }
-        if answering < needed || Instant::now() >= deadline {
+        if serving + waiting < needed || Instant::now() >= deadline {
             if others.is_empty() {
                 others.push("there are no more".to_owned());
             }

@@ -139,17 +139,14 @@ impl Node {
         let mut fund = self.backend.write_fund;
         loop {
             let is_crowded = self.deliveries.len > WAITING_LEN_MAX;
-            if is_crowded {
+            let is_any = if is_crowded {
                 // Without a watch, or what is late already would be done key by key, and be decoded for each.
                 self.backend.store.set_watch(Watch::default());
-                fund = Fund(u64::MAX);
-            } else if fund.is_spent() {
-                break;
-            }
-            let is_any = self.apply_next(now, &mut fund);
-            if is_crowded {
                 fund = Fund(0);
-            }
+                self.apply_next(now, &mut Fund(u64::MAX))
+            } else {
+                !fund.is_spent() && self.apply_next(now, &mut fund)
+            };
             if !is_any {
                 break;
             }

@@ -130,7 +130,7 @@ impl Backend {
     pub(super) fn pay_from<T>(&self, fund: &mut Fund, read: impl FnOnce() -> T) -> T {
         let before = self.store.work();
         let result = read();
-        fund.spend(if self.store.is_late() { u64::MAX } else { self.store.work().wrapping_sub(before) });
+        self.store.charge(fund, before);
         result
     }
 

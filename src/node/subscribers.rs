@@ -405,8 +405,9 @@ pub(super) fn tell(
             }
         }
         let work = reached / MESSAGES_PER_UNIT + backend.subscribers.pattern_count() / PATTERNS_PER_UNIT;
+        let before = backend.store.work();
         backend.store.count_work(work as u64);
-        fund.spend(if backend.store.is_late() { u64::MAX } else { work as u64 });
+        backend.store.charge(fund, before);
         if fund.is_spent() {
             break;
         }

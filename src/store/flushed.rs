@@ -217,9 +217,9 @@ impl Flushed {
         self.removed_since += 1;
     }
 
-    /// So many of those taken were removed since something was last freed: freeing is to keep up with that.
-    pub(super) fn note_removed(&mut self, count: usize) {
-        self.removed_since += count;
+    /// One of those taken was removed since something was last freed: freeing is to keep up with that.
+    pub(super) fn note_removed(&mut self) {
+        self.removed_since += 1;
     }
 
     /// Takes an item to be freed when there are more of them than [`Flushed::free`] is told to keep.

@@ -222,9 +222,9 @@ impl Keyspace {
                 self.flushed.doom(item);
             }
             self.flushed.doom(dead);
+            self.flushed.note_removed();
         }
         let keep = self.keep_max();
-        self.flushed.note_removed(if keep > 0 { 0 } else { taken_out });
         let clones = self.clones.get_mut();
         let has_more = self.flushed.free(max, keep, clones, self.work.watch()) || self.deadlines.has_dead();
         let may_be_freed_elsewhere = clones.any();

@@ -266,8 +266,7 @@ impl Store {
 
     /// Like [`Store::apply`], but stops where the fund is spent and returns `None`; called again with the same command
     /// and the same `under_way`, it goes on. However little the fund is, something is done. Where the watch says that
-    /// the time is up, the fund is spent. After a reply `under_way`
-    /// is `None`.
+    /// the time is up, the fund is spent. After a reply `under_way` is `None`.
     ///
     /// Until then the store is torn: it must not be read, nor frozen, and nothing else may be applied to it.
     pub fn apply_some(
@@ -303,7 +302,7 @@ impl Store {
                 reply
             }
         };
-        fund.spend(if self.is_late() { u64::MAX } else { self.work().wrapping_sub(before) });
+        self.charge(fund, before);
         reply
     }
 
@@ -318,8 +317,13 @@ impl Store {
         self.keys.set_watch(watch);
     }
 
-    /// Whether it does.
-    pub fn is_late(&self) -> bool {
+    /// Has a fund pay for what was done since this count of [`Store::work`], and with all that it has when the time is
+    /// up.
+    pub fn charge(&self, fund: &mut Fund, before: u64) {
+        fund.spend(if self.is_late() { u64::MAX } else { self.work().wrapping_sub(before) });
+    }
+
+    fn is_late(&self) -> bool {
         self.keys.work().watch().is_late()
     }
 
